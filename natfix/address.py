@@ -1,0 +1,86 @@
+"""Endpoints and networks: the words every other module speaks in.
+
+An *endpoint* is an IPv4 address and a UDP port. Addresses stay dotted text, as they stand in SIP;
+only the kernel modules pack them.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+SIP_PORT = 5060     # RFC 3261, section 19.1.2: the port of a sip: URI or sent-by that names none
+
+
+class Endpoint(NamedTuple):
+    """A transport address; the transport itself is UDP throughout."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Network(NamedTuple):
+    """An IPv4 prefix, kept as two integers so that membership is one AND and one comparison."""
+
+    base: int
+    mask: int
+
+    def __str__(self) -> str:
+        address = socket.inet_ntoa(struct.pack("!I", self.base))
+        return f"{address}/{self.mask.bit_count()}"
+
+
+def is_ipv4(host: str) -> bool:
+    """Tell whether *host* is an IPv4 address in the one spelling RFC 3261 allows (four decimals)."""
+    parts = host.split(".")
+    return len(parts) == 4 and all(
+        part.isascii() and part.isdigit() and len(part) <= 3 and int(part) <= 255 for part in parts
+    )
+
+
+def host_to_int(host: str) -> int:
+    """Return dotted *host* as a 32-bit integer; raises ValueError where it is none."""
+    if not is_ipv4(host):
+        raise ValueError(f"not an IPv4 address: {host!r}")
+    first, second, third, fourth = host.split(".")
+    return int(first) << 24 | int(second) << 16 | int(third) << 8 | int(fourth)
+
+
+def network_from_text(text: str) -> Network:
+    """Return the network that *text* ("192.168.1.0/24", or a bare address) names.
+
+    Raises ValueError where the address, the length, or host bits below the prefix are wrong.
+    """
+    address, _, length = text.partition("/")
+    if length and not (length.isascii() and length.isdigit() and len(length) <= 2 and int(length) <= 32):
+        raise ValueError(f"not a prefix length: {length!r}")
+    mask = (0xFFFFFFFF << (32 - int(length or 32))) & 0xFFFFFFFF
+    base = host_to_int(address)
+    if base & ~mask & 0xFFFFFFFF:
+        raise ValueError(f"{text} has bits set beyond its prefix length")
+    return Network(base, mask)
+
+
+def contains(networks: Iterable[Network], host: str) -> bool:
+    """Tell whether any of *networks* covers *host*; False for host names."""
+    if not is_ipv4(host):
+        return False
+    number = host_to_int(host)
+    return any(number & mask == base for base, mask in networks)
+
+
+# Addresses that no other host can be reached at: "this network", loopback, link-local, multicast,
+# reserved and broadcast (RFC 6890). No mapping is ever made for them.
+UNUSABLE = tuple(map(network_from_text, (
+    "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4",
+)))
+
+# Addresses that only a private realm routes: RFC 1918, RFC 6598 (carrier NAT), RFC 7335 (464XLAT).
+PRIVATE = tuple(map(network_from_text, (
+    "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "192.0.0.0/29",
+)))

@@ -1,0 +1,132 @@
+"""What the engine asks of the kernel (imperative), and what it tells of its reasons (past tense).
+
+Plain data: every kernel back end, the live shell, the replay and the tests speak in these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from natfix.address import Endpoint
+
+
+class Kind(Enum):
+    """What a mapping carries; SIP has its own maps in the kernel, since its flows are diverted."""
+
+    SIGNALLING = "signalling"
+    MEDIA = "media"
+
+
+class Flow(NamedTuple):
+    """One UDP conntrack entry: the tuple of its first packet, and the one its replies carry.
+
+    natfix writes a flow from inside: ``source`` inside, ``destination`` the remote endpoint,
+    ``reply_source`` the remote endpoint, ``reply_destination`` the outside endpoint. For a hairpin
+    (both ends inside) ``destination`` is the callee's outside endpoint and ``reply_source`` its inside
+    one. The kernel may hold the same flow the other way round, when the remote sent first.
+    """
+
+    source: Endpoint
+    destination: Endpoint
+    reply_source: Endpoint
+    reply_destination: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class AddMapping:
+    """Make ``outside`` stand for ``inside`` (RFC 4787, section 4.1); adding it again refreshes it.
+
+    The outgoing half (SNAT of what ``inside`` sends) always exists; the inward half (DNAT of what
+    allowed remotes send to ``outside``) only where ``inward`` says so.
+    """
+
+    kind: Kind
+    inside: Endpoint
+    outside: Endpoint
+    lifetime: float         # seconds; the kernel forgets by itself should natfix die
+    inward: bool = True
+    owner: str = ""         # who holds it, kept as the element's comment; at most 128 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMapping:
+    """Remove both halves of a mapping; its absence is no error."""
+
+    kind: Kind
+    inside: Endpoint
+    outside: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class AllowRemote:
+    """Let new flows from ``remote`` reach a mapping's inward half; again refreshes."""
+
+    kind: Kind
+    outside: Endpoint
+    remote: str             # an address, never a port: the far NAT may have changed it
+    lifetime: float         # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class ForbidRemote:
+    """Take an :class:`AllowRemote` back; its absence is no error."""
+
+    kind: Kind
+    outside: Endpoint
+    remote: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFlow:
+    """Ensure a conntrack entry: create it, refresh the one that agrees, replace the one that does not."""
+
+    kind: Kind
+    flow: Flow
+    lifetime: float         # seconds
+    fixed: bool = False     # IPS_FIXED_TIMEOUT: traffic does not change the lifetime (a registrar's flow)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFlow:
+    """Delete a conntrack entry, found by its exact tuple; its absence is no error."""
+
+    flow: Flow
+
+
+Command = AddMapping | DeleteMapping | AllowRemote | ForbidRemote | OpenFlow | CloseFlow
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One reason: what was changed, or why something was left alone."""
+
+    rule: str               # stable short name, for instance "contact" or "sdp-connection"
+    header: str = ""        # where: a header's or SDP line's name
+    old: str = ""           # the text replaced ("" where nothing was)
+    new: str = ""           # the text put in its place
+    reason: str = ""        # one sentence
+    rfc: str = ""           # for instance "RFC 3261, section 8.1.1.8"
+
+    @property
+    def is_edit(self) -> bool:
+        """Tell a rewrite from an explanation of why something was left alone."""
+        return self.old != self.new
+
+
+class Verdict(Enum):
+    ACCEPT = "accept"
+    DROP = "drop"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """All that follows from one packet, report or timer; the shell carries it out in this order."""
+
+    commands: list[Command] = field(default_factory=list)   # 1. one kernel transaction
+    verdict: Verdict = Verdict.ACCEPT                       # 2. with ``packet``, or the original bytes
+    packet: bytes | None = None
+    notes: list[Note] = field(default_factory=list)         # 3. for the log
+    summary: str = ""                                       # "INVITE sip:..." or "200 OK (INVITE)"
+    call_id: str = ""

@@ -1,0 +1,73 @@
+"""The one interface between natfix and a kernel: netfilter, or the fake that tests and replay use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from natfix.address import Endpoint
+from natfix.commands import Command, Flow, Kind
+
+
+class KernelMapping(NamedTuple):
+    """A mapping as the kernel holds it, read back after a restart."""
+
+    kind: Kind
+    inside: Endpoint
+    outside: Endpoint
+    inward: bool
+    lifetime: float     # seconds left
+    owner: str          # the element's comment
+
+
+class FlowState(NamedTuple):
+    """A conntrack entry as the kernel holds it. Packet counts are -1 where accounting is off."""
+
+    flow: Flow              # as the kernel has it: ``source`` sent the first packet
+    lifetime: float         # seconds left
+    packets: int            # in the original direction
+    reply_packets: int
+    mark: int
+    replied: bool           # IPS_SEEN_REPLY
+
+
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """What the static part of the rule set needs to know."""
+
+    outside_interfaces: tuple[str, ...]
+    sip_ports: tuple[int, ...]
+    media_ports: tuple[int, int]        # first and last port of the pool, inclusive
+    mark: int                           # the one bit of the conntrack mark that diverts a flow
+    queue: int                          # NFQUEUE number
+    bypass: bool                        # on_failure = "pass": SIP passes unfixed while nobody listens
+    divert: str = "auto"                # "auto" (probe), "queue" (nft statement) or "nfqueue" (xt target)
+
+
+class Kernel(Protocol):
+    """What a back end can do. Every method raises KernelRefused with one sentence where it cannot."""
+
+    def install(self, skeleton: Skeleton) -> None:
+        """Put natfix's own table in place, in one transaction; what its maps already hold stays."""
+
+    def apply(self, commands: Sequence[Command]) -> None:
+        """Carry out *commands* in order: all elements in one transaction, then the entries."""
+
+    def resync(self, commands: Sequence[Command]) -> None:
+        """Make the maps hold just what *commands* add, in one transaction, then open their flows."""
+
+    def mappings(self) -> list[KernelMapping]:
+        """Read back every mapping (a dump: only at start)."""
+
+    def flows(self) -> list[FlowState]:
+        """Read back every UDP conntrack entry (a dump: only at start)."""
+
+    def counters(self, flows: Iterable[Flow]) -> dict[Flow, FlowState]:
+        """Look up *flows* one by one, in either orientation; absent ones are left out."""
+
+    def refused(self) -> dict[Endpoint, int]:
+        """Packets from strangers that the guard dropped, by outside endpoint."""
+
+    def remove(self) -> None:
+        """Delete natfix's table and every conntrack entry that natfix made; absence is no error."""

@@ -1,0 +1,66 @@
+"""What the engine is told besides packets: facts about links, ports, flows, and its own past."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from natfix.address import Endpoint, Network
+from natfix.commands import Flow
+from natfix.kernel.base import FlowState, KernelMapping
+
+
+class Change(NamedTuple):
+    """One row of the state that the kernel cannot hold; ``row`` None means it is gone."""
+
+    table: str                      # "registrations", "dialogs", "ports"
+    key: str
+    row: dict[str, Any] | None      # JSON-able
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesChanged:
+    """The links as they are now; sent at start and after every change."""
+
+    outside: dict[str, str]                         # interface -> its address
+    inside: tuple[tuple[Network, str], ...]         # connected and routed inside networks, with interface
+
+
+@dataclass(frozen=True, slots=True)
+class PortsInUse:
+    """UDP ports of the outside address that belong to others: local sockets and the operator's DNAT."""
+
+    ports: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowAdopted:
+    """A SIP flow that was NATed before natfix started keeps the outside port it has."""
+
+    state: FlowState
+
+
+@dataclass(frozen=True, slots=True)
+class FlowDestroyed:
+    """A conntrack entry ended: its time was up, or somebody flushed the table."""
+
+    flow: Flow
+
+
+@dataclass(frozen=True, slots=True)
+class FlowCounters:
+    """What the kernel counted, in answer to :meth:`natfix.engine.Engine.flows_of_interest`."""
+
+    states: dict[Flow, FlowState]
+    refused: dict[Endpoint, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """State from before a restart: the kernel's mappings and the stored rows."""
+
+    mappings: tuple[KernelMapping, ...]
+    rows: tuple[Change, ...]
+
+
+Report = AddressesChanged | PortsInUse | FlowAdopted | FlowDestroyed | FlowCounters | Restored
