@@ -1,0 +1,214 @@
+"""Calls and their dialogs: who talks to whom, which SDP stands, which is only proposed.
+
+A :class:`Call` is what one *inside* party has with one Call-ID: an INVITE, SUBSCRIBE or REFER and all
+that follows. It has one :class:`Dialog` per callee tag (RFC 3261, section 12), so a forked INVITE has
+several early ones. Where both parties are inside there are two calls, one for each.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from natfix.address import Endpoint
+from natfix.errors import LimitReached
+from natfix.mappings import Holder
+
+MAX_EXCHANGES = 4       # unanswered offers remembered per dialog; the oldest goes first
+MAX_DIALOGS = 16        # forks of one call; later ones pass, but open nothing
+
+
+class Role(Enum):
+    """Which end of the first request the inside party was."""
+
+    CALLER = "caller"
+    CALLEE = "callee"
+
+
+class Side(Enum):
+    """Whose session description."""
+
+    INSIDE = "inside"
+    OUTSIDE = "outside"
+
+
+class State(Enum):
+    EARLY = "early"
+    CONFIRMED = "confirmed"
+    ENDED = "ended"         # what is left answers retransmissions only
+
+
+class CallKey(NamedTuple):
+    """The inside party's address, Call-ID, the caller's tag, and the inside party's role.
+
+    The role tells the two ends of a call apart that one inside host has with itself through a provider.
+    """
+
+    inside_host: str
+    call_id: str
+    caller_tag: str
+    role: Role
+
+
+class Line(NamedTuple):
+    """What one m-line says about where to send media."""
+
+    index: int
+    kind: str                       # "audio", "video", "image", ...
+    rtp: Endpoint | None            # None: nothing to send to (port 0 or 9, host name, refused)
+    rtcp: Endpoint | None           # None: none, or on the RTP port (RFC 5761)
+    hosts: tuple[str, ...] = ()     # addresses of its candidates (RFC 8445)
+
+
+Description = tuple[Line, ...]
+
+
+class ExchangeKey(NamedTuple):
+    """The transaction that carries an offer and its answer."""
+
+    by_inside: bool                 # the inside party sent the request
+    cseq: int
+
+
+@dataclass(slots=True, eq=False)
+class Dialog:
+    """One dialog of a call: agreed descriptions, and those that await their transaction's end."""
+
+    tag: str                                                # the callee's
+    state: State = State.EARLY
+    agreed: dict[Side, Description] = field(default_factory=dict)
+    proposed: dict[ExchangeKey, dict[Side, Description]] = field(default_factory=dict)
+
+    def propose(self, key: ExchangeKey, side: Side, description: Description) -> None:
+        """Note what *side* said in transaction *key*."""
+        if key not in self.proposed and len(self.proposed) >= MAX_EXCHANGES:
+            del self.proposed[next(iter(self.proposed))]
+        self.proposed.setdefault(key, {})[side] = description
+
+    def agree(self, key: ExchangeKey) -> bool:
+        """The transaction succeeded: what it proposed stands from now on."""
+        exchange = self.proposed.pop(key, None)
+        if exchange:
+            self.agreed.update(exchange)
+        return bool(exchange)
+
+    def reject(self, key: ExchangeKey) -> bool:
+        """The transaction failed: the agreed session stays as it was (RFC 3261, section 14.1)."""
+        return self.proposed.pop(key, None) is not None
+
+    def said_by(self, side: Side) -> Iterator[Description]:
+        """Yield every description of *side* that is agreed or proposed, the newest last."""
+        if side in self.agreed:
+            yield self.agreed[side]
+        for exchange in self.proposed.values():
+            if side in exchange:
+                yield exchange[side]
+
+    def latest(self, side: Side) -> Description:
+        """Return the newest description of *side*, () where there is none."""
+        newest: Description = ()
+        for description in self.said_by(side):
+            newest = description
+        return newest
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """All that natfix remembers of one inside party's call."""
+
+    key: CallKey
+    method: str                             # of the request that began it
+    inside: Endpoint                        # the inside party's signalling endpoint
+    peer: Endpoint                          # where its messages go to or come from outside
+    started: float
+    invite_cseq: int = 0                    # of the newest out-of-dialog request
+    from_uri: str = ""
+    to_uri: str = ""
+    peers: set[str] = field(default_factory=set)            # addresses that may change its state
+    dialogs: dict[str, Dialog] = field(default_factory=dict)
+    offer: dict[Side, Description] = field(default_factory=dict)    # of the first request
+    written: dict[tuple[str, str], str] = field(default_factory=dict)   # (kind, shown) -> as written
+    hangups: set[ExchangeKey] = field(default_factory=set)  # BYEs that await their answer
+    held: dict[Endpoint, None] = field(default_factory=dict)    # inside media endpoints it has mappings for
+    ends_at: float = float("inf")           # when its ports go (2 s after its end)
+    ended_at: float | None = None
+    answered_at: float | None = None
+    alive_at: float = 0.0                   # last message or media packet
+
+    @property
+    def holder(self) -> Holder:
+        """This call's name among a mapping's holders."""
+        return ("call", self.key.role.value, self.key.inside_host, self.key.call_id, self.key.caller_tag)
+
+    @property
+    def state(self) -> State:
+        """CONFIRMED as soon as one dialog is."""
+        if self.ended_at is not None:
+            return State.ENDED
+        if any(dialog.state is State.CONFIRMED for dialog in self.dialogs.values()):
+            return State.CONFIRMED
+        return State.EARLY
+
+    def live_dialogs(self) -> list[Dialog]:
+        """Return the dialogs that have not ended."""
+        return [dialog for dialog in self.dialogs.values() if dialog.state is not State.ENDED]
+
+    def dialog_for(self, tag: str) -> Dialog | None:
+        """Return the dialog with the callee's *tag*, an early one made from the offer if it is new."""
+        dialog = self.dialogs.get(tag)
+        if dialog is None and tag and len(self.dialogs) < MAX_DIALOGS:
+            dialog = self.dialogs[tag] = Dialog(tag)
+            if self.offer:
+                key = ExchangeKey(self.key.role is Role.CALLER, self.invite_cseq)
+                dialog.proposed[key] = dict(self.offer)
+        return dialog
+
+
+class Calls:
+    """All calls, by key."""
+
+    def __init__(self, limit: int, limit_per_host: int) -> None:
+        self._calls: dict[CallKey, Call] = {}
+        self._per_host: Counter[str] = Counter()
+        self._limit = limit
+        self._limit_per_host = limit_per_host
+        self.changed: set[CallKey] = set()      # rows for the store to write
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(list(self._calls.values()))
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def get(self, key: CallKey) -> Call | None:
+        """Return the call with just this key."""
+        return self._calls.get(key)
+
+    def find(self, inside_host: str, call_id: str, inside_tag: str, outside_tag: str) -> Call | None:
+        """Return the call whose inside party has *inside_tag*, whichever end of it that is."""
+        return (
+            self._calls.get(CallKey(inside_host, call_id, inside_tag, Role.CALLER))
+            or self._calls.get(CallKey(inside_host, call_id, outside_tag, Role.CALLEE))
+        )
+
+    def add(self, call: Call) -> None:
+        """Enter *call*; raises LimitReached where its host, or all together, have too many."""
+        host = call.key.inside_host
+        if len(self._calls) >= self._limit:
+            raise LimitReached("[limits] dialogs is reached")
+        if self._per_host[host] >= self._limit_per_host:
+            raise LimitReached(f"[limits] dialogs_per_host is reached by {host}")
+        self._calls[call.key] = call
+        self._per_host[host] += 1
+        self.changed.add(call.key)
+
+    def remove(self, call: Call) -> None:
+        """Forget *call*."""
+        if self._calls.pop(call.key, None) is not None:
+            self._per_host[call.key.inside_host] -= 1
+            if not self._per_host[call.key.inside_host]:
+                del self._per_host[call.key.inside_host]
+            self.changed.add(call.key)

@@ -1,0 +1,259 @@
+"""The mapping table: which inside endpoint is which outside endpoint, who holds it, who may use it.
+
+A mapping is endpoint-independent (RFC 4787, section 4.1): one inside endpoint has one outside
+endpoint, in every dialog and fork, for as long as anyone holds it. Everything that changes here is
+collected as kernel commands in :attr:`Mappings.commands`, which the engine takes after each packet.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from natfix.address import Endpoint
+from natfix.commands import (
+    AddMapping,
+    AllowRemote,
+    CloseFlow,
+    Command,
+    DeleteMapping,
+    Flow,
+    ForbidRemote,
+    Kind,
+    OpenFlow,
+)
+from natfix.deadlines import NEVER, Deadlines
+from natfix.errors import LimitReached
+
+Holder = tuple[str, ...]    # ("flow",), ("registration", ...), ("call", ...), ("trunk", ...), ("restored",)
+
+LIFETIME = 300.0            # seconds an element outlives the daemon (design, section 6: lifetimes)
+REFRESH_MARGIN = 150.0      # seconds before its end at which an element that is still held is refreshed
+ANY_REMOTE = "0.0.0.0"      # media accept_from = "any"
+
+
+@dataclass(slots=True, eq=False)
+class OpenedFlow:
+    """A conntrack entry that natfix keeps for a mapping."""
+
+    flow: Flow
+    fixed: bool
+    holders: dict[Holder, float]    # -> until when it is to be kept
+    packets: tuple[int, int] = (-1, -1)
+
+
+@dataclass(slots=True, eq=False)
+class Mapping:
+    """An inside endpoint and the outside endpoint that stands for it."""
+
+    kind: Kind
+    inside: Endpoint
+    outside: Endpoint
+    inward: bool = False
+    holders: dict[Holder, float] = field(default_factory=dict)          # -> until when
+    remotes: dict[str, set[Holder]] = field(default_factory=dict)       # addresses that may come in
+    flows: dict[Flow, OpenedFlow] = field(default_factory=dict)
+    shown: set[str] = field(default_factory=set)    # kinds of header that natfix replaced it in
+    agent: str = ""                                 # User-Agent or Server of the UA behind it
+    kernel_until: float = 0.0                       # when the kernel's element ends
+
+    @property
+    def until(self) -> float:
+        """When the last holder lets go."""
+        return max(self.holders.values(), default=0.0)
+
+
+class Mappings:
+    """All mappings, by either endpoint and by flow."""
+
+    def __init__(self, limit: int, limit_per_host: int, deadlines: Deadlines) -> None:
+        self.commands: list[Command] = []
+        self.by_flow: dict[Flow, Mapping] = {}
+        self._inside: dict[Endpoint, Mapping] = {}
+        self._outside: dict[Endpoint, Mapping] = {}
+        self._per_host: Counter[str] = Counter()
+        self._limit = limit
+        self._limit_per_host = limit_per_host
+        self._deadlines = deadlines
+
+    def __iter__(self) -> Iterator[Mapping]:
+        return iter(list(self._inside.values()))
+
+    def __len__(self) -> int:
+        return len(self._inside)
+
+    def find(self, inside: Endpoint) -> Mapping | None:
+        """Return the mapping of an inside endpoint."""
+        return self._inside.get(inside)
+
+    def find_outside(self, outside: Endpoint) -> Mapping | None:
+        """Return the mapping that an outside endpoint stands for."""
+        return self._outside.get(outside)
+
+    def check_quota(self, host: str, count: int = 1) -> None:
+        """Raise LimitReached where *host*, or all together, cannot have *count* mappings more."""
+        if len(self._inside) + count > self._limit:
+            raise LimitReached("[limits] mappings is reached")
+        if self._per_host[host] + count > self._limit_per_host:
+            raise LimitReached(f"[limits] mappings_per_host is reached by {host}")
+
+    def add(self, kind: Kind, inside: Endpoint, outside: Endpoint) -> Mapping:
+        """Enter a mapping that does not exist yet; the kernel learns of it when it is first held."""
+        assert inside not in self._inside and outside not in self._outside
+        mapping = Mapping(kind, inside, outside)
+        self._inside[inside] = mapping
+        self._outside[outside] = mapping
+        self._per_host[inside.host] += 1
+        return mapping
+
+    def hold(self, mapping: Mapping, holder: Holder, until: float, now: float) -> None:
+        """Keep *mapping* for *holder* until *until* (NEVER: until it is released)."""
+        mapping.holders[holder] = until
+        self._refresh(mapping, now)
+
+    def open_inward(self, mapping: Mapping, now: float) -> None:
+        """Let those who are allowed reach the inside endpoint."""
+        if not mapping.inward:
+            mapping.inward = True
+            mapping.kernel_until = 0.0
+            self._refresh(mapping, now)
+
+    def allow(self, mapping: Mapping, remote: str, holder: Holder, now: float) -> None:
+        """Let *remote* use the inward half for as long as *holder* wants it."""
+        holders = mapping.remotes.get(remote)
+        if holders is not None:
+            holders.add(holder)
+            return
+        mapping.remotes[remote] = {holder}
+        lifetime = max(mapping.kernel_until - now, 1.0)
+        self.commands.append(AllowRemote(mapping.kind, mapping.outside, remote, lifetime))
+
+    def forbid(self, mapping: Mapping, remote: str, holder: Holder) -> None:
+        """Take *holder*'s permission back; the last one closes the door."""
+        holders = mapping.remotes.get(remote)
+        if holders is None:
+            return
+        holders.discard(holder)
+        if not holders:
+            del mapping.remotes[remote]
+            self.commands.append(ForbidRemote(mapping.kind, mapping.outside, remote))
+
+    def keep_flow(
+        self, mapping: Mapping, flow: Flow, holder: Holder, until: float, now: float, fixed: bool = False
+    ) -> None:
+        """Have the kernel hold a conntrack entry for *flow* until *until*."""
+        opened = mapping.flows.get(flow)
+        if opened is None:
+            opened = mapping.flows[flow] = OpenedFlow(flow, fixed, {})
+            self.by_flow[flow] = mapping
+        longer = until > max(opened.holders.values(), default=0.0)
+        opened.holders[holder] = until
+        if longer:
+            self._open(mapping, opened, now)
+
+    def drop_flow(self, mapping: Mapping, flow: Flow, holder: Holder) -> None:
+        """Let go of an entry; the last holder has it deleted."""
+        opened = mapping.flows.get(flow)
+        if opened is None:
+            return
+        opened.holders.pop(holder, None)
+        if not opened.holders:
+            self._close(mapping, flow)
+
+    def reopen_flow(self, flow: Flow, now: float) -> bool:
+        """Make an entry anew that ended or was flushed while someone holds it; False where none does."""
+        mapping = self.by_flow.get(flow)
+        if mapping is None:
+            return False
+        self._open(mapping, mapping.flows[flow], now)
+        return True
+
+    def release(self, mapping: Mapping, holder: Holder) -> bool:
+        """Let go of all that *holder* has of *mapping*; True where that was the end of it."""
+        mapping.holders.pop(holder, None)
+        if not mapping.holders:
+            self.remove(mapping)
+            return True
+        for remote in [remote for remote, holders in mapping.remotes.items() if holder in holders]:
+            self.forbid(mapping, remote, holder)
+        for flow in [flow for flow, opened in mapping.flows.items() if holder in opened.holders]:
+            self.drop_flow(mapping, flow, holder)
+        return False
+
+    def remove(self, mapping: Mapping) -> None:
+        """End *mapping* and all that the kernel holds for it, whoever holds it."""
+        del self._inside[mapping.inside]
+        del self._outside[mapping.outside]
+        self._per_host[mapping.inside.host] -= 1
+        if not self._per_host[mapping.inside.host]:
+            del self._per_host[mapping.inside.host]
+        self._deadlines.set(("mapping", mapping.inside), NEVER)
+        for remote in mapping.remotes:
+            self.commands.append(ForbidRemote(mapping.kind, mapping.outside, remote))
+        self.commands.append(DeleteMapping(mapping.kind, mapping.inside, mapping.outside))
+        for flow in list(mapping.flows):
+            self._close(mapping, flow)
+
+    def handle_deadline(self, inside: Endpoint, now: float) -> Mapping | None:
+        """Release due holders and refresh the rest; return the mapping if that ended it."""
+        mapping = self._inside.get(inside)
+        if mapping is None:
+            return None
+        for holder in [holder for holder, until in mapping.holders.items() if until <= now]:
+            if self.release(mapping, holder):
+                return mapping
+        self._refresh(mapping, now)
+        return None
+
+    def restate(self, now: float) -> list[Command]:
+        """Return the commands that put everything this table holds into an empty kernel."""
+        taken, self.commands = self.commands, []
+        for mapping in self._inside.values():
+            mapping.kernel_until = 0.0
+            self._refresh(mapping, now)
+            for opened in mapping.flows.values():
+                if not opened.fixed:
+                    self._open(mapping, opened, now)
+        restated, self.commands = self.commands, taken
+        return restated
+
+    def _refresh(self, mapping: Mapping, now: float) -> None:
+        until = mapping.until
+        if mapping.kernel_until < min(until, now + REFRESH_MARGIN):
+            lifetime = LIFETIME if until == NEVER else max(until - now, LIFETIME)
+            mapping.kernel_until = now + lifetime
+            self.commands.append(AddMapping(
+                mapping.kind, mapping.inside, mapping.outside, lifetime, mapping.inward,
+                owner_of(mapping),
+            ))
+            self.commands += [
+                AllowRemote(mapping.kind, mapping.outside, remote, lifetime) for remote in mapping.remotes
+            ]
+            for opened in mapping.flows.values():
+                if opened.fixed:        # traffic does not keep these alive; the rest end by event
+                    self._open(mapping, opened, now)
+        earliest = min(mapping.holders.values(), default=now)
+        self._deadlines.set(
+            ("mapping", mapping.inside), min(earliest, max(mapping.kernel_until - REFRESH_MARGIN, now + 1)))
+
+    def _open(self, mapping: Mapping, opened: OpenedFlow, now: float) -> None:
+        until = max(opened.holders.values())
+        lifetime = LIFETIME if until == NEVER else max(until - now, 1.0)
+        self.commands.append(OpenFlow(mapping.kind, opened.flow, lifetime, opened.fixed))
+
+    def _close(self, mapping: Mapping, flow: Flow) -> None:
+        del mapping.flows[flow]
+        self.by_flow.pop(flow, None)
+        self.commands.append(CloseFlow(flow))
+
+
+def owner_of(mapping: Mapping) -> str:
+    """Return the element's comment: the last holder's name, cut to what the kernel takes."""
+    holder = next(reversed(mapping.holders), ("",))
+    return " ".join(holder)[:120]
+
+
+def reversed_flow(flow: Flow) -> Flow:
+    """Return the same conntrack entry as seen when the other side had sent first."""
+    return Flow(flow.reply_source, flow.reply_destination, flow.source, flow.destination)
