@@ -1,0 +1,85 @@
+"""Networks of the lab as data: which host sits on which subnet, at which address, behind which router.
+
+A topology is a table; :mod:`tests.lab.namespaces` builds it. Outside hosts send what they cannot
+reach to a router that swallows it, as the Internet does with packets for private addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+INSIDE = "inside"           # the gateway's interface into 192.168.1.0/24, and that subnet's name
+INSIDE2 = "inside2"         # the same for 192.168.2.0/24
+OUTSIDE = "outside"         # the same for 203.0.113.0/24
+
+GATEWAY_ADDRESS = "203.0.113.1"
+PROVIDER_ADDRESS = "203.0.113.50"
+PBX_ADDRESS = "192.168.1.5"
+VOID_ADDRESS = "203.0.113.254"      # the router of the outside hosts: it drops everything
+
+
+class Link(NamedTuple):
+    """One interface of a host."""
+
+    interface: str
+    subnet: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostRow:
+    """One host: its links, and the address of its default router ("" for none)."""
+
+    name: str
+    links: tuple[Link, ...]
+    router: str = ""
+    forwards: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """All hosts; ``subnets`` gives each subnet's prefix length and its drop-everything router ("" none)."""
+
+    name: str
+    subnets: dict[str, tuple[int, str]]
+    hosts: tuple[HostRow, ...] = field(default=())
+
+    def host(self, name: str) -> HostRow:
+        """Return the row of host *name*; raises KeyError where there is none."""
+        return {row.name: row for row in self.hosts}[name]
+
+
+def _row(name: str, subnet: str, address: str, router: str) -> HostRow:
+    return HostRow(name, (Link("eth0", subnet, address),), router)
+
+
+def gateway_topology(phones: int = 2, second_phones: int = 0, remotes: int = 1) -> Topology:
+    """One masquerading gateway: phones and a PBX inside, a provider and remote phones outside.
+
+    Phones are ``phone1``... (192.168.1.10 and up), those of the second inside subnet ``second1``...
+    (192.168.2.10 and up), those outside ``remote1``... (203.0.113.60 and up, at most 39).
+    """
+    gateway = HostRow("gateway", (
+        Link(INSIDE, INSIDE, "192.168.1.1"),
+        Link(INSIDE2, INSIDE2, "192.168.2.1"),
+        Link(OUTSIDE, OUTSIDE, GATEWAY_ADDRESS),
+    ), VOID_ADDRESS, forwards=True)
+    rows = [
+        gateway,
+        _row("pbx", INSIDE, PBX_ADDRESS, "192.168.1.1"),
+        _row("provider", OUTSIDE, PROVIDER_ADDRESS, VOID_ADDRESS),
+        _row("stranger", OUTSIDE, "203.0.113.99", VOID_ADDRESS),
+    ]
+    rows += [_row(f"phone{n + 1}", INSIDE, f"192.168.1.{10 + n}", "192.168.1.1") for n in range(phones)]
+    rows += [_row(f"second{n + 1}", INSIDE2, f"192.168.2.{10 + n}", "192.168.2.1")
+             for n in range(second_phones)]
+    rows += [_row(f"remote{n + 1}", OUTSIDE, f"203.0.113.{60 + n}", VOID_ADDRESS) for n in range(remotes)]
+    subnets = {INSIDE: (24, ""), INSIDE2: (24, ""), OUTSIDE: (24, VOID_ADDRESS)}
+    return Topology("gateway", subnets, tuple(rows))
+
+
+TOPOLOGIES: dict[str, Callable[..., Topology]] = {
+    "gateway": gateway_topology,
+}
