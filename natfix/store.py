@@ -1,0 +1,189 @@
+"""What must survive a restart and the kernel cannot keep: rows of JSON in one SQLite file.
+
+The engine says what changed (:class:`natfix.reports.Change`), the loop hands that to :meth:`Store.put`,
+and a thread writes it, so that no packet waits for a disk. Between a change and its commit lie some
+:data:`GATHER` seconds: that much is lost by ``kill -9``, and the next message of the dialog brings it back.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from natfix.errors import Busy, NatfixError, NotPermitted
+from natfix.reports import Change
+
+SCHEMA_VERSION = 1
+GATHER = 0.02           # seconds that changes are collected for one commit
+RETRY = 1.0             # seconds after which a commit that failed (disk full) is tried again
+LOCKED = 0.5            # seconds to wait for a daemon that is just ending
+
+TABLE = "CREATE TABLE rows (kind TEXT, key TEXT, row TEXT, PRIMARY KEY (kind, key)) WITHOUT ROWID"
+PUT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?)"
+DELETE = "DELETE FROM rows WHERE kind = ? AND key = ?"
+
+log = logging.getLogger("natfix")
+
+
+class Store:
+    """One state file, its reader at start and its writer thread from then on."""
+
+    def __init__(self, path: str) -> None:
+        """Open or create the file at *path*.
+
+        A file that is damaged or from a newer natfix is moved aside, and said so in the log. Raises Busy
+        where another process holds it, NotPermitted or NatfixError where it cannot be made.
+        """
+        self.path = path
+        self.failures = 0       # commits that failed; nothing is lost while the daemon lives
+        self._pending: dict[tuple[str, str], dict[str, Any] | None] = {}
+        self._changed = threading.Condition()
+        self._closing = False
+        self._connection = _open(path)
+        self._writer = threading.Thread(target=self._write_until_closed, name="store", daemon=True)
+
+    def load(self) -> tuple[Change, ...]:
+        """Return every row of before; to be called before the first :meth:`put`."""
+        found = self._connection.execute("SELECT kind, key, row FROM rows ORDER BY kind, key").fetchall()
+        changes = []
+        for kind, key, text in found:
+            try:
+                changes.append(Change(kind, key, json.loads(text)))
+            except ValueError:
+                log.warning("state file %s: row %s %r is no JSON and was skipped", self.path, kind, key)
+        return tuple(changes)
+
+    def put(self, changes: Iterable[Change]) -> None:
+        """Have *changes* written soon; of several changes to one row only the last is."""
+        with self._changed:
+            for table, key, row in changes:
+                self._pending[table, key] = row
+            self._changed.notify()
+        if self._writer.ident is None:
+            self._writer.start()
+
+    def close(self) -> None:
+        """Write what is left and close the file; rows that cannot be written are lost, and said so."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._writer.ident is not None:
+            self._writer.join()
+        if self._pending and not self._commit(self._take()):
+            log.error("state file %s: %d changes could not be written", self.path, len(self._pending))
+        self._connection.close()
+
+    def _write_until_closed(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pending or self._closing)
+                if self._closing:
+                    return      # close() writes the rest
+            time.sleep(GATHER)
+            if not self._commit(self._take()):
+                time.sleep(RETRY)
+
+    def _take(self) -> dict[tuple[str, str], dict[str, Any] | None]:
+        with self._changed:
+            taken, self._pending = self._pending, {}
+        return taken
+
+    def _commit(self, changes: dict[tuple[str, str], dict[str, Any] | None]) -> bool:
+        """Write *changes* in one transaction; what fails is kept for the next attempt."""
+        gone = [name for name, row in changes.items() if row is None]
+        rows = [(*name, json.dumps(row)) for name, row in changes.items() if row is not None]
+        try:
+            with self._connection:
+                self._connection.executemany(DELETE, gone)
+                self._connection.executemany(PUT, rows)
+        except sqlite3.Error as problem:
+            self._keep(changes, problem)
+            return False
+        return True
+
+    def _keep(self, changes: dict[tuple[str, str], dict[str, Any] | None], problem: sqlite3.Error) -> None:
+        self.failures += 1
+        if self.failures == 1:
+            log.error("cannot write state file %s (%s); trying on", self.path, problem)
+        with self._changed:
+            self._pending = {**changes, **self._pending}
+
+
+def _open(path: str) -> sqlite3.Connection:
+    _make_file(path)
+    try:
+        return _connect(path)
+    except _UnusableFileError as problem:
+        log.warning("state file %s: %s; it was moved to %s", path, problem, _move_aside(path))
+    _make_file(path)
+    return _connect(path)
+
+
+class _UnusableFileError(Exception):
+    """Why the file cannot be taken over."""
+
+
+def _make_file(path: str) -> None:
+    """Create the file and its directory for root's eyes only: the rows name who called whom."""
+    try:
+        os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except PermissionError as problem:
+        raise NotPermitted(f"no right to write the state file {path} ({problem.strerror})") from None
+    except OSError as problem:
+        raise NatfixError(f"cannot write the state file {path} ({problem.strerror})") from None
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=LOCKED, check_same_thread=False)
+    try:
+        # Two daemons with one state file would undo each other: the first keeps the lock for life.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        _check(connection)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.OperationalError as problem:
+        connection.close()
+        if "locked" in str(problem):
+            raise Busy(f"another process holds the state file {path}") from None
+        raise NatfixError(f"cannot open the state file {path} ({problem})") from None
+    except sqlite3.DatabaseError as problem:
+        connection.close()
+        raise _UnusableFileError(f"it is damaged ({problem})") from None
+    except _UnusableFileError:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Make the table where the file is new; raise _UnusableFileError where the file is not ours to read."""
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise _UnusableFileError(f"it is damaged ({verdict})")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if version == 0 and not tables:
+        with connection:
+            connection.execute(TABLE)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    elif version > SCHEMA_VERSION:
+        raise _UnusableFileError(f"it is from a newer natfix (schema {version}, this one knows {SCHEMA_VERSION})")
+    elif version < SCHEMA_VERSION or "rows" not in tables:
+        raise _UnusableFileError("it is not a state file of natfix")
+
+
+def _move_aside(path: str) -> str:
+    """Rename the file, and its journal with it, to a name that is free; return that name."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    aside = f"{path}.{stamp}-{os.getpid()}"
+    for suffix in ("", "-wal", "-shm"):
+        if os.path.exists(path + suffix):
+            os.replace(path + suffix, aside + suffix)
+    return aside
