@@ -119,13 +119,13 @@ def _open(path: str) -> sqlite3.Connection:
     _make_file(path)
     try:
         return _connect(path)
-    except _UnusableFileError as problem:
+    except _UnusableError as problem:
         log.warning("state file %s: %s; it was moved to %s", path, problem, _move_aside(path))
     _make_file(path)
     return _connect(path)
 
 
-class _UnusableFileError(Exception):
+class _UnusableError(Exception):
     """Why the file cannot be taken over."""
 
 
@@ -155,18 +155,18 @@ def _connect(path: str) -> sqlite3.Connection:
         raise NatfixError(f"cannot open the state file {path} ({problem})") from None
     except sqlite3.DatabaseError as problem:
         connection.close()
-        raise _UnusableFileError(f"it is damaged ({problem})") from None
-    except _UnusableFileError:
+        raise _UnusableError(f"it is damaged ({problem})") from None
+    except _UnusableError:
         connection.close()
         raise
     return connection
 
 
 def _check(connection: sqlite3.Connection) -> None:
-    """Make the table where the file is new; raise _UnusableFileError where the file is not ours to read."""
+    """Make the table where the file is new; raise _UnusableError where the file is not ours to read."""
     verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
-        raise _UnusableFileError(f"it is damaged ({verdict})")
+        raise _UnusableError(f"it is damaged ({verdict})")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     if version == 0 and not tables:
@@ -174,9 +174,9 @@ def _check(connection: sqlite3.Connection) -> None:
             connection.execute(TABLE)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     elif version > SCHEMA_VERSION:
-        raise _UnusableFileError(f"it is from a newer natfix (schema {version}, this one knows {SCHEMA_VERSION})")
+        raise _UnusableError(f"it is from a newer natfix (schema {version}, this one knows {SCHEMA_VERSION})")
     elif version < SCHEMA_VERSION or "rows" not in tables:
-        raise _UnusableFileError("it is not a state file of natfix")
+        raise _UnusableError("it is not a state file of natfix")
 
 
 def _move_aside(path: str) -> str:
