@@ -1,103 +1,253 @@
-"""Settings: what an operator can choose, with the default of each, as frozen data.
+"""Settings: what an operator can choose, with the default and the bounds of each, as frozen data.
 
 ``natfix.toml`` is read into these by :func:`config_from_text`; the engine takes them as they are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
-from natfix.address import Network
+from natfix.address import Network, contains
+from natfix.document import Document, Form, Keys, document_from_file, table_name
+from natfix.expect import (
+    ENDPOINT,
+    HOST,
+    INTERFACE,
+    MARK,
+    NETWORK,
+    PATH,
+    PORT,
+    SOCKET_PATH,
+    Expectation,
+    endpoint_from_setting,
+    list_of,
+    one_of,
+    optional,
+    port_range,
+    whole_number,
+)
+
+DEFAULT_PATH = "/etc/natfix/natfix.toml"
+
+
+def _setting(expected: Expectation, default: Any = MISSING) -> Any:
+    """Declare one setting: what it may be, and its default; without one it must be given."""
+    return field(default=default, metadata={"expected": expected})
 
 
 @dataclass(frozen=True, slots=True)
 class Inside:
     """[inside]: who is behind this gateway."""
 
-    networks: tuple[Network, ...] = ()      # empty: every connected network that is not outside
+    # empty: every connected or routed network that is not outside
+    networks: tuple[Network, ...] = _setting(list_of(NETWORK), ())
 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
     """[outside]: the link that phones' packets leave by."""
 
-    interface: str = ""     # empty: the interface of the default route; several are an error
-    address: str = ""       # empty: the interface's first address
+    # empty: the interface of the default route; several are an error
+    interface: str = _setting(optional(INTERFACE), "")
+    address: str = _setting(optional(HOST), "")     # empty: the interface's first address
 
 
 @dataclass(frozen=True, slots=True)
 class Media:
     """[media]: RTP, RTCP and T.38."""
 
-    ports: tuple[int, int] = (30000, 39999)     # outside ports, first and last
-    policy: str = "auto"            # "auto", "full" (never release: always through the gateway), "never"
-    release: str = "subnet"         # who may talk directly: "subnet", "routed" (any inside), "never"
-    media_hosts: tuple[str, ...] = ()   # inside media servers that any inside UA's SDP may name
-    accept_from: str = "signalled"  # or "any": RTP to a mapped port from whoever sends it
-    silence: int = 3600             # seconds without a media packet after which a call is given up
+    ports: tuple[int, int] = _setting(port_range(1024), (30000, 39999))     # outside, first and last
+    # "full": never release, always through the gateway
+    policy: str = _setting(one_of("auto", "full", "never"), "auto")
+    # who may talk directly; "routed": any two inside
+    release: str = _setting(one_of("subnet", "routed", "never"), "subnet")
+    media_hosts: tuple[str, ...] = _setting(list_of(HOST), ())  # servers any inside UA's SDP may name
+    accept_from: str = _setting(one_of("signalled", "any"), "signalled")    # who may send to a mapped port
+    silence: int = _setting(whole_number(60, 604800, "seconds"), 3600)      # then a call is given up
 
 
 @dataclass(frozen=True, slots=True)
 class Signalling:
     """[signalling]: which packets are diverted, and how."""
 
-    ports: tuple[int, ...] = (5060,)
-    outside_ports: tuple[int, int] = (20000, 29999)     # where the inside port is taken already
-    mark: int = 0x04000000
-    queue: int = 5060
-    divert: str = "auto"            # "auto", "queue", "nfqueue"
-    on_failure: str = "drop"        # or "pass"
+    ports: tuple[int, ...] = _setting(list_of(PORT, 1, 15), (5060,))
+    outside_ports: tuple[int, int] = _setting(port_range(1024), (20000, 29999))     # where taken already
+    mark: int = _setting(MARK, 0x04000000)      # the bit of the conntrack mark that diverts a flow
+    queue: int = _setting(whole_number(0, 65535), 5060)     # NFQUEUE number
+    divert: str = _setting(one_of("auto", "queue", "nfqueue"), "auto")
+    on_failure: str = _setting(one_of("drop", "pass"), "drop")  # SIP while nobody listens to the queue
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
     """[[peer]]: an address that may always talk to the phones."""
 
-    address: str
-    media: str = ""         # overrides [media] policy for messages to and from this peer; "" does not
+    address: str = _setting(HOST)
+    # overrides [media] policy for messages to and from this peer; "" does not
+    media: str = _setting(optional(one_of("auto", "full", "never")), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Trunk:
     """[[trunk]]: a PBX inside that does not register, and the provider that may call it."""
 
-    inside: str             # "192.168.1.5:5060"; the port may be left out
-    peers: tuple[str, ...]  # the provider's addresses
-    outside_port: int = 0   # 0: the inside port where it is free
+    inside: str = _setting(ENDPOINT)        # "192.168.1.5:5060"; the port may be left out
+    peers: tuple[str, ...] = _setting(list_of(HOST, 1))     # the provider's addresses
+    outside_port: int = _setting(whole_number(0, 65535), 0)     # 0: the inside port where it is free
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """[limits]: bounds of what one inside host, and all of them, can take."""
 
-    mappings: int = 65536           # in all
-    mappings_per_host: int = 4096   # one RTP stream takes two (RTP and RTCP)
-    dialogs: int = 20000
-    dialogs_per_host: int = 2000
-    registrations: int = 60000
-    registrations_per_host: int = 2000
-    remotes_per_dialog: int = 32    # media addresses one dialog can open the filter for
+    mappings: int = _setting(whole_number(2, 1048576), 65536)           # in all
+    mappings_per_host: int = _setting(whole_number(2, 1048576), 4096)   # an RTP stream takes two
+    dialogs: int = _setting(whole_number(1, 1048576), 20000)
+    dialogs_per_host: int = _setting(whole_number(1, 1048576), 2000)
+    registrations: int = _setting(whole_number(1, 1048576), 60000)
+    registrations_per_host: int = _setting(whole_number(1, 1048576), 2000)
+    remotes_per_dialog: int = _setting(whole_number(1, 1024), 32)   # media addresses the filter opens for
 
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
     """[daemon]: files and logging."""
 
-    control_socket: str = "/run/natfix/control.sock"
-    state_file: str = "/var/lib/natfix/state.sqlite"
-    log_level: str = "info"         # "error", "info", "debug"
+    control_socket: str = _setting(SOCKET_PATH, "/run/natfix/control.sock")
+    state_file: str = _setting(PATH, "/var/lib/natfix/state.sqlite")
+    log_level: str = _setting(one_of("error", "info", "debug"), "info")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All of natfix.toml."""
 
+    version: int = _setting(whole_number(1, 1), 1)      # of the file's own format
+    quirks_files: tuple[str, ...] = _setting(list_of(PATH), ())     # beside the shipped rules/quirks.toml
     inside: Inside = field(default_factory=Inside)
     outside: Outside = field(default_factory=Outside)
     media: Media = field(default_factory=Media)
     signalling: Signalling = field(default_factory=Signalling)
-    peers: tuple[Peer, ...] = ()
-    trunks: tuple[Trunk, ...] = ()
     limits: Limits = field(default_factory=Limits)
     daemon: Daemon = field(default_factory=Daemon)
-    quirks_files: tuple[str, ...] = ()      # further rule files beside the shipped rules/quirks.toml
+    peers: tuple[Peer, ...] = ()
+    trunks: tuple[Trunk, ...] = ()
+
+
+TABLES: dict[str, type] = {
+    "inside": Inside, "outside": Outside, "media": Media, "signalling": Signalling, "limits": Limits,
+    "daemon": Daemon,
+}
+ARRAYS: dict[str, tuple[str, type]] = {"peer": ("peers", Peer), "trunk": ("trunks", Trunk)}
+
+
+def config_from_text(text: str, where: str) -> Settings:
+    """Return the settings that the TOML *text* makes; *where* names it in messages.
+
+    Raises ConfigError whose text has one line "where:line: ..." for each fault.
+    """
+    return _settings_from_document(Document(text, where))
+
+
+def config_from_file(path: Path | str) -> Settings:
+    """Return the settings that the file at *path* makes; raises like :func:`config_from_text`,
+    ConfigError where there is no such file, NotPermitted where it may not be read."""
+    return _settings_from_document(document_from_file(path, "configuration file"))
+
+
+def expectations(table: type) -> dict[str, Expectation]:
+    """Return what each key of one of the classes above may hold."""
+    return {each.name: each.metadata["expected"] for each in fields(table) if "expected" in each.metadata}
+
+
+def _settings_from_document(document: Document) -> Settings:
+    values = _top_level(document)
+    for name, table in TABLES.items():
+        if name in document.data and _has_form(document, name, dict, f"[{name}]"):
+            values[name] = _read(document, (name,), table)
+    for name, (attribute, table) in ARRAYS.items():
+        if name in document.data and _has_form(document, name, list, f"[[{name}]]"):
+            entries = [_read(document, (name, index), table) for index in range(len(document.data[name]))]
+            values[attribute] = tuple(entries)
+    document.refuse_if_wrong()
+    settings = Settings(**values)
+    for keys, problem in _conflicts(settings):
+        document.complain(keys, problem)
+    document.refuse_if_wrong()
+    return settings
+
+
+def _top_level(document: Document) -> dict[str, Any]:
+    form = Form(expectations(Settings), tables=(*TABLES, *ARRAYS), homes=_HOMES)
+    return document.read_table((), form)
+
+
+def _has_form(document: Document, name: str, form: type, written: str) -> bool:
+    value = document.data[name]
+    if isinstance(value, form) and (form is dict or all(isinstance(entry, dict) for entry in value)):
+        return True
+    document.complain((name,), f"{name} must be a table: write {written} on a line of its own")
+    return False
+
+
+def _read(document: Document, keys: Keys, table: type) -> Any:
+    required = frozenset(each.name for each in fields(table) if each.default is MISSING)
+    values = document.read_table(keys, Form(expectations(table), required, homes=_HOMES))
+    return table(**values) if required <= values.keys() else None
+
+
+def _conflicts(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """Yield what is right by itself, and wrong together."""
+    yield from _port_conflicts(settings)
+    yield from _twice(("peer",), "address", [peer.address for peer in settings.peers])
+    yield from _twice(("trunk",), "inside", [_trunk_endpoint(trunk) for trunk in settings.trunks])
+    yield from _twice(("trunk",), "outside_port", [each.outside_port for each in settings.trunks])
+    networks = settings.inside.networks
+    if any(network.mask == 0 for network in networks):
+        yield ("inside", "networks"), "0.0.0.0/0 would make everybody inside; name the phones' networks"
+    elif contains(networks, settings.outside.address):
+        yield ("outside", "address"), f"{settings.outside.address} lies in one of the [inside] networks"
+    for index, trunk in enumerate(settings.trunks):
+        if networks and not contains(networks, endpoint_from_setting(trunk.inside, 5060).host):
+            yield ("trunk", index, "inside"), f"{trunk.inside} lies in none of the [inside] networks"
+
+
+def _port_conflicts(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    (first, last), outside = settings.media.ports, settings.signalling.outside_ports
+    if last - (first + first % 2) < 1:
+        yield ("media", "ports"), f"{first} to {last} holds no even port with the odd one above it"
+    if first <= outside[1] and outside[0] <= last:
+        yield ("media", "ports"), (
+            f"{outside[0]} to {outside[1]} overlaps [media] ports {first} to {last}; keep them apart")
+    for port in settings.signalling.ports:
+        if first <= port <= last:
+            yield ("signalling", "ports"), f"SIP port {port} lies in [media] ports {first} to {last}"
+    for index, trunk in enumerate(settings.trunks):
+        if first <= trunk.outside_port <= last:
+            yield ("trunk", index, "outside_port"), (
+                f"{trunk.outside_port} lies in [media] ports {first} to {last}; choose another")
+
+
+def _trunk_endpoint(trunk: Trunk) -> str:
+    return str(endpoint_from_setting(trunk.inside, 5060))
+
+
+def _twice(array: Keys, key: str, values: list[Any]) -> Iterator[tuple[Keys, str]]:
+    for index, value in enumerate(values):
+        if value and value in values[:index]:
+            yield (*array, index, key), f"{table_name((*array, index))} {key} {value} is there already, above"
+
+
+def _homes() -> dict[str, str]:
+    """Return where each key belongs, for the suggestion to one who put it into the wrong table."""
+    homes = dict.fromkeys(expectations(Settings), "the top level, above all tables")
+    for name, table in TABLES.items():
+        for key in expectations(table):
+            homes[key] = f"{homes[key]} or [{name}]" if key in homes else f"[{name}]"
+    return homes
+
+
+_HOMES = _homes()

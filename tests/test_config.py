@@ -1,0 +1,172 @@
+"""The configuration: what is read, what is refused, and that the example file tells the truth."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from natfix.address import network_from_text
+from natfix.config import (
+    ARRAYS,
+    TABLES,
+    Media,
+    Peer,
+    Settings,
+    Trunk,
+    config_from_file,
+    config_from_text,
+    expectations,
+)
+from natfix.errors import ConfigError
+
+EXAMPLE = Path(__file__).parents[1] / "rules" / "natfix.toml.example"
+
+FULL = '''
+version = 1
+quirks_files = ["/etc/natfix/quirks.toml"]
+[inside]
+networks = ["192.168.1.0/24"]
+[outside]
+interface = "eth0"
+address = "203.0.113.9"
+[media]
+ports = [40000, 41000]
+policy = "full"
+[signalling]
+ports = [5060, 5080]
+mark = 0x80
+[limits]
+dialogs = 10
+[daemon]
+log_level = "debug"
+[[peer]]
+address = "198.51.100.7"
+media = "never"
+[[peer]]
+address = "198.51.100.8"
+[[trunk]]
+inside = "192.168.1.5"
+peers = ["198.51.100.7", "198.51.100.8"]
+'''
+
+
+def faults(text: str) -> list[str]:
+    """Return the lines of the error that *text* ends in."""
+    with pytest.raises(ConfigError) as caught:
+        config_from_text(text, "natfix.toml")
+    return str(caught.value).splitlines()
+
+
+def test_empty_text_is_the_defaults() -> None:
+    """A gateway with one outside interface needs no settings at all."""
+    assert config_from_text("", "natfix.toml") == Settings()
+
+
+def test_everything_is_read() -> None:
+    """Each kind of table and value arrives in the settings."""
+    settings = config_from_text(FULL, "natfix.toml")
+    assert settings.inside.networks == (network_from_text("192.168.1.0/24"),)
+    assert (settings.outside.interface, settings.outside.address) == ("eth0", "203.0.113.9")
+    assert settings.media == Media(ports=(40000, 41000), policy="full")
+    assert settings.signalling.ports == (5060, 5080)
+    assert settings.signalling.mark == 0x80
+    assert settings.limits.dialogs == 10
+    assert settings.daemon.log_level == "debug"
+    assert settings.quirks_files == ("/etc/natfix/quirks.toml",)
+    assert settings.peers == (Peer("198.51.100.7", "never"), Peer("198.51.100.8"))
+    assert settings.trunks == (Trunk("192.168.1.5", ("198.51.100.7", "198.51.100.8")),)
+
+
+@pytest.mark.parametrize(("text", "fault"), [
+    ('[outside]\nextrenal = 1', '2: unknown key "extrenal" in [outside]; known are interface, address'),
+    ('[outside]\nintreface = "x"', '2: unknown key "intreface" in [outside]; did you mean "interface"?'),
+    ('[media]\nqueue = 1', '2: unknown key "queue" in [media]; it belongs in [signalling]'),
+    ('quirk_files = []', '1: unknown key "quirk_files" in the top level; did you mean "quirks_files"?'),
+    ('[inside]\nquirks_files = []', 'it belongs in the top level, above all tables'),
+    ('[mdia]\n', '1: unknown table "mdia"; did you mean "media"?'),
+    ('media = "auto"', '1: media must be a table: write [media] on a line of its own'),
+    ('\n[peer]\naddress = "192.0.2.1"', '2: peer must be a table: write [[peer]] on a line of its own'),
+    ('[[media]]', '1: media must be a table: write [media] on a line of its own'),
+    ('[[peer]]\nmedia = "full"', '1: [[peer]] lacks "address": an IPv4 address of a host'),
+    ('[[trunk]]\ninside = "192.168.1.5"', '1: [[trunk]] lacks "peers"'),
+    ('[media]\npolicy = "atuo"', 'did you mean "auto"?'),
+    ('[media]\nsilence = 59', '2: silence = 59 in [media] must be a whole number of seconds from 60'),
+    ('[media]\nsilence = "1h"', '2: silence = "1h" in [media] must be a whole number of seconds'),
+    ('[media]\nports = [30000, 70000]', '2: ports = [30000, 70000] in [media] must be two UDP ports'),
+    ('[media]\nports = [30001, 30002]', '2: 30001 to 30002 holds no even port with the odd one above it'),
+    ('[media]\nports = [25000, 31000]', '2: 20000 to 29999 overlaps [media] ports 25000 to 31000'),
+    ('[signalling]\nports = [31000]', '2: SIP port 31000 lies in [media] ports 30000 to 39999'),
+    ('[signalling]\nmark = 0x0300', '2: mark = 768 in [signalling] must be one single bit of 32'),
+    ('[inside]\nnetworks = ["0.0.0.0/0"]', '2: 0.0.0.0/0 would make everybody inside'),
+    ('[inside]\nnetworks = ["10.0.0.0/8"]\n[outside]\naddress = "10.0.0.1"',
+     '4: 10.0.0.1 lies in one of the [inside] networks'),
+    ('[inside]\nnetworks = ["10.0.0.0/8"]\n[[trunk]]\ninside = "192.168.1.5"\npeers = ["192.0.2.1"]',
+     '4: 192.168.1.5 lies in none of the [inside] networks'),
+    ('[[trunk]]\ninside = "10.0.0.5"\npeers = ["192.0.2.1"]\noutside_port = 30002',
+     '4: 30002 lies in [media] ports 30000 to 39999; choose another'),
+    ('[[peer]]\naddress = "192.0.2.1"\n[[peer]]\naddress = "192.0.2.1"',
+     '4: [[peer]] address 192.0.2.1 is there already, above'),
+    ('[[trunk]]\ninside = "10.0.0.5"\npeers = ["192.0.2.1"]\n'
+     '[[trunk]]\ninside = "10.0.0.5:5060"\npeers = ["192.0.2.2"]',
+     '5: [[trunk]] inside 10.0.0.5:5060 is there already, above'),
+    ('[daemon]\ncontrol_socket = "run/x"', '2: control_socket = "run/x" in [daemon] must be an absolute'),
+    ('version = 2', '1: version = 2 must be a whole number that is 1'),
+])
+def test_fault_is_named(text: str, fault: str) -> None:
+    """Each kind of mistake is one line with file, line and what is wrong, and no other."""
+    (line,) = faults(text)
+    assert line.startswith("natfix.toml:")
+    assert fault in line
+
+
+def test_all_faults_at_once() -> None:
+    """An operator sees all mistakes of the file in one run, in its order."""
+    lines = faults('[media]\npolicy = "x"\nports = 3\n[outside]\nfoo = 1\n[[peer]]\n')
+    assert [line.split(":")[1] for line in lines] == ["2", "3", "5", "6"]
+
+
+def test_every_setting_has_bounds() -> None:
+    """No setting is read unchecked: each has an expectation, or is a table of its own."""
+    for table in (*TABLES.values(), *(table for _, table in ARRAYS.values())):
+        assert {each.name for each in fields(table)} == set(expectations(table))
+    tables = {*TABLES, *(attribute for attribute, _ in ARRAYS.values())}
+    assert {each.name for each in fields(Settings)} == set(expectations(Settings)) | tables
+
+
+def test_every_default_is_in_bounds() -> None:
+    """The defaults obey the rules that an operator's values obey."""
+    for table in (Settings, *TABLES.values(), *(table for _, table in ARRAYS.values())):
+        for each in fields(table):
+            if each.name in expectations(table) and isinstance(each.default, (int, str, tuple)):
+                default = list(each.default) if isinstance(each.default, tuple) else each.default
+                assert expectations(table)[each.name].read(default) == each.default
+
+
+def switched_on(text: str) -> str:
+    """Return the example with every setting that is commented out taken as written."""
+    return re.sub(r"(?m)^#(?=\[|[a-z_]+ = )", "", text)
+
+
+def test_example_loads_as_it_is() -> None:
+    """The example, copied unchanged, changes nothing."""
+    assert config_from_file(EXAMPLE) == Settings()
+
+
+def test_example_shows_every_setting_with_its_default() -> None:
+    """Every key stands in the example, in its own table, with the default it really has."""
+    data = tomllib.loads(switched_on(EXAMPLE.read_text()))
+    settings = Settings()
+    for name, table in TABLES.items():
+        assert set(data.pop(name)) == set(expectations(table)), name
+    for name, (_, table) in ARRAYS.items():
+        assert set(data.pop(name)[0]) == set(expectations(table)), name
+    assert set(data) == set(expectations(Settings))
+    read = config_from_text(switched_on(EXAMPLE.read_text()), "example")
+    for name in (*TABLES, *expectations(Settings)):
+        assert getattr(read, name) == getattr(settings, name), name
+    assert read.peers == (Peer("198.51.100.7"),)
+    assert read.trunks == (Trunk("192.168.1.5:5060", ("198.51.100.7",)),)
