@@ -1,0 +1,9 @@
+"""The real programs of the lab, one file each. All are started with ``lab.start(program)``."""
+
+from tests.lab.programs.baresip import Baresip
+from tests.lab.programs.capture import Capture
+from tests.lab.programs.kamailio import Kamailio
+from tests.lab.programs.rtp_agent import RtpAgent
+from tests.lab.programs.sipp import Sipp, SippResult
+
+__all__ = ["Baresip", "Capture", "Kamailio", "RtpAgent", "Sipp", "SippResult"]

@@ -1,0 +1,163 @@
+"""Kamailio: a registrar and proxy that knows nothing of NAT, so that only natfix can make calls work."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from tests.lab import namespaces
+from tests.lab.host import LabError, Process, wait_until
+
+if TYPE_CHECKING:
+    from tests.lab.lab import Lab
+
+MODULES = ("sl", "tm", "rr", "pv", "maxfwd", "textops", "siputils", "usrloc", "registrar", "auth", "path",
+           "xlog")
+
+CONFIG = """#!KAMAILIO
+debug=2
+log_stderror=yes
+fork=yes
+children={children}
+disable_tcp=yes
+auto_aliases=no
+listen=udp:{address}:{port}
+{aliases}
+mpath="/usr/lib/x86_64-linux-gnu/kamailio/modules/"
+{modules}
+modparam("tm", "fr_timer", 5000)
+modparam("tm", "fr_inv_timer", 60000)
+modparam("usrloc", "db_mode", 0)
+modparam("registrar", "max_expires", 3600)
+modparam("registrar", "min_expires", 1)
+modparam("registrar", "use_path", 1)
+modparam("registrar", "path_mode", 0)
+modparam("path", "use_received", 0)
+
+request_route {{
+    if (!mf_process_maxfwd_header("10")) {{ sl_send_reply("483", "Too Many Hops"); exit; }}
+    if (is_method("CANCEL")) {{ if (t_check_trans()) t_relay(); exit; }}
+    t_check_trans();
+    if (has_totag()) {{
+        if (loose_route()) {{
+            {record_in_dialog}
+            t_relay(); exit;
+        }}
+        if (is_method("ACK")) {{ if (t_check_trans()) t_relay(); exit; }}
+        if (uri == myself) {{ if (!lookup("location")) {{ sl_send_reply("404", "Not Here"); exit; }} }}
+        t_relay(); exit;
+    }}
+    if (is_method("OPTIONS") && uri == myself && $rU == $null) {{ sl_send_reply("200", "OK"); exit; }}
+    remove_hf("Route");
+    {out_of_dialog}
+}}
+
+route[AUTHENTICATE] {{
+    $var(password) = "";
+    {passwords}
+    if ($var(password) == "") {{ sl_send_reply("403", "Unknown User"); exit; }}
+    if (is_method("REGISTER")) {{
+        if (!pv_www_authenticate("$fd", "$var(password)", "0")) {{ www_challenge("$fd", "1"); exit; }}
+    }} else {{
+        if (!pv_proxy_authenticate("$fd", "$var(password)", "0")) {{ proxy_challenge("$fd", "1"); exit; }}
+    }}
+    consume_credentials();
+}}
+"""
+
+REGISTRAR = """
+    {authenticate}
+    if (is_method("REGISTER")) {{
+        {service_route}
+        if (!save("location")) sl_reply_error();
+        exit;
+    }}
+    {record_route}
+    {routes}
+    if (uri != myself) {{ t_relay(); exit; }}
+    if (!lookup("location")) {{ t_newtran(); t_reply("404", "Not Found"); exit; }}
+    t_relay();
+"""
+
+PROXY = """
+    if (is_method("REGISTER")) add_path();
+    {record_route}
+    $du = "sip:{next_hop}";
+    t_relay();
+"""
+
+
+class Kamailio:
+    """A Kamailio on *host*: registrar and proxy, or with *next_hop* a proxy that sends everything there.
+
+    *users* (name to password) switches digest on for REGISTER and out-of-dialog requests. *routes*
+    (regular expression of the user part to ``host:port``) are trunks. *record_route* keeps it in the
+    dialog. *service_route* adds that header to the 2xx of REGISTER. A user with several contacts is
+    rung in parallel. A proxy with *next_hop* adds Path to REGISTER (RFC 3327).
+    """
+
+    def __init__(self, host: str = "provider", *, users: dict[str, str] | None = None,
+                 record_route: bool = True, routes: dict[str, str] | None = None, next_hop: str = "",
+                 service_route: bool = False, aliases: tuple[str, ...] = (), port: int = 5060,
+                 children: int = 2) -> None:
+        self.host_name, self.port, self.children = host, port, children
+        self.users, self.routes, self.aliases = users or {}, routes or {}, aliases
+        self.record_route, self.service_route, self.next_hop = record_route, service_route, next_hop
+        self.process: Process | None = None
+        self.address = ""
+
+    def start(self, lab: Lab) -> None:
+        """Start it and wait until it answers OPTIONS."""
+        host = lab[self.host_name]
+        self.address = host.address
+        directory = lab.path(f"kamailio-{self.host_name}")
+        directory.mkdir()
+        config = directory / "kamailio.cfg"
+        config.write_text(self.config())
+        self.process = host.popen(["kamailio", "-f", str(config), "-DD", "-E", "-m", "32", "-M", "4",
+                                   "-Y", str(directory), "-w", str(directory)], "kamailio")
+        wait_until(lambda: self._answers(host.namespace), 10.0, "an answer from Kamailio")
+
+    def config(self) -> str:
+        """Return the configuration text."""
+        record = "record_route();" if self.record_route else ""
+        parts = {
+            "record_route": f"if (is_method(\"INVITE|SUBSCRIBE|REFER\")) {record}" if record else "",
+            "authenticate": "route(AUTHENTICATE);" if self.users else "",
+            "service_route": f'append_to_reply("Service-Route: <sip:{self.address}:{self.port};lr>\\r\\n");'
+                             if self.service_route else "",
+            "routes": "\n    ".join(_route_text(pattern, target) for pattern, target in self.routes.items()),
+            "next_hop": self.next_hop,
+        }
+        return CONFIG.format(
+            address=self.address, port=self.port, children=self.children,
+            aliases="\n".join(f'alias="{name}"' for name in self.aliases),
+            modules="\n".join(f'loadmodule "{name}.so"' for name in MODULES),
+            record_in_dialog="if (is_method(\"INVITE\")) record_route();" if record else "",
+            passwords="\n    ".join(f'if ($fU == "{user}") $var(password) = "{password}";'
+                                    for user, password in self.users.items()),
+            out_of_dialog=(PROXY if self.next_hop else REGISTRAR).format(**parts))
+
+    def _answers(self, namespace: str) -> bool:
+        if self.process is None or self.process.poll() is not None:
+            raise LabError(f"Kamailio did not start\n{self.process.tail() if self.process else ''}")
+        with namespaces.socket_in(namespace) as probe:
+            probe.settimeout(0.2)
+            probe.connect((self.address, self.port))
+            try:
+                probe.send(_options(self.address, *probe.getsockname()))
+                return probe.recv(2000).startswith(b"SIP/2.0 ")
+            except (TimeoutError, ConnectionRefusedError):
+                return False
+
+
+def _route_text(pattern: str, target: str) -> str:
+    host, _, port = target.partition(":")
+    return f'if ($rU =~ "{pattern}") {{ $rd = "{host}"; $rp = "{port or 5060}"; t_relay(); exit; }}'
+
+
+def _options(address: str, own: str, port: int) -> bytes:
+    tag = f"{socket.gethostname()}{port}"
+    return (f"OPTIONS sip:{address} SIP/2.0\r\nVia: SIP/2.0/UDP {own}:{port};branch=z9hG4bK{tag};rport\r\n"
+            f"From: <sip:probe@{own}>;tag=1\r\nTo: <sip:{address}>\r\nCall-ID: {tag}@{own}\r\n"
+            f"CSeq: 1 OPTIONS\r\nMax-Forwards: 10\r\nContent-Length: 0\r\n\r\n").encode()
