@@ -187,7 +187,9 @@ def _top_level(document: Document) -> dict[str, Any]:
 
 def _has_form(document: Document, name: str, form: type, written: str) -> bool:
     value = document.data[name]
-    if isinstance(value, form) and (form is dict or all(isinstance(entry, dict) for entry in value)):
+    if form is dict and isinstance(value, dict):
+        return True
+    if form is list and isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
         return True
     document.complain((name,), f"{name} must be a table: write {written} on a line of its own")
     return False

@@ -41,7 +41,7 @@ def whole_number(first: int, last: int, unit: str = "") -> Expectation:
 
 def one_of(*words: str) -> Expectation:
     """One of a closed set of words."""
-    allowed = " or ".join((", ".join(map(quoted, words[:-1])), quoted(words[-1])))
+    allowed = " or ".join(filter(None, (", ".join(map(quoted, words[:-1])), quoted(words[-1]))))
 
     def read(value: Any) -> str:
         if value in words:
