@@ -1,0 +1,117 @@
+"""What natfix did and why: the last decisions for `natfix notes`, and the log on stderr.
+
+Decisions are kept as they are and become text only when somebody asks or the log level is "debug":
+the packets have their verdict by then, and nobody waits. SIP text comes from strangers, so whatever of it
+reaches a terminal is made printable; credentials never leave the packet.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from natfix.commands import Note, Outcome
+
+RING = 200              # decisions kept
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+LEVELS = {"error": logging.ERROR, "info": logging.INFO, "debug": logging.DEBUG}
+SECRET_HEADERS = frozenset({"authorization", "proxy-authorization"})
+
+log = logging.getLogger("natfix")
+
+
+class Decision(NamedTuple):
+    """One packet or report, and what came of it."""
+
+    at: float           # seconds since 1970
+    where: str          # "forward lan0 wan0" for a packet, "" for a report
+    outcome: Outcome
+    dropped: bool       # by the engine's policy, or because the kernel refused its commands
+
+
+class Journal:
+    """The ring of decisions."""
+
+    def __init__(self) -> None:
+        self._ring: deque[Decision] = deque(maxlen=RING)
+
+    def record(self, decision: Decision) -> None:
+        """Keep *decision* unless it says nothing; log its notes where the level is "debug"."""
+        if not decision.outcome.notes and not decision.outcome.summary:
+            return
+        self._ring.append(decision)
+        if log.isEnabledFor(logging.DEBUG):
+            for line in lines_from_decision(decision):
+                log.debug("%s", line)
+
+    def entries(self, count: int = RING) -> list[dict[str, Any]]:
+        """Return the last *count* decisions, oldest first, for JSON."""
+        return [_entry(decision) for decision in list(self._ring)[-count:]] if count > 0 else []
+
+
+def lines_from_decision(decision: Decision) -> Iterator[str]:
+    """Yield one line per note: what changed, or why something was left alone."""
+    outcome = decision.outcome
+    subject = printable(f"{outcome.summary} [{outcome.call_id}]" if outcome.call_id else outcome.summary)
+    if not outcome.notes:
+        yield f"{subject}: untouched"
+    for note in outcome.notes:
+        yield f"{subject}: {line_from_note(note)}"
+
+
+def line_from_note(note: Note) -> str:
+    """Return *note* as one printable line without credentials."""
+    reason = "; ".join(text for text in (note.reason, note.rfc) if text)
+    if note.header.lower() in SECRET_HEADERS:
+        return printable(f"{note.rule} {note.header} ({reason})")
+    change = f" {note.old!r} -> {note.new!r}" if note.is_edit else ""
+    return printable(f"{note.rule} {note.header}{change} ({reason})" if reason
+                     else f"{note.rule} {note.header}{change}")
+
+
+def printable(text: str) -> str:
+    """Return *text* with everything that could steer a terminal or break the line escaped."""
+    return text if text.isprintable() else "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def time_text(at: float) -> str:
+    """Return *at* (seconds since 1970) as RFC 3339 text in UTC, milliseconds included."""
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at % 1 * 1000):03}Z"
+
+
+def set_up_log(level: str) -> None:
+    """Send the log of *level* ("error", "info", "debug") to stderr, where systemd picks it up."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    log.handlers[:] = [handler]
+    log.propagate = False
+    log.setLevel(LEVELS[level])
+    logging.raiseExceptions = False     # a closed stderr must not cost a verdict
+
+
+def _entry(decision: Decision) -> dict[str, Any]:
+    outcome = decision.outcome
+    entry: dict[str, Any] = {
+        "at": time_text(decision.at),
+        "where": decision.where,
+        "summary": outcome.summary,
+        "call_id": outcome.call_id,
+        "verdict": "drop" if decision.dropped else "accept",
+        "changed": outcome.packet is not None,
+        "notes": [_note_entry(note) for note in outcome.notes],
+    }
+    return {key: value for key, value in entry.items() if value != ""}
+
+
+def _note_entry(note: Note) -> dict[str, str]:
+    entry = {"rule": note.rule, "header": note.header, "reason": note.reason, "rfc": note.rfc}
+    if note.header.lower() not in SECRET_HEADERS:
+        entry |= {"old": note.old, "new": note.new}
+    return {key: value for key, value in entry.items() if value}

@@ -1,0 +1,248 @@
+"""The loop of the live shell: packets and reports go to the engine, what follows from them is done.
+
+The contract (design, section 3), step by step:
+
+1. wait for packets, an event, a control request, a task of the schedule or ``engine.next_timeout()``;
+2. give the engine every packet of one read of the queue, or one report, or the timer;
+3. ``kernel.apply`` all commands of that read, in one transaction;
+4. give the verdicts, with the engine's packet or the original bytes;
+5. then notes to the journal, and changed rows to the store, which writes them from its own thread.
+
+Every packet gets a verdict whatever fails. A bug in the engine costs a message its fix, not its way: it
+passes untouched, since only policy drops. Where the kernel refuses the commands, the packets that needed
+them are dropped (SIP retransmits) and the kernel is brought back in line with the engine.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Protocol
+
+from natfix.commands import Command, Note, Outcome, Verdict
+from natfix.engine import Engine, Path
+from natfix.errors import KernelRefused
+from natfix.journal import Decision, Journal
+from natfix.kernel.base import Kernel, Skeleton
+from natfix.queue_reader import QueuedPacket, QueueReader, is_cut
+from natfix.reports import Report
+from natfix.store import Store
+
+PAUSE = 1.0         # seconds between two attempts at what keeps failing, and between two repairs
+
+log = logging.getLogger("natfix")
+
+
+class Source(Protocol):
+    """Something with a file descriptor to wait on."""
+
+    def fileno(self) -> int: ...
+
+
+class Clock:
+    """Wall-clock seconds since 1970 that never run backwards, so that stored expiries survive a restart."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+
+    def __call__(self) -> float:
+        return self._offset + time.monotonic()
+
+
+class Loop:
+    """One engine, one kernel and one queue, and the schedule of everything that is done now and then."""
+
+    def __init__(
+        self, engine: Engine, kernel: Kernel, skeleton: Skeleton, reader: QueueReader, store: Store,
+        clock: Callable[[], float],
+    ) -> None:
+        self.engine = engine
+        self.kernel = kernel
+        self.skeleton = skeleton
+        self.clock = clock
+        self.journal = Journal()
+        self.counters: Counter[str] = Counter()
+        self.selector = selectors.DefaultSelector()
+        self._reader = reader
+        self._store = store
+        self._schedule: dict[Callable[[float], None], float] = {}
+        self._repaired = 0.0            # when the kernel was last brought back in line
+        self._timer_held = 0.0          # the engine's timer is not called before, after it failed
+        self._known_errors: set[str] = set()
+        self._stopping = False
+        self.listen(reader, self._packets_wait)
+
+    # what the rest of the shell uses
+
+    def listen(self, source: Source, callback: Callable[[], None]) -> None:
+        """Call *callback* whenever *source* can be read; it must not block."""
+        self.selector.register(source.fileno(), selectors.EVENT_READ, lambda _events: callback())
+
+    def call_at(self, when: float, task: Callable[[float], None]) -> None:
+        """Call *task* with the time, once, at *when* or soon after; an earlier date it has stands."""
+        self._schedule[task] = min(when, self._schedule.get(task, when))
+
+    def report(self, reports: Iterable[Report], now: float) -> None:
+        """Tell the engine, and do what follows, in one transaction."""
+        told = [partial(self.engine.handle_report, report, now) for report in reports]
+        self._carry_out([self._outcome_of(question) for question in told], now)
+
+    def stop(self) -> None:
+        """End :meth:`run` after the turn it is in."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Turn until :meth:`stop`."""
+        while not self._stopping:
+            for key, events in self.selector.select(self._patience(self.clock())):
+                self.guard(partial(key.data, events))
+            self._run_due(self.clock())
+
+    def guard(self, action: Callable[[], None]) -> bool:
+        """Run *action*; what it raises is counted and logged, and the daemon goes on. True: it raised."""
+        try:
+            action()
+        except Exception as problem:
+            self.count_error(problem)
+            return True
+        return False
+
+    def count_error(self, problem: Exception) -> None:
+        """Count a failure that nobody foresaw; the traceback is logged once per kind."""
+        self.counters["errors"] += 1
+        place = traceback.extract_tb(problem.__traceback__)[-1]
+        kind = f"{type(problem).__name__} at {place.filename}:{place.lineno}"
+        if kind not in self._known_errors:
+            self._known_errors.add(kind)
+            log.error("internal error (further ones of this kind are only counted)", exc_info=problem)
+
+    # packets
+
+    def _packets_wait(self) -> None:
+        batch = self._reader.read()
+        if not batch:
+            return
+        now = self.clock()
+        outcomes = [self._decide(packet, now) for packet in batch]
+        refused = self._apply(outcomes, now)
+        for packet, outcome in zip(batch, outcomes, strict=True):
+            self._give_verdict(packet, outcome, refused)
+        for packet, outcome in zip(batch, outcomes, strict=True):
+            self.journal.record(_decision(packet, outcome, refused, now))
+        self._save()
+
+    def _decide(self, packet: QueuedPacket, now: float) -> Outcome:
+        path = Path(packet.hook, packet.in_interface, packet.out_interface, packet.mark)
+        return self._outcome_of(partial(self.engine.receive_packet, packet.raw, path, now))
+
+    def _outcome_of(self, question: Callable[[], Outcome]) -> Outcome:
+        """Ask the engine; a bug of its own means "untouched"."""
+        try:
+            return question()
+        except Exception as problem:
+            self.count_error(problem)
+            return Outcome(notes=[Note("internal-error", reason=f"left alone: {problem!r}")])
+
+    def _give_verdict(self, packet: QueuedPacket, outcome: Outcome, refused: bool) -> None:
+        self.counters["packets"] += 1
+        if _is_dropped(outcome, refused):
+            self.counters["dropped"] += 1
+            packet.drop()
+        elif outcome.packet is None:
+            self.counters["cut"] += is_cut(packet.raw)
+            packet.accept()
+        else:
+            self.counters["changed"] += 1
+            packet.accept(outcome.packet)
+
+    # what follows
+
+    def _carry_out(self, outcomes: Sequence[Outcome], now: float) -> None:
+        refused = self._apply(outcomes, now)
+        for outcome in outcomes:
+            self.journal.record(Decision(now, "", outcome, refused and bool(outcome.commands)))
+        self._save()
+
+    def _apply(self, outcomes: Sequence[Outcome], now: float) -> bool:
+        """Hand all commands of *outcomes* to the kernel at once; True where it refused them."""
+        commands: list[Command] = [command for outcome in outcomes for command in outcome.commands]
+        if not commands:
+            return False
+        try:
+            self.kernel.apply(commands)
+        except KernelRefused as problem:
+            self._kernel_refused(problem)
+        except Exception as problem:
+            self.count_error(problem)
+        else:
+            return False
+        self.call_at(max(now, self._repaired + PAUSE), self.repair)     # after the verdicts
+        return True
+
+    def _save(self) -> None:
+        if changes := self.engine.pop_changes():
+            self._store.put(changes)
+
+    # keeping the kernel in line
+
+    def repair(self, now: float) -> None:
+        """Make the kernel hold what the engine wants; the table is put back where it has gone."""
+        self._repaired = now
+        self.counters["resyncs"] += 1
+        try:
+            self.kernel.resync(self.engine.desired())
+        except KernelRefused as problem:
+            self._kernel_refused(problem)
+            self.restore_rules(now)
+
+    def restore_rules(self, now: float) -> None:
+        """Put natfix's own table back with everything in it; tried again until it succeeds."""
+        self.call_at(now + PAUSE, self.restore_rules)
+        try:
+            self.kernel.install(self.skeleton)
+            self.kernel.resync(self.engine.desired())
+        except KernelRefused as problem:
+            self._kernel_refused(problem)
+            return
+        del self._schedule[self.restore_rules]
+        self.counters["rules_restored"] += 1
+
+    def _kernel_refused(self, problem: KernelRefused) -> None:
+        self.counters["kernel_refusals"] += 1
+        log.error("the kernel refused: %s", problem)
+
+    # time
+
+    def _patience(self, now: float) -> float | None:
+        """Seconds until something is due; None where nothing is."""
+        due = list(self._schedule.values())
+        if (timer := self.engine.next_timeout()) is not None:
+            due.append(max(timer, self._timer_held))
+        return max(0.0, min(due) - now) if due else None
+
+    def _run_due(self, now: float) -> None:
+        for task in [task for task, when in self._schedule.items() if when <= now]:
+            del self._schedule[task]
+            self.guard(partial(task, now))
+        timer = self.engine.next_timeout()
+        if timer is not None and max(timer, self._timer_held) <= now:
+            self._timer_held = now + PAUSE      # stays where the engine fails, lest it fail without end
+            self.guard(partial(self._time_is_up, now))
+
+    def _time_is_up(self, now: float) -> None:
+        self._carry_out([self.engine.handle_timer(now)], now)
+        self._timer_held = 0.0
+
+
+def _is_dropped(outcome: Outcome, refused: bool) -> bool:
+    return outcome.verdict is Verdict.DROP or (refused and bool(outcome.commands))
+
+
+def _decision(packet: QueuedPacket, outcome: Outcome, refused: bool, now: float) -> Decision:
+    where = f"{packet.hook} {packet.in_interface or '-'} {packet.out_interface or '-'}"
+    return Decision(now, where, outcome, _is_dropped(outcome, refused))

@@ -1,0 +1,226 @@
+"""The loop: one verdict for every packet, in the contract's order, whatever fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+
+from natfix.address import Endpoint
+from natfix.commands import AddMapping, Kind, Note, Outcome, Verdict
+from natfix.errors import KernelRefused
+from natfix.loop import PAUSE, Clock, Loop
+from natfix.reports import Change, PortsInUse
+from tests.standins import SKELETON, ListReader, ListStore, RecordingKernel, StandInEngine, WaitingPacket
+
+MAPPING = AddMapping(Kind.MEDIA, Endpoint("192.168.1.2", 4000), Endpoint("203.0.113.1", 30000), 300.0)
+
+
+class Bench:
+    """A loop whose clock stands still unless the test moves it."""
+
+    def __init__(self) -> None:
+        self.engine = StandInEngine()
+        self.kernel = RecordingKernel()
+        self.reader = ListReader()
+        self.store = ListStore()
+        self.now = 1000.0
+        self.loop = Loop(cast(Any, self.engine), self.kernel, SKELETON, cast(Any, self.reader),
+                         cast(Any, self.store), lambda: self.now)
+
+    def run_once(self, *packets: WaitingPacket) -> None:
+        """Let one batch through, and what is due at this moment."""
+        if packets:
+            self.reader.put(*packets)
+        self.loop.call_at(self.now, lambda _now: self.loop.stop())
+        self.loop._stopping = False
+        self.loop.run()
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.reader.close()
+    bench.loop.selector.close()
+
+
+def test_one_transaction_before_all_verdicts(bench: Bench) -> None:
+    """All commands of one read go to the kernel at once, and only then are the packets let go."""
+    order: list[str] = []
+    bench.engine.answer = lambda raw: Outcome(commands=[MAPPING], packet=raw + b"!")
+    apply = bench.kernel.apply
+    bench.kernel.apply = lambda commands: (order.append("apply"), apply(commands))[1]  # type: ignore[method-assign]
+    packets = [WaitingPacket(b"one", log=order), WaitingPacket(b"two", log=order)]
+    bench.run_once(*packets)
+    assert order == ["apply", "verdict", "verdict"]
+    assert bench.kernel.done == [("apply", [MAPPING, MAPPING])]
+    assert [packet.verdict for packet in packets] == [("accept", b"one!"), ("accept", b"two!")]
+
+
+def test_engine_gets_bytes_path_and_time(bench: Bench) -> None:
+    """The engine is told the raw packet, where it was met, and the clock's time."""
+    bench.run_once(WaitingPacket(b"raw", "input", "wan0", "", 7))
+    assert bench.engine.asked == [(b"raw", ("input", "wan0", "", 7), 1000.0)]
+
+
+def test_untouched_packet_is_accepted_as_it_came(bench: Bench) -> None:
+    """No packet in the outcome means the original bytes, with no kernel transaction."""
+    packet = WaitingPacket(b"raw")
+    bench.run_once(packet)
+    assert packet.verdict == ("accept", None)
+    assert bench.kernel.done == []
+
+
+def test_policy_drops(bench: Bench) -> None:
+    """The engine's drop is carried out and counted."""
+    bench.engine.answer = lambda raw: Outcome(verdict=Verdict.DROP)
+    packet = WaitingPacket(b"raw")
+    bench.run_once(packet)
+    assert packet.verdict == ("drop", None)
+    assert bench.loop.counters["dropped"] == 1
+
+
+def test_refused_transaction_drops_only_who_needed_it(bench: Bench) -> None:
+    """Where the kernel refuses, packets with commands are dropped, others pass, and a resync follows."""
+    bench.engine.answer = lambda raw: Outcome(commands=[MAPPING] if raw == b"invite" else [], packet=b"x")
+    bench.engine.wanted = [MAPPING]
+    bench.kernel.refusing = {"apply"}
+    invite, bye = WaitingPacket(b"invite"), WaitingPacket(b"bye")
+    bench.run_once(invite, bye)
+    assert invite.verdict == ("drop", None)
+    assert bye.verdict == ("accept", b"x")
+    assert bench.kernel.done[-1] == ("resync", [MAPPING])
+    assert bench.loop.counters["kernel_refusals"] == 1
+
+
+def test_bug_in_the_kernel_side_counts_as_refusal(bench: Bench) -> None:
+    """An exception nobody foresaw in apply() costs no verdict either."""
+    bench.engine.answer = lambda raw: Outcome(commands=[MAPPING])
+    bench.kernel.apply = lambda commands: 1 // 0    # type: ignore[method-assign]
+    packet = WaitingPacket(b"invite")
+    bench.run_once(packet)
+    assert packet.verdict == ("drop", None)
+    assert bench.loop.counters["errors"] == 1
+
+
+def test_resync_that_fails_reinstalls(bench: Bench) -> None:
+    """Where even the resync is refused the table is gone: it is installed again, and tried until it works."""
+    bench.engine.answer = lambda raw: Outcome(commands=[MAPPING])
+    bench.kernel.refusing = {"apply", "resync"}
+    bench.run_once(WaitingPacket(b"invite"))
+    assert bench.kernel.verbs() == ["apply", "resync", "install", "resync"]
+    bench.kernel.refusing = set()
+    bench.now += PAUSE
+    bench.run_once()
+    assert bench.kernel.verbs()[4:] == ["install", "resync"]
+    bench.now += PAUSE
+    bench.run_once()
+    assert len(bench.kernel.done) == 6
+    assert bench.loop.counters["rules_restored"] == 1
+
+
+def test_repairs_are_rationed(bench: Bench) -> None:
+    """A kernel that refuses every packet is resynced at most once in PAUSE seconds."""
+    bench.engine.answer = lambda raw: Outcome(commands=[MAPPING])
+    bench.kernel.refusing = {"apply"}
+    for _ in range(5):
+        bench.run_once(WaitingPacket(b"invite"))
+    assert bench.kernel.verbs().count("resync") == 1
+    bench.now += PAUSE
+    bench.run_once()
+    assert bench.kernel.verbs().count("resync") == 2
+
+
+def test_exception_in_the_engine_costs_no_verdict(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """A bug lets the packet pass untouched, is counted each time and logged once, and stops nothing."""
+    def answer(raw: bytes) -> Outcome:
+        if raw == b"bad":
+            raise ZeroDivisionError
+        return Outcome(packet=b"fixed")
+    bench.engine.answer = answer
+    bench.loop.journal.record = lambda decision: None   # type: ignore[method-assign]
+    packets = [WaitingPacket(b"bad"), WaitingPacket(b"good"), WaitingPacket(b"bad")]
+    with caplog.at_level(logging.ERROR, "natfix"):
+        bench.run_once(*packets)
+    verdicts = [packet.verdict for packet in packets]
+    assert verdicts == [("accept", None), ("accept", b"fixed"), ("accept", None)]
+    assert bench.loop.counters["errors"] == 2
+    assert caplog.text.count("Traceback") == 1
+
+
+def test_failing_timer_does_not_spin(bench: Bench) -> None:
+    """A timer that raises is tried again after PAUSE, not in every turn."""
+    bench.engine.timer = 900.0
+    bench.engine.timer_answer = lambda: cast(Outcome, 1 // 0)
+    bench.run_once()
+    bench.run_once()
+    assert bench.engine.timer_calls == 1
+    bench.now += PAUSE
+    bench.run_once()
+    assert bench.engine.timer_calls == 2
+
+
+def test_timer_commands_are_applied(bench: Bench) -> None:
+    """What the engine wants when time is up goes to the kernel, and its changes to the store."""
+    bench.engine.timer = 1000.0
+    bench.engine.changes = [Change("dialogs", "k", None)]
+    bench.engine.timer_answer = lambda: Outcome(commands=[MAPPING])
+    bench.run_once()
+    assert bench.kernel.done == [("apply", [MAPPING])]
+    assert bench.store.put_changes == [Change("dialogs", "k", None)]
+
+
+def test_reports_of_one_moment_are_one_transaction(bench: Bench) -> None:
+    """Several reports are told one by one, and their commands applied together."""
+    bench.engine.report_answer = lambda report: Outcome(commands=[MAPPING])
+    bench.loop.report([PortsInUse(frozenset({1})), PortsInUse(frozenset({2}))], bench.now)
+    assert len(bench.engine.reports) == 2
+    assert bench.kernel.done == [("apply", [MAPPING, MAPPING])]
+
+
+def test_notes_come_after_the_verdict(bench: Bench) -> None:
+    """The decision is in the journal, with its path, once the packet has its verdict."""
+    bench.engine.answer = lambda raw: Outcome(
+        notes=[Note("contact", "Contact", "a", "b", "why", "RFC 3261")], summary="INVITE", call_id="c@d")
+    bench.run_once(WaitingPacket(b"raw"))
+    entry, = bench.loop.journal.entries()
+    assert entry["where"] == "forward lan0 wan0"
+    assert entry["notes"][0]["new"] == "b"
+
+
+def test_broken_callback_does_not_end_the_daemon(bench: Bench) -> None:
+    """A source, or a task, that raises is counted, and the loop goes on."""
+    def task(_now: float) -> None:
+        raise KernelRefused("no")
+    bench.loop.call_at(bench.now, task)
+    bench.run_once()
+    assert bench.loop.counters["errors"] == 1
+
+
+def test_earlier_date_of_a_task_stands(bench: Bench) -> None:
+    """A task asked for twice runs once, at the earlier of the two times."""
+    calls: list[float] = []
+    bench.loop.call_at(1005.0, calls.append)
+    bench.loop.call_at(1010.0, calls.append)
+    bench.now = 1005.0
+    bench.run_once()
+    bench.now = 1010.0
+    bench.run_once()
+    assert calls == [1005.0]
+
+
+def test_cut_packets_are_counted(bench: Bench) -> None:
+    """A packet shorter than its IP header says is counted as cut."""
+    bench.run_once(WaitingPacket(bytes([0x45, 0, 5, 0]) + bytes(36)))
+    assert bench.loop.counters["cut"] == 1
+
+
+def test_clock_never_runs_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Setting the machine's clock does not move the engine's time."""
+    clock = Clock()
+    first = clock()
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    assert 0 <= clock() - first < 5
