@@ -1,0 +1,387 @@
+"""A working kernel in memory: what netfilter does with ``nft/natfix.nft`` behind a real gateway's rules.
+
+Replay and the tests ask it ``trace(source, destination, now)``: where does a UDP packet come out, or
+what dropped it? As in the kernel, the first packet of a flow decides its NAT for good, so a packet that
+comes too early pins a wrong entry here too. The way of a packet, in the order of the real hooks:
+
+    enter:  conntrack    finds the entry, in either direction; otherwise the packet begins one
+            prerouting   natfix marks SIP flows; DNAT by natfix's maps, else by the operator's forwards
+            routing      to the gateway itself (input), or through it (forward)
+            guard        drops at input what no mapping waits for, before it can leave an entry
+            divert       a marked flow goes to natfix; what that changes in the kernel counts from here on
+    leave:  filter       the operator's chains, policy drop: established, from inside, perhaps DNATed
+            postrouting  SNAT by natfix's maps, else the operator's masquerade, which moves taken ports
+            confirm      the entry enters the table, unless another one took a tuple of it meanwhile
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from natfix.address import Endpoint, Network, contains, network_from_text
+from natfix.commands import CloseFlow, Command, Flow, Kind, OpenFlow
+from natfix.errors import KernelRefused
+from natfix.kernel.base import FlowState, KernelMapping, Skeleton
+from natfix.kernel.fake_elements import Elements
+
+UNREPLIED = 30.0        # seconds; net.netfilter.nf_conntrack_udp_timeout
+STREAM = 120.0          # seconds; net.netfilter.nf_conntrack_udp_timeout_stream
+STREAM_AGE = 2.0        # seconds after which traffic both ways makes a stream (nf_conntrack_proto_udp.c)
+FIRST_FREE_PORT = 1024  # where masquerade looks for another port than the sender's
+
+Key = tuple[Endpoint, Endpoint]     # source and destination of the packets of one direction
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One conntrack entry; ``flow.source`` sent the first packet."""
+
+    flow: Flow
+    born: float
+    ends_at: float = 0.0
+    mark: int = 0
+    is_confirmed: bool = False
+    is_replied: bool = False
+    is_fixed: bool = False          # IPS_FIXED_TIMEOUT
+    is_made: bool = False           # by natfix
+    is_forwarded: bool = False      # DNATed by a rule of the operator's, who lets it in as well
+    packets: int = 0
+    reply_packets: int = 0
+
+    @property
+    def keys(self) -> tuple[Key, Key]:
+        """The tuples of the original and of the reply direction."""
+        flow = self.flow
+        return (flow.source, flow.destination), (flow.reply_source, flow.reply_destination)
+
+    @property
+    def is_dnated(self) -> bool:
+        """Conntrack's status bit of that name."""
+        return self.flow.destination != self.flow.reply_source
+
+    def agrees(self, flow: Flow) -> bool:
+        """Tell whether this is *flow*, in either orientation."""
+        return flow in (self.flow, turned(self.flow))
+
+    def count(self, is_reply: bool, now: float) -> None:
+        """Take one packet into account, as conntrack does before any chain sees it."""
+        if is_reply:
+            self.reply_packets += 1
+            self.is_replied = True
+        else:
+            self.packets += 1
+        if not self.is_fixed:
+            is_stream = self.is_replied and (self.is_made or now - self.born > STREAM_AGE)
+            self.ends_at = now + (STREAM if is_stream else UNREPLIED)
+
+
+@dataclass(slots=True)
+class Crossing:
+    """A packet at the point where natfix may see it: after DNAT, before SNAT."""
+
+    source: Endpoint
+    destination: Endpoint
+    entry: Entry
+    is_reply: bool
+    is_new: bool            # conntrack's state: no reply was seen yet
+    hook: str               # "forward", "input" or "output"
+    in_interface: str       # "" at output
+    out_interface: str      # "" at input
+    diverted: bool = False
+    dropped: str = ""       # why; "" where it goes on
+
+
+class Trace(NamedTuple):
+    """Where a packet came out, or (``dropped``) why it did not and what its addresses were there."""
+
+    source: Endpoint
+    destination: Endpoint
+    dropped: str = ""
+    diverted: bool = False  # natfix saw it
+    hook: str = ""          # "" where the packet never came to the gateway
+
+
+class FakeKernel:
+    """The back end of :class:`natfix.kernel.base.Kernel` that needs no kernel.
+
+    *inside* names the networks behind the gateway, on interfaces ``inside``, ``inside2``...; the gateway
+    has the first address of each, and *outside_address* on ``outside``. *dnat_accepted* says whether the
+    operator's forward chain has the documented line ``ct status dnat accept``; *forwards* are the
+    operator's own DNAT rules.
+    """
+
+    def __init__(
+        self,
+        inside: Iterable[str] = ("192.168.1.0/24",),
+        outside_address: str = "203.0.113.1",
+        dnat_accepted: bool = False,
+        forwards: Mapping[Endpoint, Endpoint] | None = None,
+    ) -> None:
+        self.outside_address = outside_address
+        self.dnat_accepted = dnat_accepted
+        self.forwards = dict(forwards or {})
+        self.networks = {
+            f"inside{number if number > 1 else ''}": network_from_text(text)
+            for number, text in enumerate(inside, start=1)
+        }
+        self.own_addresses = {outside_address, *map(_first_address, self.networks.values())}
+        self.skeleton: Skeleton | None = None   # None: natfix's table is not there
+        self.fail_next_apply = ""               # a sentence: the next transaction is refused with it
+        self.elements = Elements()
+        self.now = 0.0
+        self._entries: dict[Key, Entry] = {}    # every entry twice, by both of its tuples
+        self._earliest_end = float("inf")
+        self._refused: dict[Endpoint, int] = {}
+        self._destroyed: list[Flow] = []
+
+    # The interface of every back end
+
+    def install(self, skeleton: Skeleton) -> None:
+        """Put natfix's table in place; what its maps already hold stays."""
+        self.skeleton = skeleton
+
+    def apply(self, commands: Sequence[Command]) -> None:
+        """Carry out *commands*: all elements or none, then the conntrack entries, in order."""
+        self._transact(commands, from_nothing=False)
+
+    def resync(self, commands: Sequence[Command]) -> None:
+        """Make the maps hold just what *commands* add, then open their flows."""
+        self._transact(commands, from_nothing=True)
+
+    def mappings(self) -> list[KernelMapping]:
+        """Read back every mapping."""
+        return self.elements.mappings(self.now)
+
+    def flows(self) -> list[FlowState]:
+        """Read back every conntrack entry."""
+        return [self._state(entry) for entry in self._each_entry()]
+
+    def counters(self, flows: Iterable[Flow]) -> dict[Flow, FlowState]:
+        """Look up *flows* in either orientation; those that are not there as given are left out."""
+        found = ((flow, self._entries.get((flow.source, flow.destination))) for flow in flows)
+        return {flow: self._state(entry) for flow, entry in found if entry and entry.agrees(flow)}
+
+    def refused(self) -> dict[Endpoint, int]:
+        """Packets that the guard dropped, by outside endpoint."""
+        return dict(self._refused)
+
+    def remove(self) -> None:
+        """Delete natfix's table and the entries it made."""
+        self.flush_ruleset()
+        for entry in [entry for entry in self._each_entry() if entry.is_made]:
+            self._delete(entry)
+
+    # What time and others than natfix do
+
+    def advance(self, now: float) -> None:
+        """Let time pass: elements and entries whose time is up end. It never runs backwards."""
+        self.now = max(self.now, now)
+        self.elements.expire(self.now)
+        if self.now < self._earliest_end:
+            return
+        for entry in [entry for entry in self._each_entry() if entry.ends_at <= self.now]:
+            self._delete(entry)
+        self._earliest_end = min((entry.ends_at for entry in self._each_entry()), default=float("inf"))
+
+    def flush_ruleset(self) -> None:
+        """``nft flush ruleset``: natfix's table is gone, conntrack entries stay (as does masquerade here)."""
+        self.skeleton = None
+        self.elements.clear()
+        self._refused.clear()
+
+    def flush_flows(self) -> None:
+        """``conntrack -F``: every entry is gone."""
+        for entry in list(self._each_entry()):
+            self._delete(entry)
+
+    def pop_destroyed(self) -> list[Flow]:
+        """Return the flows natfix made or marked that ended since the last call (DESTROY events)."""
+        destroyed, self._destroyed = self._destroyed, []
+        return destroyed
+
+    # A packet's way
+
+    def trace(self, source: Endpoint, destination: Endpoint, now: float) -> Trace:
+        """Send one UDP packet, which natfix does not hold up, and tell what became of it."""
+        if self.is_direct(source, destination):
+            return Trace(source, destination)
+        return self.leave(self.enter(source, destination, now))
+
+    def is_direct(self, source: Endpoint, destination: Endpoint) -> bool:
+        """Tell whether a packet never comes to the gateway, as both ends are on the same network."""
+        return self._interface(source.host) == self._interface(destination.host) != "lo"
+
+    def enter(self, source: Endpoint, destination: Endpoint, now: float) -> Crossing:
+        """Take a packet to the point where natfix sees it, if it is diverted."""
+        self.advance(now)
+        entry = self._entries.get((source, destination))
+        if entry is None:
+            crossing = self._begin(source, destination)
+        else:
+            is_reply = (source, destination) == entry.keys[1]
+            self._count(entry, is_reply)
+            target = entry.flow.source if is_reply else entry.flow.reply_source
+            crossing = self._route(source, target, entry, is_reply)
+        if self._is_guarded(crossing):
+            self._refused[destination] = self._refused.get(destination, 0) + 1
+            crossing.dropped = "guard: no mapping waits for this packet"
+        elif self.skeleton is not None:
+            crossing.diverted = bool(crossing.entry.mark & self.skeleton.mark)
+        return crossing
+
+    def leave(self, crossing: Crossing) -> Trace:
+        """Take a packet on from :meth:`enter`: the operator's filter, SNAT, confirmation."""
+        if not crossing.dropped and not self._is_accepted(crossing):
+            crossing.dropped = f"{crossing.hook} policy: new, and from outside"
+        if not crossing.dropped and not crossing.entry.is_confirmed:
+            self._confirm(crossing)
+        flow = crossing.entry.flow
+        source = flow.destination if crossing.is_reply else flow.reply_destination
+        if crossing.dropped:
+            source = crossing.source
+        return Trace(source, crossing.destination, crossing.dropped, crossing.diverted, crossing.hook)
+
+    def _interface(self, host: str) -> str:
+        if host in self.own_addresses:
+            return "lo"
+        names = (name for name, network in self.networks.items() if contains((network,), host))
+        return next(names, "outside")
+
+    def _begin(self, source: Endpoint, destination: Endpoint) -> Crossing:
+        target = self.elements.inside_of(destination, source.host)
+        is_forwarded = target is None and destination in self.forwards
+        target = target or self.forwards.get(destination, destination)
+        entry = Entry(Flow(source, destination, target, source), self.now, is_forwarded=is_forwarded)
+        if self.skeleton is not None and self._is_signalling(source, destination):
+            entry.mark = self.skeleton.mark
+        return self._route(source, target, entry, is_reply=False)
+
+    def _is_signalling(self, source: Endpoint, destination: Endpoint) -> bool:
+        ports = self.skeleton.sip_ports if self.skeleton else ()
+        by_port = source.port in ports or destination.port in ports
+        return by_port or self.elements.is_signalling(source, destination)
+
+    def _route(self, source: Endpoint, target: Endpoint, entry: Entry, is_reply: bool) -> Crossing:
+        came_by, goes_by = self._interface(source.host), self._interface(target.host)
+        hook = "output" if came_by == "lo" else "input" if goes_by == "lo" else "forward"
+        return Crossing(
+            source, target, entry, is_reply, is_new=not entry.is_replied, hook=hook,
+            in_interface="" if hook == "output" else came_by,
+            out_interface="" if hook == "input" else goes_by,
+        )
+
+    def _is_guarded(self, crossing: Crossing) -> bool:
+        is_stray = crossing.hook == "input" and crossing.is_new and not crossing.entry.is_dnated
+        if self.skeleton is None or not is_stray:
+            return False
+        first, last = self.skeleton.media_ports
+        here = crossing.destination
+        return here.host == self.outside_address and (
+            first <= here.port <= last or self.elements.is_inward(here))
+
+    def _is_accepted(self, crossing: Crossing) -> bool:
+        if not crossing.is_new or crossing.in_interface != "outside":
+            return True
+        entry = crossing.entry
+        return entry.is_forwarded or (entry.is_dnated and self.dnat_accepted)
+
+    def _confirm(self, crossing: Crossing) -> None:
+        """Choose the SNAT of a new flow and enter it into the table."""
+        entry = crossing.entry
+        entry.flow = entry.flow._replace(reply_destination=self._snat(crossing))
+        original, reply = (self._entries.get(key) for key in entry.keys)
+        # Opened by natfix while it held this very packet: the two are merged (nf_ct_resolve_clash), but only
+        # in the same orientation. Else, before Linux 6.13, the packet's source port was moved just now.
+        if original is not None and original.flow == entry.flow:
+            self._count(original, is_reply=False)
+        elif reply is not None:
+            crossing.dropped = f"clash: this flow has the reply tuple (insert_failed): {reply.flow}"
+        elif original is None:
+            self._count(entry, is_reply=False)
+            self._insert(entry)
+
+    def _snat(self, crossing: Crossing) -> Endpoint:
+        is_leaving = crossing.out_interface == "outside"
+        if is_leaving or crossing.entry.is_dnated:
+            shown = self.elements.outside_of(crossing.source)
+            if shown is not None:
+                return shown
+        host = self.outside_address if is_leaving else crossing.source.host
+        return self._free_port(crossing.source, host, crossing.destination)
+
+    def _free_port(self, source: Endpoint, host: str, target: Endpoint) -> Endpoint:
+        """Return the sender's own port, one that its other flows were given, or the next free one."""
+        ports = [source.port]
+        ports += [
+            entry.flow.reply_destination.port for entry in self._each_entry()
+            if entry.flow.source == source and entry.flow.reply_destination.host == host
+        ]
+        for port in (*ports, *range(FIRST_FREE_PORT, 65536)):
+            if (target, Endpoint(host, port)) not in self._entries:
+                return Endpoint(host, port)
+        return Endpoint(host, source.port)
+
+    # What commands do
+
+    def _transact(self, commands: Sequence[Command], from_nothing: bool) -> None:
+        reason, self.fail_next_apply = self.fail_next_apply, ""
+        if reason or self.skeleton is None:
+            raise KernelRefused(reason or "natfix's table is not there")
+        self.elements.transact(commands, self.now, from_nothing)
+        for command in commands:
+            if isinstance(command, OpenFlow):
+                self._open(command)
+            elif isinstance(command, CloseFlow):
+                self._close(command.flow)
+
+    def _open(self, command: OpenFlow) -> None:
+        entry = self._entries.get((command.flow.source, command.flow.destination))
+        if entry is None or not entry.agrees(command.flow):
+            entry = Entry(command.flow, self.now, is_made=True)
+            for key in entry.keys:
+                if key in self._entries:
+                    self._delete(self._entries[key])
+            self._insert(entry)
+        entry.is_replied, entry.is_fixed = True, command.fixed
+        entry.ends_at = self.now + command.lifetime
+        self._earliest_end = min(self._earliest_end, entry.ends_at)
+        if command.kind is Kind.SIGNALLING and self.skeleton is not None:
+            entry.mark |= self.skeleton.mark
+
+    def _close(self, flow: Flow) -> None:
+        entry = self._entries.get((flow.source, flow.destination))
+        if entry is not None and entry.agrees(flow):
+            self._delete(entry)
+
+    def _count(self, entry: Entry, is_reply: bool) -> None:
+        entry.count(is_reply, self.now)
+        self._earliest_end = min(self._earliest_end, entry.ends_at)
+
+    def _insert(self, entry: Entry) -> None:
+        entry.is_confirmed = True
+        for key in entry.keys:
+            self._entries[key] = entry
+
+    def _delete(self, entry: Entry) -> None:
+        for key in entry.keys:
+            del self._entries[key]
+        if entry.is_made or (self.skeleton is not None and entry.mark & self.skeleton.mark):
+            self._destroyed.append(entry.flow)
+
+    def _each_entry(self) -> Iterator[Entry]:
+        return (entry for key, entry in list(self._entries.items()) if key == entry.keys[0])
+
+    def _state(self, entry: Entry) -> FlowState:
+        return FlowState(entry.flow, entry.ends_at - self.now, entry.packets, entry.reply_packets,
+                         entry.mark, entry.is_replied)
+
+
+def turned(flow: Flow) -> Flow:
+    """Return *flow* as it is when the other party sends first."""
+    return Flow(flow.reply_source, flow.reply_destination, flow.source, flow.destination)
+
+
+def _first_address(network: Network) -> str:
+    return ".".join(str(octet) for octet in (network.base + 1).to_bytes(4, "big"))
