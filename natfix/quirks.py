@@ -6,7 +6,7 @@ repair does is code, in the one place that reads its :class:`Repair` member.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
@@ -89,6 +89,11 @@ def quirks_from_file(path: Path | str) -> Quirks:
     """Return the quirks of the file at *path*; raises like :func:`quirks_from_text`, ConfigError where
     there is no such file, NotPermitted where it may not be read."""
     return _quirks_from_document(document_from_file(path, "quirks file"))
+
+
+def repairs_by_agent(quirks: Iterable[Quirk]) -> Callable[[str], frozenset[Repair]]:
+    """Return the function that tells which repairs a User-Agent needs."""
+    return Quirks(quirks).repairs_for
 
 
 def merged(*files: Iterable[Quirk]) -> Quirks:

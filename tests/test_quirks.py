@@ -10,7 +10,16 @@ from scapy.utils import RawPcapReader
 
 from natfix.config import Settings, config_from_text
 from natfix.errors import ConfigError
-from natfix.quirks import NO_REPAIRS, Quirk, Quirks, Repair, merged, quirks_from_file, quirks_from_text
+from natfix.quirks import (
+    NO_REPAIRS,
+    Quirk,
+    Quirks,
+    Repair,
+    merged,
+    quirks_from_file,
+    quirks_from_text,
+    repairs_by_agent,
+)
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = quirks_from_file(ROOT / "rules" / "quirks.toml")
@@ -41,6 +50,7 @@ def test_a_rule_is_read() -> None:
 def test_prefix_in_any_case(user_agent: str, repairs: set[Repair]) -> None:
     """A device is known by how its User-Agent begins; case does not matter, a middle part does not fit."""
     assert quirks_from_text(RULE, "x").repairs_for(user_agent) == repairs
+    assert repairs_by_agent(list(quirks_from_text(RULE, "x")))(user_agent) == repairs
 
 
 def test_no_quirks_no_repairs() -> None:
@@ -49,7 +59,7 @@ def test_no_quirks_no_repairs() -> None:
 
 
 @pytest.mark.parametrize(("text", "fault"), [
-    (RULE.replace("ignores-rport", "ignore-rport"), '5: repairs = ["ignore-rport"] in [[quirk]] has "ignore-'),
+    (RULE.replace("ignores-rport", "ignore-rport"), '5: repairs = ["ignore-rport"] in [[quirk]] has "ignore'),
     (RULE.replace("user_a", "usera"), '4: unknown key "useragent" in [[quirk]]; did you mean "user_agent"?'),
     (RULE.replace("[[quirk]]", "[[quirks]]"), '2: unknown table "quirks"; did you mean "quirk"?'),
     (RULE.replace("[[quirk]]", "[quirk]"), "2: quirk must be a table: write [[quirk]] on a line of its own"),
