@@ -301,7 +301,7 @@ def test_a_flow_opened_for_a_held_packet_is_merged_with_it() -> None:
 
 
 def test_a_flow_opened_for_a_held_packet_from_outside_moves_its_port() -> None:
-    """Kernels before 6.13 see their own flow as a clash: that packet comes from a wrong port, the next do not."""
+    """Kernels before 6.13 see a clash there: that packet comes from a wrong port, the next do not."""
     outside = Endpoint("203.0.113.1", 5060)
     flow = Flow(PHONE_SIP, PROVIDER_SIP, PROVIDER_SIP, outside)
     kernel = make_kernel(
