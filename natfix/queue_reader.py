@@ -31,7 +31,7 @@ BATCH = 64                  # packets of one read; bounds how long the first of 
 MESSAGE_SIZE = 66000        # bytes: a whole packet and its attributes
 
 NETLINK_NETFILTER = 12
-QUEUES = "/proc/net/netfilter/nfnetlink_queue"
+QUEUES = "/proc/thread-self/net/netfilter/nfnetlink_queue"
 
 
 class QueuedPacket(Protocol):
