@@ -61,6 +61,15 @@ class Line(NamedTuple):
     rtp: Endpoint | None            # None: nothing to send to (port 0 or 9, host name, refused)
     rtcp: Endpoint | None           # None: none, or on the RTP port (RFC 5761)
     hosts: tuple[str, ...] = ()     # addresses of its candidates (RFC 8445)
+    count: int = 1                  # of port pairs in a row ("port/count", RFC 8866, section 5.14)
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return every endpoint that this line uses."""
+        named = [endpoint for endpoint in (self.rtp, self.rtcp) if endpoint is not None]
+        return named + [
+            Endpoint(endpoint.host, endpoint.port + 2 * step)
+            for step in range(1, self.count) for endpoint in named
+        ]
 
 
 Description = tuple[Line, ...]

@@ -8,7 +8,7 @@ collected as kernel commands in :attr:`Mappings.commands`, which the engine take
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from natfix.address import Endpoint
@@ -40,7 +40,8 @@ class OpenedFlow:
     flow: Flow
     fixed: bool
     holders: dict[Holder, float]    # -> until when it is to be kept
-    packets: tuple[int, int] = (-1, -1)
+    kernel_until: float = 0.0       # when the entry ends, unless traffic keeps it
+    packets: tuple[int, int] = (-1, -1)     # from inside, from outside; -1 where nothing counts
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +68,10 @@ class Mapping:
 class Mappings:
     """All mappings, by either endpoint and by flow."""
 
-    def __init__(self, limit: int, limit_per_host: int, deadlines: Deadlines) -> None:
+    def __init__(
+        self, limit: int, limit_per_host: int, deadlines: Deadlines,
+        on_removed: Callable[[Mapping, float], None] = lambda mapping, now: None,
+    ) -> None:
         self.commands: list[Command] = []
         self.by_flow: dict[Flow, Mapping] = {}
         self._inside: dict[Endpoint, Mapping] = {}
@@ -76,6 +80,7 @@ class Mappings:
         self._limit = limit
         self._limit_per_host = limit_per_host
         self._deadlines = deadlines
+        self._on_removed = on_removed       # the port pool gets its port back
 
     def __iter__(self) -> Iterator[Mapping]:
         return iter(list(self._inside.values()))
@@ -147,9 +152,8 @@ class Mappings:
         if opened is None:
             opened = mapping.flows[flow] = OpenedFlow(flow, fixed, {})
             self.by_flow[flow] = mapping
-        longer = until > max(opened.holders.values(), default=0.0)
         opened.holders[holder] = until
-        if longer:
+        if opened.kernel_until < min(until, now + REFRESH_MARGIN):
             self._open(mapping, opened, now)
 
     def drop_flow(self, mapping: Mapping, flow: Flow, holder: Holder) -> None:
@@ -169,11 +173,11 @@ class Mappings:
         self._open(mapping, mapping.flows[flow], now)
         return True
 
-    def release(self, mapping: Mapping, holder: Holder) -> bool:
+    def release(self, mapping: Mapping, holder: Holder, now: float) -> bool:
         """Let go of all that *holder* has of *mapping*; True where that was the end of it."""
         mapping.holders.pop(holder, None)
         if not mapping.holders:
-            self.remove(mapping)
+            self.remove(mapping, now)
             return True
         for remote in [remote for remote, holders in mapping.remotes.items() if holder in holders]:
             self.forbid(mapping, remote, holder)
@@ -181,8 +185,9 @@ class Mappings:
             self.drop_flow(mapping, flow, holder)
         return False
 
-    def remove(self, mapping: Mapping) -> None:
+    def remove(self, mapping: Mapping, now: float) -> None:
         """End *mapping* and all that the kernel holds for it, whoever holds it."""
+        self._on_removed(mapping, now)
         del self._inside[mapping.inside]
         del self._outside[mapping.outside]
         self._per_host[mapping.inside.host] -= 1
@@ -195,16 +200,15 @@ class Mappings:
         for flow in list(mapping.flows):
             self._close(mapping, flow)
 
-    def handle_deadline(self, inside: Endpoint, now: float) -> Mapping | None:
-        """Release due holders and refresh the rest; return the mapping if that ended it."""
+    def handle_deadline(self, inside: Endpoint, now: float) -> None:
+        """Release the holders of *inside* that are due, and refresh the mapping for the rest."""
         mapping = self._inside.get(inside)
         if mapping is None:
-            return None
+            return
         for holder in [holder for holder, until in mapping.holders.items() if until <= now]:
-            if self.release(mapping, holder):
-                return mapping
+            if self.release(mapping, holder, now):
+                return
         self._refresh(mapping, now)
-        return None
 
     def restate(self, now: float) -> list[Command]:
         """Return the commands that put everything this table holds into an empty kernel."""
@@ -213,8 +217,8 @@ class Mappings:
             mapping.kernel_until = 0.0
             self._refresh(mapping, now)
             for opened in mapping.flows.values():
-                if not opened.fixed:
-                    self._open(mapping, opened, now)
+                opened.kernel_until = 0.0
+                self._open(mapping, opened, now)
         restated, self.commands = self.commands, taken
         return restated
 
@@ -231,15 +235,16 @@ class Mappings:
                 AllowRemote(mapping.kind, mapping.outside, remote, lifetime) for remote in mapping.remotes
             ]
             for opened in mapping.flows.values():
-                if opened.fixed:        # traffic does not keep these alive; the rest end by event
-                    self._open(mapping, opened, now)
+                if opened.fixed and opened.kernel_until < now + REFRESH_MARGIN:
+                    self._open(mapping, opened, now)    # traffic does not keep these; others end by event
         earliest = min(mapping.holders.values(), default=now)
         self._deadlines.set(
             ("mapping", mapping.inside), min(earliest, max(mapping.kernel_until - REFRESH_MARGIN, now + 1)))
 
     def _open(self, mapping: Mapping, opened: OpenedFlow, now: float) -> None:
-        until = max(opened.holders.values())
-        lifetime = LIFETIME if until == NEVER else max(until - now, 1.0)
+        finite = [until for until in opened.holders.values() if until != NEVER]
+        lifetime = max(max(finite, default=0.0) - now, LIFETIME)
+        opened.kernel_until = now + lifetime
         self.commands.append(OpenFlow(mapping.kind, opened.flow, lifetime, opened.fixed))
 
     def _close(self, mapping: Mapping, flow: Flow) -> None:

@@ -1,0 +1,402 @@
+"""The engine: packets, reports and time in; kernel commands, verdicts and reasons out. No I/O.
+
+The contract with the shell that drives it (design, section 3):
+
+1. wait for packets, a report, or :meth:`Engine.next_timeout`;
+2. call exactly one of :meth:`receive_packet` (for every packet of one read of the queue),
+   :meth:`handle_report`, :meth:`handle_timer`;
+3. ``kernel.apply`` all commands of that read, in one transaction;
+4. give the verdicts, with ``outcome.packet`` or the original bytes; then log the notes; then write
+   :meth:`pop_changes` to the store.
+
+One INVITE, from top to bottom: :meth:`receive_packet` finds the inside party's signalling mapping
+(:mod:`natfix.signalling`), :meth:`_treat` finds its call (:mod:`natfix.callflow`), treats the SDP
+(:mod:`natfix.media`) and the headers (:mod:`natfix.rewrite`), follows what the message means for the
+call, and splices the edits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from natfix.address import SIP_PORT, Endpoint
+from natfix.callflow import CallFlow
+from natfix.commands import Command, Flow, Kind, Note, Outcome
+from natfix.config import Settings
+from natfix.deadlines import Deadlines
+from natfix.dialogs import Calls, Description
+from natfix.edits import Edits, apply_edits
+from natfix.errors import LimitReached, MalformedMessage, MalformedPacket
+from natfix.kernel.base import FlowState
+from natfix.listing import calls_as_rows, registrations_as_rows
+from natfix.mappings import Mapping, Mappings, reversed_flow
+from natfix.media import MediaKeeper
+from natfix.memory import Memory
+from natfix.packet import Packet, packet_from_bytes, rebuild
+from natfix.quirks import Quirks
+from natfix.realms import Realms
+from natfix.registering import Registering
+from natfix.registrations import Registrations
+from natfix.repeats import Repeats, Treated
+from natfix.reports import (
+    AddressesChanged,
+    Change,
+    FlowAdopted,
+    FlowCounters,
+    FlowDestroyed,
+    PortsInUse,
+    Report,
+    Restored,
+)
+from natfix.rewrite import Rewriter
+from natfix.signalling import Signalling
+from natfix.sip.fields import HostPort, address_at
+from natfix.sip.message import Message, is_sip, message_from_bytes
+from natfix.spelling import Spelling
+from natfix.turn import Turn
+
+class Path(NamedTuple):
+    """Where the kernel handed a packet over."""
+
+    hook: str = "forward"       # "forward", "input", "output"
+    in_interface: str = ""
+    out_interface: str = ""
+    mark: int = 0
+
+
+class Engine:
+    """All of natfix's decisions and state."""
+
+    def __init__(self, settings: Settings, quirks: Quirks = Quirks()) -> None:
+        self._settings = settings
+        limits = settings.limits
+        self._deadlines = Deadlines()
+        self._realms = Realms(settings)
+        self._mappings = Mappings(
+            limits.mappings, limits.mappings_per_host, self._deadlines, self._on_mapping_removed)
+        self._registrations = Registrations(limits.registrations, limits.registrations_per_host)
+        self._calls = Calls(limits.dialogs, limits.dialogs_per_host)
+        self._signalling = Signalling(settings, self._realms, self._mappings)
+        self._media = MediaKeeper(settings, self._realms, self._mappings, self._registrations)
+        self._flow = CallFlow(settings, self._realms, self._mappings, self._calls, self._deadlines,
+                              self._signalling, self._media)
+        self._registering = Registering(
+            self._registrations, self._mappings, self._signalling, self._deadlines)
+        self._quirks = quirks
+        self._rewriter = Rewriter(
+            self._signalling, self._mappings, self._registrations, Spelling(), quirks)
+        self._memory = Memory(self._realms, self._mappings, self._calls, self._registrations,
+                              self._signalling, self._registering, self._media, self._flow)
+        self._repeats = Repeats()
+        self._refused: dict[Endpoint, int] = {}
+        self._now = 0.0
+        self._identification = 0
+        self.counters: Counter[str] = Counter()
+
+    # -- packets --------------------------------------------------------------------------------
+
+    def receive_packet(self, raw: bytes, path: Path, now: float) -> Outcome:
+        """Treat one diverted packet; *now* is in seconds on the shell's clock.
+
+        Never raises for what a packet may hold: what is not understood passes untouched, with a note.
+        """
+        now = self._advance(now)
+        outcome = Outcome()
+        self.counters["packets"] += 1
+        try:
+            packet = packet_from_bytes(raw)
+        except MalformedPacket as problem:
+            return self._pass(outcome, "packet", str(problem))
+        sender_inside = self._realms.is_inside(packet.source.host)
+        receiver_inside = self._realms.is_inside(packet.destination.host)
+        message, problem_text = self._read(packet.payload)
+        sender: Mapping | None = None
+        receiver: Mapping | None = None
+        try:
+            if receiver_inside:
+                receiver = self._receiver_of(packet, sender_inside)
+            if sender_inside and (receiver is not None or not receiver_inside):
+                wanted = self._own_contact_port(message) if message else 0
+                sender = self._signalling.map_endpoint(packet.source, now, wanted)
+        except LimitReached as problem:
+            outcome.commands = self._take_commands()
+            return self._pass(outcome, "limit", str(problem))
+        if message is None:
+            self._pass(outcome, "not-sip", problem_text)
+        elif sender is None and receiver is None:
+            self._pass(outcome, "not-ours", "neither end has a mapping")
+        else:
+            self._repeat_or_treat(outcome, packet, message, sender, receiver, now)
+        outcome.commands = self._take_commands()
+        return outcome
+
+    def _read(self, payload: bytes) -> tuple[Message | None, str]:
+        if not is_sip(payload):
+            return None, "a keep-alive, or not SIP"
+        try:
+            return message_from_bytes(payload), ""
+        except MalformedMessage as problem:
+            return None, str(problem)
+
+    def _receiver_of(self, packet: Packet, hairpin: bool) -> Mapping | None:
+        """Return the inside receiver's mapping.
+
+        Between two inside hosts only a packet that was sent to a mapping crosses the NAT; what inside
+        networks say to each other directly is none of natfix's business.
+        """
+        mapping = self._mappings.find(packet.destination)
+        if mapping is None and not hairpin:
+            return self._signalling.map_endpoint(packet.destination, self._now)
+        return mapping if mapping is not None and mapping.kind is Kind.SIGNALLING else None
+
+    def _own_contact_port(self, message: Message) -> int:
+        """Return the port of a Contact that names the outside address already, 0 without one."""
+        header = message.first("contact")
+        if header is None:
+            return 0
+        try:
+            address = address_at(message.raw, header.start, header.end)
+        except MalformedMessage:
+            return 0
+        hostport: HostPort | None = address.uri.hostport if address.uri else None
+        if hostport is None or hostport.host != self._realms.outside_host:
+            return 0
+        return hostport.port or SIP_PORT
+
+    def _repeat_or_treat(
+        self, outcome: Outcome, packet: Packet, message: Message, sender: Mapping | None,
+        receiver: Mapping | None, now: float,
+    ) -> None:
+        treated = self._repeats.find(packet.source, packet.destination, packet.payload)
+        if treated is None:
+            treated = self._treat(packet, message, sender, receiver, now)
+            if treated.edits:
+                self._repeats.remember(packet.source, packet.destination, packet.payload, treated, now)
+        else:
+            self.counters["repeated"] += 1
+        outcome.notes = treated.notes
+        outcome.summary, outcome.call_id = treated.summary, treated.call_id
+        if treated.edits:
+            self._identification = self._identification % 0xFFFF + 1
+            payload = apply_edits(packet.payload, treated.edits)
+            outcome.packet = rebuild(packet, payload, self._identification)
+        self.counters["rewritten" if treated.edits else "unchanged"] += 1
+
+    def _treat(
+        self, packet: Packet, message: Message, sender: Mapping | None, receiver: Mapping | None, now: float
+    ) -> Treated:
+        turn = Turn(packet, message, Edits(packet.payload), now, sender, receiver)
+        if sender is not None:
+            if self._quirks and message.is_request and message.user_agent:
+                sender.agent = message.user_agent
+            turn.sender_call = self._flow.find(turn, sender, inside_sent=True)
+        if receiver is not None:
+            turn.receiver_call = self._flow.find(turn, receiver, inside_sent=False)
+        said = self._media.treat(turn)
+        if sender is not None:
+            self._rewriter.show(turn)
+        if receiver is not None:
+            self._rewriter.restore(turn)
+        self._fix_content_length(turn)
+        self._follow(turn, said)
+        return Treated(turn.edits.as_tuple(), [*turn.edits.notes, *turn.notes],
+                       _summary(message), message.call_id)
+
+    def _follow(self, turn: Turn, said: tuple[Description, Description] | None) -> None:
+        sent, received = said if said is not None else (None, None)
+        message = turn.message
+        if turn.sender is not None:
+            if turn.sender_call is not None:
+                self._flow.follow(turn, turn.sender_call, turn.sender, True, sent)
+            elif message.is_request and message.method == "REGISTER":
+                self._registering.on_request(turn)
+        if turn.receiver is not None:
+            if turn.receiver_call is not None:
+                self._flow.follow(turn, turn.receiver_call, turn.receiver, False, received)
+            elif not message.is_request and message.cseq_method == "REGISTER":
+                self._registering.on_response(turn)
+
+    def _fix_content_length(self, turn: Turn) -> None:
+        """Content-Length follows the body; none is added where there was none (RFC 3261, 18.3)."""
+        message = turn.message
+        start, end = message.body
+        delta = turn.edits.delta_after(start)
+        header = message.first("content-length")
+        if delta and header is not None:
+            old = message.raw[header.start:header.end].decode("latin-1")
+            new = str(end - start + delta)
+            note = Note("content-length", "Content-Length", old, new, "the body's length changed",
+                        "RFC 3261, section 20.14")
+            turn.edits.replace(header.start, header.end, new.encode(), note)
+
+    def _pass(self, outcome: Outcome, rule: str, reason: str) -> Outcome:
+        self.counters["passed"] += 1
+        self.counters["passed " + rule] += 1
+        outcome.notes.append(Note(rule, reason=reason))
+        return outcome
+
+    # -- reports ----------------------------------------------------------------------------------
+
+    def handle_report(self, report: Report, now: float) -> Outcome:
+        """Take a fact from the shell (see :mod:`natfix.reports`)."""
+        now = self._advance(now)
+        outcome = Outcome()
+        if isinstance(report, AddressesChanged):
+            self._on_addresses(report, outcome, now)
+        elif isinstance(report, PortsInUse):
+            self._signalling.taken = report.ports
+            self._media.pool.excluded = report.ports
+        elif isinstance(report, FlowAdopted):
+            self._on_adopted(report.state, outcome, now)
+        elif isinstance(report, FlowDestroyed):
+            if not self._mappings.reopen_flow(report.flow, now):
+                self._mappings.reopen_flow(reversed_flow(report.flow), now)
+        elif isinstance(report, FlowCounters):
+            self._on_counters(report, now)
+        elif isinstance(report, Restored):
+            self.counters["damaged rows"] += self._memory.restore(report, now)
+        outcome.commands = self._take_commands()
+        return outcome
+
+    def _on_addresses(self, report: AddressesChanged, outcome: Outcome, now: float) -> None:
+        """A new outside address ends all mappings of the old one (design, section 8)."""
+        old = self._realms.outside_host
+        if not self._realms.update(report):
+            return
+        if old:
+            outcome.notes.append(Note("outside-address", "", old, self._realms.outside_host,
+                                      "the outside address changed; its mappings ended"))
+        for mapping in self._mappings:
+            if mapping.outside.host != self._realms.outside_host:
+                self._mappings.remove(mapping, now)
+        for binding in self._registrations:
+            if self._mappings.find(binding.key.inside) is None:
+                self._registrations.remove(binding.key)
+        for trunk in self._settings.trunks:
+            self._signalling.open_for_trunk(
+                _trunk_endpoint(trunk.inside), trunk.peers, trunk.outside_port, now)
+
+    def _on_adopted(self, state: FlowState, outcome: Outcome, now: float) -> None:
+        """Keep the outside port of a flow that was NATed before natfix started."""
+        flow = state.flow
+        if not self._realms.is_inside(flow.source.host) \
+                or flow.reply_destination.host != self._realms.outside_host:
+            return
+        mapping = self._signalling.adopt(flow.source, flow.reply_destination.port, now)
+        if mapping is None or mapping.outside != flow.reply_destination:
+            outcome.notes.append(Note("adopt", "", str(flow.source), str(flow.source),
+                                      "another flow has its outside port already"))
+            return
+        self._mappings.keep_flow(mapping, flow, ("flow",), now + state.lifetime, now)
+        outcome.notes.append(Note("adopt", "", str(flow.source), str(mapping.outside),
+                                  "a flow from before natfix started keeps its port"))
+
+    def _on_counters(self, report: FlowCounters, now: float) -> None:
+        self._refused = report.refused
+        for flow, state in report.states.items():
+            mapping = self._mappings.by_flow.get(flow)
+            if mapping is None:
+                continue
+            opened = mapping.flows[flow]
+            packets = (state.packets, state.reply_packets)
+            if state.flow.source != flow.source:
+                packets = packets[::-1]
+            if packets != opened.packets:
+                opened.packets = packets
+                self._touch_calls(mapping, now)
+
+    def _touch_calls(self, mapping: Mapping, now: float) -> None:
+        if mapping.kind is Kind.MEDIA:
+            for holder in mapping.holders:
+                if holder[0] == "call":
+                    self._flow.touch(holder, now)
+
+    # -- time ---------------------------------------------------------------------------------------
+
+    def next_timeout(self) -> float | None:
+        """Return when :meth:`handle_timer` is due, None where nothing is planned."""
+        return self._deadlines.next()
+
+    def handle_timer(self, now: float) -> Outcome:
+        """Do all that is due at *now*."""
+        now = self._advance(now)
+        outcome = Outcome()
+        for key in self._deadlines.pop_expired(now):
+            table, name = key   # type: ignore[misc]
+            if table == "mapping":
+                self._mappings.handle_deadline(name, now)
+            elif table == "binding":
+                self._registering.handle_deadline(name, now)
+            elif table == "call":
+                reason = self._flow.handle_deadline(name, now)
+                if reason:
+                    outcome.notes.append(Note("call-ended", "Call-ID", name.call_id, name.call_id, reason))
+        outcome.commands = self._take_commands()
+        return outcome
+
+    def _advance(self, now: float) -> float:
+        """Time never runs backwards in here, whatever the shell's clock does."""
+        self._now = max(self._now, now)
+        return self._now
+
+    # -- what the shell asks --------------------------------------------------------------------------
+
+    def desired(self) -> list[Command]:
+        """Return the commands that put all that should stand into an empty kernel."""
+        return self._mappings.restate(self._now)
+
+    def flows_of_interest(self) -> Collection[Flow]:
+        """Return the conntrack entries whose end or counters natfix wants to know."""
+        return self._mappings.by_flow.keys()
+
+    def pop_changes(self) -> list[Change]:
+        """Return what the store has to write since the last call."""
+        return self._memory.pop_changes()
+
+    def calls(self, now: float) -> list[dict[str, Any]]:
+        """Return the calls as rows (see :mod:`natfix.listing`)."""
+        return calls_as_rows(self._calls, self._mappings, self._refused, self._advance(now))
+
+    def registrations(self, now: float) -> list[dict[str, Any]]:
+        """Return the bindings as rows."""
+        return registrations_as_rows(self._registrations, self._mappings, self._advance(now))
+
+    def status(self, now: float) -> dict[str, Any]:
+        """Return totals and counters."""
+        live = [call for call in self._calls if call.ended_at is None]
+        kinds = Counter(mapping.kind for mapping in self._mappings)
+        return {
+            "outside_address": self._realms.outside_host,
+            "calls": sum(call.method == "INVITE" for call in live),
+            "subscriptions": sum(call.method != "INVITE" for call in live),
+            "registrations": len(self._registrations),
+            "signalling_mappings": kinds[Kind.SIGNALLING],
+            "media_mappings": kinds[Kind.MEDIA],
+            "flows": len(self._mappings.by_flow),
+            "media_pairs": self._media.pool.size,
+            "media_pairs_free": self._media.pool.free,
+            "refused_packets": sum(self._refused.values()),
+            "counters": dict(sorted(self.counters.items())),
+        }
+
+    def _take_commands(self) -> list[Command]:
+        commands, self._mappings.commands = self._mappings.commands, []
+        return commands
+
+    def _on_mapping_removed(self, mapping: Mapping, now: float) -> None:
+        if mapping.kind is Kind.MEDIA:
+            self._media.pool.give_back(mapping.outside.port, next(iter(mapping.remotes), ""), now)
+
+
+def _summary(message: Message) -> str:
+    if message.is_request:
+        start, end = message.request_uri
+        return f"{message.method} {message.raw[start:end].decode('latin-1')}"
+    return f"{message.status} ({message.cseq_method})"
+
+
+def _trunk_endpoint(text: str) -> Endpoint:
+    host, _, port = text.partition(":")
+    return Endpoint(host, int(port or SIP_PORT))

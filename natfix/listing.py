@@ -1,0 +1,90 @@
+"""What the engine's tables say, as JSON-able rows for ``natfix calls``, ``registrations``, ``status``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from natfix.address import Endpoint
+from natfix.dialogs import Call, Calls, Side
+from natfix.mappings import Mapping, Mappings
+from natfix.registrations import Binding, Registrations
+
+Rows = list[dict[str, Any]]
+
+
+def calls_as_rows(calls: Calls, mappings: Mappings, refused: dict[Endpoint, int], now: float) -> Rows:
+    """Return one row per call that has not ended, with its streams and the kernel's counters."""
+    return [
+        _call_row(call, mappings, refused, now) for call in calls
+        if call.ended_at is None or now < call.ends_at
+    ]
+
+
+def _call_row(call: Call, mappings: Mappings, refused: dict[Endpoint, int], now: float) -> dict[str, Any]:
+    signalling = mappings.find(call.inside)
+    since = call.answered_at or call.started
+    return {
+        "call_id": call.key.call_id,
+        "role": call.key.role.value,
+        "method": call.method,
+        "from": call.from_uri,
+        "to": call.to_uri,
+        "state": call.state.value,
+        "age": round(now - since, 1),
+        "inside": str(call.inside),
+        "outside": str(signalling.outside) if signalling else "",
+        "peer": str(call.peer),
+        "dialogs": len(call.live_dialogs()),
+        "streams": [
+            _stream_row(call, mapping, refused)
+            for inside in call.held if (mapping := mappings.find(inside)) is not None
+        ],
+    }
+
+
+def _stream_row(call: Call, mapping: Mapping, refused: dict[Endpoint, int]) -> dict[str, Any]:
+    flows = [opened for opened in mapping.flows.values() if call.holder in opened.holders]
+    counted = [opened.packets for opened in flows if opened.packets[0] >= 0]
+    row: dict[str, Any] = {
+        "media": _media_name(call, mapping.inside),
+        "inside": str(mapping.inside),
+        "outside": str(mapping.outside),
+        "remotes": sorted(r for r, holders in mapping.remotes.items() if call.holder in holders),
+        "flows": [str(opened.flow.destination) for opened in flows],
+        "refused": refused.get(mapping.outside, 0),
+    }
+    if counted:
+        row["packets_out"] = sum(sent for sent, _ in counted)
+        row["packets_in"] = sum(received for _, received in counted)
+    return row
+
+
+def _media_name(call: Call, inside: Endpoint) -> str:
+    """Return "audio", "audio rtcp", ... for an inside endpoint of *call*."""
+    for dialog in call.dialogs.values():
+        for description in dialog.said_by(Side.INSIDE):
+            for line in description:
+                if inside == line.rtp:
+                    return line.kind
+                if inside == line.rtcp:
+                    return f"{line.kind} rtcp"
+    return "media"
+
+
+def registrations_as_rows(registrations: Registrations, mappings: Mappings, now: float) -> Rows:
+    """Return one row per binding."""
+    return [_binding_row(binding, mappings, now) for binding in registrations]
+
+
+def _binding_row(binding: Binding, mappings: Mappings, now: float) -> dict[str, Any]:
+    mapping = mappings.find(binding.key.inside)
+    return {
+        "aor": binding.key.aor,
+        "contact_user": binding.user,
+        "inside": str(binding.key.inside),
+        "outside": str(mapping.outside) if mapping else "",
+        "registrar": str(binding.registrar),
+        "expires_in": round(binding.expires_at - now),
+        "registered_for": round(now - binding.registered_at),
+        "user_agent": binding.agent,
+    }

@@ -1,0 +1,429 @@
+"""SDP: inside media endpoints are shown as their outside endpoints, and what the agreed descriptions
+need is held in the kernel: mappings, the remotes that may use them, and the flows where both ends are
+known (design, sections 5 to 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from natfix.address import Endpoint, is_ipv4
+from natfix.commands import Flow, Kind, Note
+from natfix.config import Settings
+from natfix.deadlines import NEVER
+from natfix.dialogs import Call, Description, Dialog, Line, Side
+from natfix.errors import LimitReached, MalformedMessage
+from natfix.mappings import ANY_REMOTE, Mapping, Mappings
+from natfix.ports import PortPool
+from natfix.realms import Realms, is_usable
+from natfix.registrations import Registrations
+from natfix.sdp import Candidate, Media, Session, find_sdp, session_from_span
+from natfix.turn import Turn
+
+LOWEST_PORT = 1024      # below are services, not media (design, section 7)
+DISCARD_PORT = 9        # RFC 8839, section 4.2.1 and RFC 3264: "no media here, for now"
+UNSET_HOST = "0.0.0.0"  # the hold of RFC 2543; RFC 3264, section 8.4
+
+RFC_CONNECTION = "RFC 8866, section 5.7"
+RFC_MEDIA = "RFC 8866, section 5.14"
+
+
+class Target(NamedTuple):
+    """Where one m-line's media goes after treatment, next to what its two sides said."""
+
+    media: Media
+    rtp: Endpoint | None        # None: leave the line as it is
+    rtcp: Endpoint | None
+    sent: Line                  # in the sender's own terms
+    received: Line              # in the receiver's terms
+
+
+class MediaKeeper:
+    """Treats session descriptions and holds what calls need for their media."""
+
+    def __init__(
+        self, settings: Settings, realms: Realms, mappings: Mappings, registrations: Registrations
+    ) -> None:
+        self._settings = settings
+        self._realms = realms
+        self._mappings = mappings
+        self._registrations = registrations
+        self._policies = {peer.address: peer.media for peer in settings.peers if peer.media}
+        self.pool = PortPool(*settings.media.ports)
+
+    # -- one message's description ----------------------------------------------------------------
+
+    def treat(self, turn: Turn) -> tuple[Description, Description] | None:
+        """Rewrite the SDP of a message; return what it says in its sender's and receiver's terms.
+
+        None where there is no SDP, or where it is left alone as a whole.
+        """
+        span = find_sdp(turn.message)
+        if span is None:
+            return None
+        try:
+            session = session_from_span(turn.message.raw, *span)
+        except MalformedMessage as problem:
+            turn.leave("sdp", "SDP", str(problem))
+            return None
+        if self._policy(turn) == "never":
+            turn.leave("policy", "SDP", "media policy is never")
+            return None
+        targets = [self._target(turn, media) for media in session.media]
+        self._write(turn, session, targets)
+        return tuple(t.sent for t in targets), tuple(t.received for t in targets)
+
+    def _policy(self, turn: Turn) -> str:
+        packet = turn.packet
+        return (
+            self._policies.get(packet.destination.host)
+            or self._policies.get(packet.source.host)
+            or self._settings.media.policy
+        )
+
+    def _target(self, turn: Turn, media: Media) -> Target:
+        rtp, rtcp = _endpoints(media)
+        hosts = tuple({c.address for c in media.candidates if is_usable(c.address)})
+        silent = Line(media.index, media.kind, None, None)
+        if rtp is None:
+            if _names_host(media):
+                turn.leave("sdp-host-name", "c=", "a host name is not ours to resolve", _host(media))
+            return Target(media, None, None, silent, silent)
+        sent = Line(media.index, media.kind, rtp, rtcp, hosts, media.count)
+        shown_rtp, shown_rtcp = rtp, rtcp
+        if turn.sender is not None and not self._is_shown_already(turn, media, rtp):
+            if (reason := self._refusal(turn, rtp)) is not None:
+                turn.leave("sdp-refused", "m=" + media.kind, reason, str(rtp))
+                return Target(media, None, None, silent, silent)
+            mapped = self._map(turn, media, rtp, rtcp)
+            if mapped is None:
+                return Target(media, None, None, silent, silent)
+            shown_rtp, shown_rtcp = mapped
+        elif turn.sender is not None:
+            sent = silent       # not an inside endpoint: no mapping stands behind it
+        final_rtp, final_rtcp = shown_rtp, shown_rtcp
+        if turn.receiver is not None:
+            final_rtp, final_rtcp = self._released(turn, shown_rtp, shown_rtcp)
+        received = Line(media.index, media.kind, final_rtp, final_rtcp, hosts)
+        changed = (final_rtp, final_rtcp) != (rtp, rtcp)
+        return Target(media, final_rtp if changed else None, final_rtcp, sent, received)
+
+    def _is_shown_already(self, turn: Turn, media: Media, rtp: Endpoint) -> bool:
+        """Tell whether the sender names an address that is not inside, or one that it learnt itself."""
+        if self._realms.is_inside(rtp.host) or not is_usable(rtp.host):
+            return False
+        if rtp.host in self._realms.own_hosts:
+            turn.leave("already-right", "m=" + media.kind, "the UA names the outside address itself", str(rtp))
+        return True
+
+    def _refusal(self, turn: Turn, rtp: Endpoint) -> str | None:
+        """Return why *rtp* must not get a mapping, None where it may (design, section 7)."""
+        sender = turn.sender
+        assert sender is not None
+        if not is_usable(rtp.host):
+            return "no other host can reach this address"
+        if rtp.port < LOWEST_PORT:
+            return "a port below 1024 is a service, not media"
+        if rtp.host != sender.inside.host and not self._registrations.is_registered(rtp.host) \
+                and rtp.host not in self._settings.media.media_hosts:
+            return "the host is neither the sender, nor registered, nor one of [media] media_hosts"
+        existing = self._mappings.find(rtp)
+        if existing is not None and existing.kind is Kind.SIGNALLING:
+            return "the endpoint carries signalling"
+        return None
+
+    # -- mappings ---------------------------------------------------------------------------------
+
+    def _map(
+        self, turn: Turn, media: Media, rtp: Endpoint, rtcp: Endpoint | None
+    ) -> tuple[Endpoint, Endpoint | None] | None:
+        call = turn.sender_call
+        if call is None:
+            turn.leave("sdp-no-call", "m=" + media.kind, "no dialog would hold its mapping", str(rtp))
+            return None
+        try:
+            mapped_rtp, mapped_rtcp = self._find_or_add(turn, media, rtp, rtcp)
+        except LimitReached as problem:
+            turn.leave("limit", "m=" + media.kind, str(problem), str(rtp))
+            return None
+        for mapping in (mapped_rtp, mapped_rtcp):
+            if mapping is not None:
+                self.hold(call, mapping, turn.now)
+        shown_rtcp = mapped_rtcp.outside if mapped_rtcp else None
+        return mapped_rtp.outside, mapped_rtp.outside if rtcp == rtp else shown_rtcp
+
+    def hold(self, call: Call, mapping: Mapping, now: float) -> None:
+        """Keep a media mapping for *call*."""
+        if call.holder not in mapping.holders:
+            mapping.inward = True
+            self._mappings.hold(mapping, call.holder, NEVER, now)
+            if self._settings.media.accept_from == "any":
+                self._mappings.allow(mapping, ANY_REMOTE, call.holder, now)
+        call.held[mapping.inside] = None
+
+    def _find_or_add(
+        self, turn: Turn, media: Media, rtp: Endpoint, rtcp: Endpoint | None
+    ) -> tuple[Mapping, Mapping | None]:
+        """Return the mappings of an RTP endpoint and of its RTCP endpoint, made where they are missing.
+
+        A new pair is even and odd as the inside pair is (RFC 4787, REQ-4); "port/count" takes that many
+        pairs in a row (RFC 8866, section 5.14).
+        """
+        found = self._mappings.find(rtp)
+        if rtcp == rtp:
+            rtcp = None             # one port for both (RFC 5761)
+        found_rtcp = self._mappings.find(rtcp) if rtcp else None
+        if found is not None and (rtcp is None or found_rtcp is not None):
+            return found, found_rtcp
+        remote = turn.packet.destination.host
+        if found is not None and rtcp is not None:
+            return found, self._add(rtcp, self._port_beside(found, remote, turn.now))
+        wants_rtcp = rtcp is not None and found_rtcp is None
+        count = 2 * media.count if wants_rtcp else media.count
+        self._mappings.check_quota(rtp.host, count)
+        first = self.pool.take(count, rtp.port % 2 == 1, remote, turn.now)
+        mapping = self._add(rtp, first)
+        if wants_rtcp and rtcp is not None:
+            found_rtcp = self._add(rtcp, first + 1)
+        for step in range(2, count):
+            self._add_further(turn, Endpoint(rtp.host, rtp.port + step), first + step)
+        return mapping, found_rtcp
+
+    def _add_further(self, turn: Turn, inside: Endpoint, port: int) -> None:
+        """Map one more port of a "port/count" line."""
+        if self._mappings.find(inside) is None and turn.sender_call is not None:
+            self.hold(turn.sender_call, self._add(inside, port), turn.now)
+
+    def _add(self, inside: Endpoint, port: int) -> Mapping:
+        self.pool.claim(port)
+        return self._mappings.add(Kind.MEDIA, inside, Endpoint(self._realms.outside_host, port))
+
+    def _port_beside(self, mapping: Mapping, remote: str, now: float) -> int:
+        """Return the free port next to *mapping*'s for its RTCP, or any other."""
+        port = mapping.outside.port + 1
+        beside = Endpoint(mapping.outside.host, port)
+        if port in self.pool and port not in self.pool.excluded \
+                and self._mappings.find_outside(beside) is None:
+            return port
+        return self.pool.take(1, port % 2 == 1, remote, now)
+
+    def _released(
+        self, turn: Turn, rtp: Endpoint, rtcp: Endpoint | None
+    ) -> tuple[Endpoint, Endpoint | None]:
+        """Return the direct endpoints where both ends are inside and may reach each other."""
+        receiver = turn.receiver
+        mapping = self._mappings.find_outside(rtp)
+        if receiver is None or mapping is None or self._policy(turn) == "full" \
+                or not self._realms.may_talk_directly(mapping.inside.host, receiver.inside.host):
+            return rtp, rtcp
+        beside = self._mappings.find_outside(rtcp) if rtcp else None
+        return mapping.inside, beside.inside if beside else None
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def _write(self, turn: Turn, session: Session, targets: list[Target]) -> None:
+        """Replace what changed; a session's c= serves only m-lines that agree on the address."""
+        shared = [t for t in targets if t.media.connection is None and _is_active(t)]
+        hosts = {t.rtp.host if t.rtp else _host(t.media) for t in shared if t.rtp or t.sent.rtp}
+        changed = [t for t in targets if t.rtp is not None]
+        if len(hosts) > 1:
+            turn.leave("sdp-connection", "c=", "its m-lines would need different addresses")
+            changed = [t for t in changed if t.media.connection is not None]
+        elif session.connection is not None and any(t.rtp for t in shared):
+            self._edit(turn, session.connection, hosts.pop(), "sdp-connection", "c=", RFC_CONNECTION)
+        for target in changed:
+            self._write_line(turn, target)
+        if changed:
+            self._write_origin(turn, session, changed[0])
+
+    def _write_line(self, turn: Turn, target: Target) -> None:
+        media, rtp, rtcp = target.media, target.rtp, target.rtcp
+        assert rtp is not None
+        raw = turn.message.raw
+        if media.connection is not None:
+            self._edit(turn, media.connection, rtp.host, "sdp-connection", "c=", RFC_CONNECTION)
+        self._replace(turn, media.port_span, str(rtp.port), "sdp-media", "m=" + media.kind, RFC_MEDIA)
+        if rtcp is not None and media.rtcp_port_span is not None:
+            self._replace(turn, media.rtcp_port_span, str(rtcp.port), "sdp-rtcp", "a=rtcp",
+                          "RFC 3605, section 2.1")
+        if media.rtcp_address is not None and not raw.startswith(b"0.0.0.0", media.rtcp_address.start):
+            self._edit(turn, media.rtcp_address, (rtcp or rtp).host, "sdp-rtcp", "a=rtcp",
+                       "RFC 3605, section 2.1")
+        old_rtp, old_rtcp = _endpoints(media)
+        for candidate in media.candidates:
+            self._write_candidate(turn, candidate, {old_rtp: rtp, old_rtcp: rtcp})
+
+    def _write_candidate(
+        self, turn: Turn, candidate: Candidate, moved: dict[Endpoint | None, Endpoint | None]
+    ) -> None:
+        """Show the host candidate that equals c=/m=, so that c= stays among the candidates (RFC 8839)."""
+        new = moved.get(Endpoint(candidate.address, candidate.port))
+        if new is not None and candidate.transport.lower() == "udp" and candidate.type == "host":
+            rfc = "RFC 8839, section 4.2.1.2"
+            self._replace(turn, candidate.address_span, new.host, "sdp-candidate", "a=candidate", rfc)
+            self._replace(turn, candidate.port_span, str(new.port), "sdp-candidate", "a=candidate", rfc)
+
+    def _write_origin(self, turn: Turn, session: Session, target: Target) -> None:
+        """o= names the sender's host; its version is never touched (RFC 3264, section 8)."""
+        origin = session.origin
+        if origin is None or target.rtp is None or turn.sender is None:
+            return
+        own = {target.sent.rtp.host if target.sent.rtp else "", turn.sender.inside.host}
+        if origin.host in own and turn.receiver is None:
+            self._edit(turn, origin, target.rtp.host, "sdp-origin", "o=", "RFC 8866, section 5.2")
+
+    def _edit(self, turn: Turn, where: object, host: str, rule: str, header: str, rfc: str) -> None:
+        self._replace(turn, (where.start, where.end), host, rule, header, rfc)    # type: ignore[attr-defined]
+
+    def _replace(
+        self, turn: Turn, span: tuple[int, int], text: str, rule: str, header: str, rfc: str
+    ) -> None:
+        old = turn.message.raw[span[0]:span[1]].decode("latin-1")
+        if old != text:
+            note = Note(rule, header, old, text, "media is sent here", rfc)
+            turn.edits.replace(span[0], span[1], text.encode(), note)
+
+    # -- what a call needs --------------------------------------------------------------------------
+
+    def settle(self, call: Call, now: float) -> None:
+        """Make the kernel hold just what *call*'s descriptions need now; a dead call keeps what it has."""
+        if call.ended_at is not None:
+            return
+        remotes, flows = self._needs(call)
+        for inside in list(call.held):
+            mapping = self._mappings.find(inside)
+            if mapping is None:
+                del call.held[inside]
+            elif inside not in remotes:
+                del call.held[inside]
+                self._mappings.release(mapping, call.holder, now)
+            else:
+                self._settle_mapping(call, mapping, remotes[inside], flows, now)
+
+    def release(self, call: Call, now: float) -> None:
+        """Give back every media mapping that *call* holds."""
+        for inside in call.held:
+            mapping = self._mappings.find(inside)
+            if mapping is not None:
+                self._mappings.release(mapping, call.holder, now)
+        call.held.clear()
+
+    def _settle_mapping(
+        self, call: Call, mapping: Mapping, remotes: set[str], flows: dict[Flow, Endpoint], now: float
+    ) -> None:
+        holder = call.holder
+        for remote in [r for r, holders in mapping.remotes.items() if holder in holders]:
+            if remote not in remotes and remote != ANY_REMOTE:
+                self._mappings.forbid(mapping, remote, holder)
+        for remote in remotes:
+            self._mappings.allow(mapping, remote, holder, now)
+        for flow in [f for f, opened in mapping.flows.items() if holder in opened.holders]:
+            if flow not in flows:
+                self._mappings.drop_flow(mapping, flow, holder)
+        for flow, inside in flows.items():
+            if inside == mapping.inside:
+                self._mappings.keep_flow(mapping, flow, holder, NEVER, now)
+
+    def _needs(self, call: Call) -> tuple[dict[Endpoint, set[str]], dict[Flow, Endpoint]]:
+        """Return which remotes each inside media endpoint takes packets from, and the known flows."""
+        remotes: dict[Endpoint, set[str]] = {}
+        flows: dict[Flow, Endpoint] = {}
+        always = {call.peer.host} if is_usable(call.peer.host) else set()
+        dialogs = call.live_dialogs() or [Dialog("", agreed=dict(call.offer))]
+        for dialog in dialogs:
+            hosts = self._remote_hosts(dialog)
+            for description in dialog.said_by(Side.INSIDE):
+                for line in description:
+                    for inside in line.endpoints():
+                        if inside in call.held:
+                            remotes.setdefault(inside, set()).update(always, hosts.get(line.index, ()))
+            for inside, flow in self._flows(dialog):
+                flows[flow] = inside
+        limit = self._settings.limits.remotes_per_dialog
+        return {inside: set(sorted(hosts)[:limit]) for inside, hosts in remotes.items()}, flows
+
+    def _remote_hosts(self, dialog: Dialog) -> dict[int, set[str]]:
+        """Return, by m-line, the addresses that the other side's packets may come from."""
+        hosts: dict[int, set[str]] = {}
+        for description in dialog.said_by(Side.OUTSIDE):
+            for line in description:
+                named = hosts.setdefault(line.index, set())
+                for endpoint in (line.rtp, line.rtcp):
+                    if endpoint is not None:
+                        named.add(self._arriving_host(endpoint))
+                named.update(host for host in line.hosts if not self._realms.is_inside(host))
+                named.discard("")
+        return hosts
+
+    def _arriving_host(self, remote: Endpoint) -> str:
+        """Return the address that *remote*'s packets have at the gateway ("" where none come).
+
+        One of natfix's own mappings sends from its inside address (hairpinning).
+        """
+        mapping = self._mappings.find_outside(remote)
+        if mapping is not None:
+            return mapping.inside.host
+        if remote.host in self._realms.own_hosts or not is_usable(remote.host):
+            return ""
+        return remote.host
+
+    def _flows(self, dialog: Dialog) -> Iterator[tuple[Endpoint, Flow]]:
+        """Yield the conntrack entries that follow from both descriptions, with their inside endpoint."""
+        pairs = {(dialog.latest(Side.INSIDE), dialog.latest(Side.OUTSIDE))}
+        pairs.add((dialog.agreed.get(Side.INSIDE, ()), dialog.agreed.get(Side.OUTSIDE, ())))
+        for inside_lines, outside_lines in pairs:
+            for ours, theirs in zip(inside_lines, outside_lines, strict=False):
+                for inside, remote in ((ours.rtp, theirs.rtp), (ours.rtcp, theirs.rtcp)):
+                    if inside is not None and remote is not None:
+                        flow = self._flow(inside, remote)
+                        if flow is not None:
+                            yield inside, flow
+
+    def _flow(self, inside: Endpoint, remote: Endpoint) -> Flow | None:
+        mapping = self._mappings.find(inside)
+        if mapping is None or not self._arriving_host(remote):
+            return None
+        other = self._mappings.find_outside(remote)
+        if other is not None:
+            return Flow(inside, remote, other.inside, mapping.outside)
+        if self._realms.is_inside(remote.host):
+            return None         # released: the packets do not cross the NAT
+        return Flow(inside, remote, remote, mapping.outside)
+
+
+def _endpoints(media: Media) -> tuple[Endpoint | None, Endpoint | None]:
+    """Return where an m-line wants its RTP and RTCP; None where there is nothing to send to."""
+    connection = media.effective
+    if media.port in (0, DISCARD_PORT) or connection is None or connection.family != "IP4" \
+            or connection.host == UNSET_HOST:
+        return None, None
+    rtp = Endpoint(connection.host, media.port)
+    if not is_ipv4(rtp.host):
+        return None, None
+    if not _has_rtcp(media):
+        return rtp, None
+    if media.rtcp_port == DISCARD_PORT:
+        return rtp, None
+    if media.rtcp_port:
+        address = media.rtcp_address
+        return rtp, Endpoint(address.host if address else rtp.host, media.rtcp_port)
+    return rtp, Endpoint(rtp.host, media.port + 1) if media.port < 65535 else None
+
+
+def _names_host(media: Media) -> bool:
+    host = _host(media)
+    return bool(host) and media.port not in (0, DISCARD_PORT) and not is_ipv4(host)
+
+
+def _has_rtcp(media: Media) -> bool:
+    """T.38 and other non-RTP media have no RTCP (RFC 7345); a muxed one is decided by the answer."""
+    return "RTP" in media.proto.upper()
+
+
+def _is_active(target: Target) -> bool:
+    return target.media.port not in (0, DISCARD_PORT)
+
+
+def _host(media: Media) -> str:
+    return media.effective.host if media.effective else ""

@@ -1,0 +1,138 @@
+"""What outlives the process: rows for the store, and taking up again what store and kernel kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from natfix.address import Endpoint
+from natfix.callflow import CallFlow
+from natfix.commands import Kind
+from natfix.dialogs import CallKey, Calls
+from natfix.errors import LimitReached
+from natfix.kernel.base import KernelMapping
+from natfix.mappings import Mapping, Mappings
+from natfix.media import MediaKeeper
+from natfix.realms import Realms
+from natfix.registering import Registering
+from natfix.registrations import BindingKey, Registrations
+from natfix.reports import Change, Restored
+from natfix.rows import binding_from_row, call_from_row, row_from_binding, row_from_call
+from natfix.signalling import Signalling
+
+RESTORED = ("restored",)                    # holds a mapping until its element would have ended by itself
+SHOWN = frozenset({"via", "contact", "route"})      # what a mapping from before has been shown in, likely
+DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, LimitReached)
+
+
+class Memory:
+    """Writes and reads the engine's tables as rows."""
+
+    def __init__(
+        self, realms: Realms, mappings: Mappings, calls: Calls, registrations: Registrations,
+        signalling: Signalling, registering: Registering, media: MediaKeeper, flow: CallFlow,
+    ) -> None:
+        self._realms = realms
+        self._mappings = mappings
+        self._calls = calls
+        self._registrations = registrations
+        self._signalling = signalling
+        self._registering = registering
+        self._media = media
+        self._flow = flow
+
+    def restore(self, report: Restored, now: float) -> int:
+        """Take up the state from before a restart; the kernel is the truth about mappings.
+
+        Returns how many rows were damaged and left out.
+        """
+        damaged = 0
+        for mapping in report.mappings:
+            self._restore_mapping(mapping, now)
+        for change in report.rows:
+            if change.row is None:
+                continue
+            try:
+                self._restore_row(change.table, change.row, now)
+            except DAMAGED:
+                damaged += 1
+        return damaged
+
+    def _restore_mapping(self, known: KernelMapping, now: float) -> None:
+        mapping = self._add_known(known.kind, known.inside, known.outside)
+        if mapping is not None:
+            mapping.inward = known.inward
+            mapping.shown.update(SHOWN)
+            self._mappings.hold(mapping, RESTORED, now + known.lifetime, now)
+
+    def _add_known(self, kind: Kind, inside: Endpoint, outside: Endpoint) -> Mapping | None:
+        """Enter a mapping from before, unless it is there, clashes, or has another outside address."""
+        if self._realms.outside_host not in ("", outside.host):
+            return None
+        mapping = self._mappings.find(inside)
+        if mapping is not None or self._mappings.find_outside(outside) is not None:
+            return mapping if mapping is not None and mapping.kind is kind else None
+        if kind is Kind.MEDIA:
+            self._media.pool.claim(outside.port)
+        return self._mappings.add(kind, inside, outside)
+
+    def _restore_row(self, table: str, row: dict[str, Any], now: float) -> None:
+        if table == "ports":
+            self._signalling.remembered[Endpoint(*row["inside"])] = int(row["port"])
+        elif table == "registrations":
+            self._restore_binding(row, now)
+        elif table == "calls":
+            self._restore_call(row, now)
+
+    def _restore_binding(self, row: dict[str, Any], now: float) -> None:
+        binding = binding_from_row(row)
+        if binding.expires_at <= now:
+            return
+        mapping = self._signalling.map_endpoint(binding.key.inside, now)
+        mapping.shown.update(SHOWN)
+        mapping.agent = binding.agent
+        self._registrations.add(binding)
+        self._registering.open(mapping, binding, now)
+
+    def _restore_call(self, row: dict[str, Any], now: float) -> None:
+        call, media, outside = call_from_row(row)
+        if call.ended_at is not None:
+            return
+        signalling = None
+        if outside is not None:
+            signalling = self._add_known(Kind.SIGNALLING, call.inside, outside)
+        self._calls.add(call)
+        for inside, mapped in media:
+            mapping = self._add_known(Kind.MEDIA, inside, mapped)
+            if mapping is not None:
+                self._media.hold(call, mapping, now)
+        if signalling is not None:
+            signalling.shown.update(SHOWN)
+        self._flow.resume(call, signalling, now)
+
+    def pop_changes(self) -> list[Change]:
+        """Return what the store has to write since the last call."""
+        changes = [self._call_change(key) for key in self._calls.changed]
+        changes += [self._binding_change(key) for key in self._registrations.changed]
+        changes += [self._port_change(inside) for inside in self._signalling.changed]
+        self._calls.changed.clear()
+        self._registrations.changed.clear()
+        self._signalling.changed.clear()
+        return changes
+
+    def _call_change(self, key: CallKey) -> Change:
+        name = "\n".join((key.inside_host, key.call_id, key.caller_tag, key.role.value))
+        call = self._calls.get(key)
+        if call is None or call.ended_at is not None:
+            return Change("calls", name, None)
+        media = [(i, m.outside) for i in call.held if (m := self._mappings.find(i)) is not None]
+        signalling = self._mappings.find(call.inside)
+        return Change("calls", name, row_from_call(call, media, signalling.outside if signalling else None))
+
+    def _binding_change(self, key: BindingKey) -> Change:
+        binding = self._registrations.find(key)
+        return Change("registrations", f"{key.inside}\n{key.aor}",
+                      row_from_binding(binding) if binding else None)
+
+    def _port_change(self, inside: Endpoint) -> Change:
+        port = self._signalling.remembered.get(inside)
+        return Change("ports", str(inside), {"inside": list(inside), "port": port} if port else None)

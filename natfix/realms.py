@@ -1,0 +1,65 @@
+"""Which addresses are inside, what the outside address is, and who can reach whom directly."""
+
+from __future__ import annotations
+
+from natfix.address import PRIVATE, UNUSABLE, Network, contains
+from natfix.config import Settings
+from natfix.reports import AddressesChanged
+
+MAX_REMEMBERED = 4096       # hosts whose side is remembered; only inside hosts and peers are asked for
+
+
+class Realms:
+    """The two realms, as the configuration and the links have them now."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._networks: tuple[tuple[Network, str], ...] = tuple((n, "") for n in settings.inside.networks)
+        self._known: dict[str, bool] = {}
+        self.outside_host = settings.outside.address
+        self.own_hosts: frozenset[str] = frozenset({self.outside_host} - {""})
+
+    def update(self, report: AddressesChanged) -> bool:
+        """Take the links as they are now; True where the outside address became another one."""
+        self._networks = report.inside
+        self._known.clear()
+        interface = self._settings.outside.interface
+        address = self._settings.outside.address or report.outside.get(interface) or next(
+            iter(report.outside.values()), self.outside_host)
+        self.own_hosts = frozenset(report.outside.values()) | {address}
+        changed = address != self.outside_host
+        self.outside_host = address
+        return changed
+
+    def is_inside(self, host: str) -> bool:
+        """Tell whether *host* is an address of an inside network."""
+        known = self._known.get(host)
+        if known is None:
+            if len(self._known) >= MAX_REMEMBERED:
+                self._known.clear()
+            known = host not in self.own_hosts and contains((n for n, _ in self._networks), host)
+            self._known[host] = known
+        return known
+
+    def may_talk_directly(self, host: str, other: str) -> bool:
+        """Tell whether two inside hosts may send media to each other past the gateway.
+
+        "subnet" asks for one prefix that holds both, since a gateway's forward rules between two
+        inside networks are the operator's business (design, section 7).
+        """
+        release = self._settings.media.release
+        if release == "never" or not (self.is_inside(host) and self.is_inside(other)):
+            return False
+        if release == "routed":
+            return True
+        return any(contains((n,), host) and contains((n,), other) for n, _ in self._networks)
+
+
+def is_usable(host: str) -> bool:
+    """Tell whether a packet can be sent to *host* at all: an IPv4 unicast address of another host."""
+    return bool(host) and not contains(UNUSABLE, host)
+
+
+def is_private(host: str) -> bool:
+    """Tell whether *host* is an address that only a private realm routes."""
+    return contains(PRIVATE, host)

@@ -1,0 +1,405 @@
+"""SIP headers: what an inside UA says of itself is shown outside as its outside endpoint, and what
+comes back to it names again just what it wrote (design, section 5).
+
+Two passes over the headers of one message, each driven by a table: :func:`show` for what the inside
+sender wrote, :func:`restore` for what the inside receiver once wrote.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from natfix.address import SIP_PORT, Endpoint
+from natfix.commands import Kind, Note
+from natfix.errors import LimitReached, MalformedMessage
+from natfix.mappings import Mapping, Mappings
+from natfix.quirks import Quirks, Repair
+from natfix.registrations import Registrations
+from natfix.signalling import Signalling
+from natfix.sip.fields import Address, HostPort, Uri, Via, address_at, split_values, uri_at, via_at
+from natfix.sip.message import Header, Message
+from natfix.spelling import Spelling, inverse_text, shown_text
+from natfix.turn import Turn
+
+# Headers are of four kinds; what was shown in one kind is restored in the same kind only, since a UA
+# may write its address differently in each ("192.168.1.10" in Contact, with ":5060" in Via).
+VIA, CONTACT, ROUTE, IDENTITY = "via", "contact", "route", "identity"
+
+
+class Rule(NamedTuple):
+    """How one header is treated."""
+
+    kind: str
+    rfc: str
+
+
+# Headers that hold addresses ("name" <uri>;params), by what they mean.
+ADDRESS_RULES = {
+    "contact": Rule(CONTACT, "RFC 3261, section 8.1.1.8"),
+    "refer-to": Rule(CONTACT, "RFC 3515, section 2.1"),
+    "record-route": Rule(ROUTE, "RFC 3261, section 16.6"),
+    "route": Rule(ROUTE, "RFC 3261, section 16.12"),
+    "path": Rule(ROUTE, "RFC 3327, section 5"),
+    "service-route": Rule(ROUTE, "RFC 3608, section 6"),
+    "from": Rule(IDENTITY, "RFC 3261, section 8.1.1.3"),
+    "to": Rule(IDENTITY, "RFC 3261, section 8.1.1.2"),
+    "reply-to": Rule(IDENTITY, "RFC 3261, section 20.31"),
+    "referred-by": Rule(IDENTITY, "RFC 3892, section 2"),
+    "p-asserted-identity": Rule(IDENTITY, "RFC 3325, section 9.1"),
+    "p-preferred-identity": Rule(IDENTITY, "RFC 3325, section 9.2"),
+    "diversion": Rule(IDENTITY, "RFC 5806, section 4"),
+    "history-info": Rule(IDENTITY, "RFC 7044, section 5"),
+    "remote-party-id": Rule(IDENTITY, "draft-ietf-sip-privacy-04, section 5"),
+}
+# Headers that name a host in free text; there only the very endpoint of a mapping is replaced.
+TEXT_RULES = {
+    "warning": Rule(CONTACT, "RFC 3261, section 20.43"),
+    "call-info": Rule(CONTACT, "RFC 3261, section 20.9"),
+}
+# A UA never says these of itself: they are echoes, or name who is called.
+ECHOED_ONLY = frozenset({"route", "service-route", "to"})
+URI_PARAMETERS = ("maddr", "received", "alias")     # parameters that repeat an address of the URI
+
+
+class Rewriter:
+    """Applies the two tables to a turn."""
+
+    def __init__(
+        self, signalling: Signalling, mappings: Mappings, registrations: Registrations, spelling: Spelling,
+        quirks: Quirks,
+    ) -> None:
+        self._signalling = signalling
+        self._mappings = mappings
+        self._registrations = registrations
+        self._spelling = spelling
+        self._quirks = quirks
+
+    # -- what the inside sender says of itself -------------------------------------------------
+
+    def show(self, turn: Turn) -> None:
+        """Replace the sender's own inside endpoints by the outside endpoints that stand for them."""
+        assert turn.sender is not None
+        message = turn.message
+        host = turn.sender.inside.host.encode()
+        raw = message.raw
+        if message.is_request:
+            self._show_via(turn, message.headers)
+        for header in message.headers:
+            if raw.find(host, header.start, header.end) < 0:
+                continue
+            if (rule := ADDRESS_RULES.get(header.name)) is not None:
+                self._show_addresses(turn, header, rule)
+            elif (rule := TEXT_RULES.get(header.name)) is not None:
+                self._show_text(turn, header, rule)
+
+    def _show_via(self, turn: Turn, headers: list[Header]) -> None:
+        via = _top_via(turn.message, headers)
+        if via is None:
+            turn.leave("via", "Via", "the topmost Via cannot be read")
+            return
+        rule = Rule(VIA, "RFC 3261, section 18.1.1")
+        if self._show_hostport(turn, via.sent_by, rule, "Via"):
+            self._show_parameter(turn, via.params.get("maddr"), "Via")
+
+    def _show_addresses(self, turn: Turn, header: Header, rule: Rule) -> None:
+        raw = turn.message.raw
+        for start, end in split_values(raw, header.start, header.end):
+            address = _address_or_none(raw, start, end)
+            if address is None or address.uri is None:
+                continue
+            if header.name in ECHOED_ONLY and not self._was_shown(turn, address.uri, rule):
+                continue
+            if rule.kind == IDENTITY:
+                self._show_identity(turn, address.uri.hostport, rule, header.name)
+                continue
+            if self._show_hostport(turn, address.uri.hostport, rule, header.name) and rule.kind == CONTACT:
+                for name in URI_PARAMETERS:
+                    self._show_parameter(turn, address.uri.params.get(name), header.name)
+                    self._show_parameter(turn, address.params.get(name), header.name)
+
+    def _show_identity(self, turn: Turn, hostport: HostPort, rule: Rule, header: str) -> None:
+        """Identities name a host, seldom a port, and are rewritten only where a call can undo it."""
+        sender, call = turn.sender, turn.sender_call
+        assert sender is not None
+        if hostport.host != sender.inside.host:
+            return
+        written = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
+        if call is None:
+            turn.leave(IDENTITY, header, "no dialog remembers it, so it could not be restored", written)
+            return
+        shown = sender.outside.host
+        if hostport.port is not None:
+            mapping = self._mappings.find(Endpoint(hostport.host, hostport.port))
+            shown += f":{mapping.outside.port if mapping else hostport.port}"
+        call.written[IDENTITY, shown] = written
+        self._replace(turn, hostport, shown, rule, header)
+
+    def _was_shown(self, turn: Turn, uri: Uri, rule: Rule) -> bool:
+        """Tell whether natfix has shown this very text in another place of the dialog before."""
+        call = turn.sender_call
+        written = turn.message.raw[uri.hostport.start:uri.hostport.end].decode("latin-1")
+        return call is not None and any(
+            kind == rule.kind and original == written for (kind, _), original in call.written.items()
+        )
+
+    def _show_text(self, turn: Turn, header: Header, rule: Rule) -> None:
+        for hostport in _own_hostports(turn.message.raw, header, turn.sender):
+            self._replace(turn, hostport, shown_text(hostport, turn.sender.outside), rule, header.name)  # type: ignore[union-attr]
+
+    def _show_hostport(self, turn: Turn, hostport: HostPort, rule: Rule, header: str) -> bool:
+        """Show one host and port if it is the sender's own; True where it was replaced."""
+        sender = turn.sender
+        assert sender is not None
+        if hostport.host != sender.inside.host:
+            return False
+        mapping = self._mapping_of(turn, Endpoint(hostport.host, hostport.port or SIP_PORT), header)
+        if mapping is None:
+            return False
+        shown = shown_text(hostport, mapping.outside)
+        self._remember(turn, mapping, rule.kind, shown, hostport)
+        self._replace(turn, hostport, shown, rule, header)
+        return True
+
+    def _mapping_of(self, turn: Turn, endpoint: Endpoint, header: str) -> Mapping | None:
+        if endpoint == turn.sender.inside:      # type: ignore[union-attr]
+            return turn.sender
+        try:
+            return self._signalling.map_endpoint(endpoint, turn.now)
+        except LimitReached as problem:
+            turn.leave("limit", header, str(problem), str(endpoint))
+            return None
+
+    def _remember(self, turn: Turn, mapping: Mapping, kind: str, shown: str, hostport: HostPort) -> None:
+        """Keep how the UA wrote it, where that cannot be told from the endpoint alone."""
+        mapping.shown.add(kind)
+        written = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
+        call = turn.sender_call
+        if inverse_text(shown, mapping.inside) == written:
+            return
+        if call is not None and kind != VIA:
+            call.written[kind, shown] = written
+        else:
+            self._spelling.remember(turn.message.branch, kind, shown, written, turn.now)
+
+    def _show_parameter(self, turn: Turn, span: tuple[int, int] | None, header: str) -> None:
+        """Replace the sender's address in a parameter that repeats it, port included where it has one."""
+        sender = turn.sender
+        assert sender is not None
+        if span is not None:
+            self._swap_parameter(turn, span, sender.inside, sender.outside, header)
+
+    def _swap_parameter(
+        self, turn: Turn, span: tuple[int, int], old: Endpoint, new: Endpoint, header: str
+    ) -> None:
+        text = turn.message.raw[span[0]:span[1]].decode("latin-1")
+        changed = (
+            text.replace(f"{old.host}:{old.port}", f"{new.host}:{new.port}")
+            .replace(f"{old.host}~{old.port}", f"{new.host}~{new.port}")
+        )
+        if changed == text and text.strip('"') == old.host:
+            changed = text.replace(old.host, new.host)
+        if changed != text:
+            note = Note("parameter", header, text, changed, "the parameter repeats the address",
+                        "RFC 3261, section 19.1.1")
+            turn.edits.replace(span[0], span[1], changed.encode("latin-1"), note)
+
+    # -- what the inside receiver once said -----------------------------------------------------
+
+    def restore(self, turn: Turn) -> None:
+        """Replace what natfix has shown of the receiver by what the receiver wrote."""
+        assert turn.receiver is not None
+        message, receiver = turn.message, turn.receiver
+        raw = message.raw
+        host = receiver.outside.host.encode()
+        if message.is_request:
+            self._restore_request_uri(turn)
+        else:
+            self._restore_via(turn)
+        if raw.find(host) < 0:
+            return
+        for header in message.headers:
+            rule = ADDRESS_RULES.get(header.name) or TEXT_RULES.get(header.name)
+            if rule is None or raw.find(host, header.start, header.end) < 0:
+                continue
+            if header.name in TEXT_RULES:
+                self._restore_text(turn, header, rule)
+            else:
+                self._restore_addresses(turn, header, rule)
+
+    def _restore_request_uri(self, turn: Turn) -> None:
+        message = turn.message
+        start, end = message.request_uri
+        if message.raw.find(turn.receiver.outside.host.encode(), start, end) < 0:  # type: ignore[union-attr]
+            return
+        try:
+            uri = uri_at(message.raw, start, end)
+        except MalformedMessage:
+            return
+        if not message.to_tag and _is_signed(message, start, end):
+            turn.leave("request-uri", "Request-URI", "the credentials were computed over it",
+                       message.raw[start:end].decode("latin-1"))
+            return
+        rule = Rule(CONTACT, "RFC 3261, section 12.2.1.1")
+        if self._restore_hostport(turn, uri.hostport, rule, "Request-URI", uri.user):
+            self._restore_parameters(turn, uri.params, "Request-URI")
+
+    def _restore_via(self, turn: Turn) -> None:
+        via = _top_via(turn.message, turn.message.headers)
+        receiver = turn.receiver
+        if via is None or receiver is None:
+            return
+        rule = Rule(VIA, "RFC 3261, section 18.1.2")
+        is_name = via.sent_by.endpoint() is None
+        if not self._restore_hostport(turn, via.sent_by, rule, "Via") and not is_name:
+            return
+        if self._quirks and Repair.IGNORES_RPORT in self._quirks.repairs_for(receiver.agent):
+            self._strip_received(turn, via)
+            return
+        inside, outside = receiver.inside, receiver.outside
+        for name, old, new in (
+            ("received", outside.host, inside.host), ("rport", str(outside.port), str(inside.port)),
+        ):
+            span = via.params.get(name)
+            if span is not None and turn.message.raw[span[0]:span[1]] == old.encode() and old != new:
+                note = Note("via-" + name, "Via", old, new,
+                            "the UA is told the address it sent from", "RFC 3581, section 4")
+                turn.edits.replace(span[0], span[1], new.encode(), note)
+
+    def _strip_received(self, turn: Turn, via: Via) -> None:
+        raw = turn.message.raw
+        for name in ("received", "rport"):
+            span = via.params.get(name)
+            if span is None:
+                continue
+            start = raw.rfind(b";", via.start, span[0])
+            note = Note("quirk-ignores-rport", "Via", raw[start:span[1]].decode("latin-1"), "",
+                        "a quirk says that this UA cannot take received and rport", "RFC 3581, section 4")
+            turn.edits.replace(start, span[1], b"", note)
+
+    def _restore_addresses(self, turn: Turn, header: Header, rule: Rule) -> None:
+        raw = turn.message.raw
+        for start, end in split_values(raw, header.start, header.end):
+            address = _address_or_none(raw, start, end)
+            if address is None or address.uri is None:
+                continue
+            uri = address.uri
+            if self._restore_hostport(turn, uri.hostport, rule, header.name, uri.user) \
+                    and rule.kind == CONTACT:
+                self._restore_parameters(turn, uri.params, header.name)
+                self._restore_parameters(turn, address.params, header.name)
+
+    def _restore_parameters(self, turn: Turn, params: dict[str, tuple[int, int]], header: str) -> None:
+        receiver = turn.receiver
+        assert receiver is not None
+        for name in URI_PARAMETERS:
+            if name in params:
+                self._swap_parameter(turn, params[name], receiver.outside, receiver.inside, header)
+
+    def _restore_text(self, turn: Turn, header: Header, rule: Rule) -> None:
+        raw = turn.message.raw
+        for hostport in _own_hostports(raw, header, turn.receiver, outside=True):
+            self._restore_hostport(turn, hostport, rule, header.name)
+
+    def _restore_hostport(
+        self, turn: Turn, hostport: HostPort, rule: Rule, header: str, user: str = ""
+    ) -> bool:
+        """Restore one host and port if it is one that natfix has shown; True where it did."""
+        receiver = turn.receiver
+        assert receiver is not None
+        if hostport.host != receiver.outside.host:
+            return False
+        if rule.kind == IDENTITY:
+            return self._restore_identity(turn, hostport, rule, header)
+        mapping = self._mappings.find_outside(Endpoint(hostport.host, hostport.port or SIP_PORT))
+        if mapping is None or mapping.kind is not Kind.SIGNALLING \
+                or mapping.inside.host != receiver.inside.host or rule.kind not in mapping.shown:
+            return False
+        shown = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
+        written = self._written(turn, mapping, rule.kind, shown, user)
+        self._replace(turn, hostport, written, rule, header)
+        return True
+
+    def _restore_identity(self, turn: Turn, hostport: HostPort, rule: Rule, header: str) -> bool:
+        """An identity is restored only if this dialog has shown it; else another UA wrote it."""
+        call = turn.receiver_call
+        shown = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
+        if call is None or (IDENTITY, shown) not in call.written:
+            return False
+        self._replace(turn, hostport, call.written[IDENTITY, shown], rule, header)
+        return True
+
+    def _written(self, turn: Turn, mapping: Mapping, kind: str, shown: str, user: str) -> str:
+        """Return how the UA wrote what was shown as *shown*."""
+        call = turn.receiver_call
+        if call is not None and (kind, shown) in call.written:
+            return call.written[kind, shown]
+        spelled = self._spelling.recall(turn.message.branch, kind, shown)
+        if spelled is not None:
+            return spelled
+        if kind == CONTACT and call is None:
+            binding = self._registrations.find_user(mapping.inside, user)
+            if binding is not None and binding.shown == shown:
+                return binding.written
+        return inverse_text(shown, mapping.inside)
+
+    # -- both ------------------------------------------------------------------------------------
+
+    def _replace(self, turn: Turn, hostport: HostPort, new: str, rule: Rule, header: str) -> None:
+        old = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
+        if new != old:
+            note = Note(rule.kind, header, old, new, _REASONS[rule.kind], rule.rfc)
+            turn.edits.replace(hostport.start, hostport.end, new.encode("latin-1"), note)
+
+
+_REASONS = {
+    VIA: "responses are sent here",
+    CONTACT: "later requests are sent here",
+    ROUTE: "later requests pass here",
+    IDENTITY: "the host is the sender's own inside address",
+}
+
+
+def _top_via(message: Message, headers: list[Header]) -> Via | None:
+    for header in headers:
+        if header.name == "via":
+            try:
+                start, end = split_values(message.raw, header.start, header.end)[0]
+                return via_at(message.raw, start, end)
+            except (MalformedMessage, IndexError):
+                return None
+    return None
+
+
+def _address_or_none(raw: bytes, start: int, end: int) -> Address | None:
+    try:
+        return address_at(raw, start, end)
+    except MalformedMessage:
+        return None
+
+
+def _own_hostports(
+    raw: bytes, header: Header, mapping: Mapping | None, outside: bool = False
+) -> list[HostPort]:
+    """Find a mapping's very endpoint in free text: "host:port" that no further digit follows."""
+    if mapping is None:
+        return []
+    endpoint = mapping.outside if outside else mapping.inside
+    text = str(endpoint).encode()
+    found = []
+    start = raw.find(text, header.start, header.end)
+    while start >= 0:
+        end = start + len(text)
+        before, after = raw[start - 1:start], raw[end:end + 1]
+        if not after.isdigit() and not before.isalnum() and before not in (b".", b"-"):
+            found.append(HostPort(start, end, endpoint.host, endpoint.port))
+        start = raw.find(text, end, header.end)
+    return found
+
+
+def _is_signed(message: Message, start: int, end: int) -> bool:
+    """Tell whether credentials quote this Request-URI (RFC 8760): then it must reach the UA as it is."""
+    quoted = b'uri="' + message.raw[start:end] + b'"'
+    return any(
+        message.raw.find(quoted, header.start, header.end) >= 0
+        for header in message.headers if header.name in ("authorization", "proxy-authorization")
+    )

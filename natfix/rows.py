@@ -1,0 +1,101 @@
+"""Calls and bindings as JSON-able rows for the store, and back: what the kernel cannot remember."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from natfix.address import Endpoint
+from natfix.dialogs import Call, CallKey, Description, Dialog, Line, Role, Side, State
+from natfix.registrations import Binding, BindingKey
+
+Row = dict[str, Any]
+
+
+def endpoint_from_row(value: list[Any] | None) -> Endpoint | None:
+    """Return the endpoint that a row holds as [host, port]."""
+    return Endpoint(str(value[0]), int(value[1])) if value else None
+
+
+def _endpoint(value: list[Any]) -> Endpoint:
+    return Endpoint(str(value[0]), int(value[1]))
+
+
+def row_from_binding(binding: Binding) -> Row:
+    """Return *binding* as a row."""
+    return {
+        "inside": list(binding.key.inside), "aor": binding.key.aor, "user": binding.user,
+        "written": binding.written, "shown": binding.shown, "registrar": list(binding.registrar),
+        "expires_at": binding.expires_at, "registered_at": binding.registered_at, "agent": binding.agent,
+    }
+
+
+def binding_from_row(row: Row) -> Binding:
+    """Return the binding that *row* holds; KeyError, TypeError, ValueError where it is damaged."""
+    return Binding(
+        BindingKey(_endpoint(row["inside"]), row["aor"]), row["user"], row["written"], row["shown"],
+        _endpoint(row["registrar"]), float(row["expires_at"]), float(row["registered_at"]), row["agent"],
+    )
+
+
+def _row_from_description(description: Description) -> list[list[Any]]:
+    return [
+        [line.index, line.kind, line.rtp and list(line.rtp), line.rtcp and list(line.rtcp),
+         list(line.hosts), line.count]
+        for line in description
+    ]
+
+
+def _description_from_row(row: list[list[Any]]) -> Description:
+    return tuple(
+        Line(index, kind, endpoint_from_row(rtp), endpoint_from_row(rtcp), tuple(hosts), count)
+        for index, kind, rtp, rtcp, hosts, count in row
+    )
+
+
+def _row_from_dialog(dialog: Dialog) -> Row:
+    # What was only proposed is kept as agreed: after a restart nobody will say how it ended, and the
+    # newest of both sides is what the two UAs most likely use.
+    return {
+        "tag": dialog.tag, "state": dialog.state.value,
+        "agreed": {
+            side.value: _row_from_description(dialog.latest(side)) for side in Side if dialog.latest(side)
+        },
+    }
+
+
+def _dialog_from_row(row: Row) -> Dialog:
+    agreed = {Side(side): _description_from_row(said) for side, said in row["agreed"].items()}
+    return Dialog(row["tag"], State(row["state"]), agreed)
+
+
+def row_from_call(call: Call, media: list[tuple[Endpoint, Endpoint]], outside: Endpoint | None) -> Row:
+    """Return *call* as a row, with its mappings (inside and outside endpoint)."""
+    return {
+        "key": [call.key.inside_host, call.key.call_id, call.key.caller_tag, call.key.role.value],
+        "method": call.method, "inside": list(call.inside), "outside": outside and list(outside),
+        "peer": list(call.peer), "started": call.started, "invite_cseq": call.invite_cseq,
+        "from": call.from_uri, "to": call.to_uri, "peers": sorted(call.peers),
+        "dialogs": [_row_from_dialog(dialog) for dialog in call.dialogs.values()],
+        "offer": {side.value: _row_from_description(said) for side, said in call.offer.items()},
+        "written": [[kind, shown, text] for (kind, shown), text in call.written.items()],
+        "media": [[list(inside), list(mapped)] for inside, mapped in media],
+        "ended_at": call.ended_at, "answered_at": call.answered_at, "alive_at": call.alive_at,
+    }
+
+
+def call_from_row(row: Row) -> tuple[Call, list[tuple[Endpoint, Endpoint]], Endpoint | None]:
+    """Return the call that *row* holds, its mappings and its outside signalling endpoint.
+
+    KeyError, TypeError, ValueError where the row is damaged.
+    """
+    host, call_id, tag, role = row["key"]
+    call = Call(
+        CallKey(host, call_id, tag, Role(role)), row["method"], _endpoint(row["inside"]),
+        _endpoint(row["peer"]), float(row["started"]), row["invite_cseq"], row["from"], row["to"],
+        set(row["peers"]), {dialog["tag"]: _dialog_from_row(dialog) for dialog in row["dialogs"]},
+        {Side(side): _description_from_row(said) for side, said in row["offer"].items()},
+        {(kind, shown): text for kind, shown, text in row["written"]},
+    )
+    call.ended_at, call.answered_at, call.alive_at = row["ended_at"], row["answered_at"], row["alive_at"]
+    media = [(_endpoint(inside), _endpoint(outside)) for inside, outside in row["media"]]
+    return call, media, endpoint_from_row(row["outside"])

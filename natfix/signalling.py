@@ -1,0 +1,121 @@
+"""Signalling mappings: natfix, not the kernel, decides the outside port of a UDP SIP flow."""
+
+from __future__ import annotations
+
+from natfix.address import Endpoint
+from natfix.commands import Flow, Kind
+from natfix.config import Settings
+from natfix.dialogs import Call
+from natfix.errors import LimitReached
+from natfix.mappings import Mapping, Mappings
+from natfix.ports import choose_signalling_port
+from natfix.realms import Realms, is_usable
+from natfix.registrations import Binding
+
+FLOW = ("flow",)
+FLOW_LIFETIME = 120.0       # seconds the outgoing half lives after a packet (design, section 7)
+FLOW_TOUCH = 60.0           # it is renewed when this much is left, not at every packet
+BINDING_GRACE = 32.0        # seconds a binding's hole outlives it: a transaction that began in time ends
+MAX_REMEMBERED_PORTS = 65536
+
+
+class Signalling:
+    """Chooses, holds and opens the mappings of SIP endpoints."""
+
+    def __init__(self, settings: Settings, realms: Realms, mappings: Mappings) -> None:
+        self._settings = settings
+        self._realms = realms
+        self._mappings = mappings
+        self.taken: frozenset[int] = frozenset()            # ports of the outside address that others use
+        self.remembered: dict[Endpoint, int] = {}           # inside endpoint -> its last outside port
+        self.changed: set[Endpoint] = set()
+
+    def map_endpoint(self, inside: Endpoint, now: float, wanted: int = 0) -> Mapping:
+        """Return the signalling mapping of *inside*, made if need be, and renew its outgoing half.
+
+        *wanted* is the outside port that the UA itself names already, 0 where it names none. Raises
+        LimitReached where a port or quota is missing or the endpoint carries media.
+        """
+        mapping = self._mappings.find(inside)
+        if mapping is None:
+            mapping = self._add(inside, wanted)
+        elif mapping.kind is not Kind.SIGNALLING:
+            raise LimitReached(f"{inside} is a media endpoint already")
+        if mapping.holders.get(FLOW, 0.0) < now + FLOW_TOUCH:
+            self._mappings.hold(mapping, FLOW, now + FLOW_LIFETIME, now)
+        return mapping
+
+    def adopt(self, inside: Endpoint, port: int, now: float) -> Mapping | None:
+        """Take over a flow that was NATed to *port* before natfix started; None where that is taken."""
+        if self._mappings.find(inside) is None:
+            outside = Endpoint(self._realms.outside_host, port)
+            if self._mappings.find_outside(outside) is not None:
+                return None
+            self._remember(inside, port)
+            self._mappings.add(Kind.SIGNALLING, inside, outside)
+        return self.map_endpoint(inside, now)
+
+    def open_for_binding(self, mapping: Mapping, binding: Binding, now: float) -> None:
+        """Let the registrar's requests in for as long as the binding lasts."""
+        until = binding.expires_at + BINDING_GRACE
+        self._mappings.hold(mapping, binding.holder, until, now)
+        self._mappings.open_inward(mapping, now)
+        self._mappings.allow(mapping, binding.registrar.host, binding.holder, now)
+        self._keep_flow(mapping, binding.registrar, binding.holder, until, now)
+
+    def open_for_call(self, mapping: Mapping, call: Call, until: float, now: float) -> None:
+        """Let a dialog's peers in for its life: who answered, its route set and its Contact."""
+        self._mappings.hold(mapping, call.holder, until, now)
+        self._mappings.open_inward(mapping, now)
+        for host in call.peers - self._realms.own_hosts:
+            self._mappings.allow(mapping, host, call.holder, now)
+        self._keep_flow(mapping, call.peer, call.holder, until, now)
+
+    def open_for_trunk(self, inside: Endpoint, peers: tuple[str, ...], port: int, now: float) -> None:
+        """Let a declared trunk's provider call a PBX that does not register."""
+        mapping = self._mappings.find(inside) or self._add(inside, port)
+        holder = ("trunk", str(inside))
+        self._mappings.hold(mapping, holder, float("inf"), now)
+        self._mappings.open_inward(mapping, now)
+        for peer in peers:
+            self._mappings.allow(mapping, peer, holder, now)
+            self._keep_flow(mapping, Endpoint(peer, 5060), holder, float("inf"), now)
+
+    def _keep_flow(
+        self, mapping: Mapping, peer: Endpoint, holder: tuple[str, ...], until: float, now: float
+    ) -> None:
+        if self._realms.is_inside(peer.host) or not is_usable(peer.host):
+            return
+        flow = Flow(mapping.inside, peer, peer, mapping.outside)
+        self._mappings.keep_flow(mapping, flow, holder, until, now, fixed=True)
+
+    def _add(self, inside: Endpoint, wanted: int) -> Mapping:
+        self._mappings.check_quota(inside.host)
+        host = self._realms.outside_host
+        if not host:
+            raise LimitReached("there is no outside address now")
+        preferred = [
+            port for port in (self.remembered.get(inside, 0), wanted, inside.port) if port >= 1024
+        ]
+        port = choose_signalling_port(
+            inside, host, preferred, self._settings.signalling.outside_ports, self._is_free)
+        self._remember(inside, port)
+        return self._mappings.add(Kind.SIGNALLING, inside, Endpoint(host, port))
+
+    def _is_free(self, port: int) -> bool:
+        first, last = self._settings.media.ports
+        return (
+            port not in self.taken
+            and not first <= port <= last
+            and self._mappings.find_outside(Endpoint(self._realms.outside_host, port)) is None
+        )
+
+    def _remember(self, inside: Endpoint, port: int) -> None:
+        if self.remembered.get(inside) == port:
+            return
+        if len(self.remembered) >= MAX_REMEMBERED_PORTS:
+            forgotten = next(iter(self.remembered))
+            del self.remembered[forgotten]
+            self.changed.add(forgotten)
+        self.remembered[inside] = port
+        self.changed.add(inside)

@@ -1,0 +1,35 @@
+"""One message's turn: what is known about it while it is being treated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from natfix.commands import Note
+from natfix.dialogs import Call
+from natfix.edits import Edits
+from natfix.mappings import Mapping
+from natfix.packet import Packet
+from natfix.sip.message import Message
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """A message, its two ends, and the edits and notes collected so far.
+
+    ``sender`` and ``receiver`` are the signalling mappings of whichever end is inside; both are set
+    where two inside UAs talk through the gateway's outside address (hairpinning, RFC 4787, REQ-9).
+    """
+
+    packet: Packet
+    message: Message
+    edits: Edits
+    now: float
+    sender: Mapping | None
+    receiver: Mapping | None
+    sender_call: Call | None = None
+    receiver_call: Call | None = None
+    notes: list[Note] = field(default_factory=list)     # why something was left alone
+
+    def leave(self, rule: str, header: str, reason: str, old: str = "") -> None:
+        """Note why something was left alone."""
+        self.notes.append(Note(rule, header, old, old, reason))
