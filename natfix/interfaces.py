@@ -1,0 +1,148 @@
+"""Which link is outside, what its address is, and which networks are inside: read from the kernel's own
+tables, unless the configuration says so.
+
+:func:`links_now` asks `ip`; all else is arithmetic on what it said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from natfix.address import UNUSABLE, Network, host_to_int, network_from_text
+from natfix.config import Outside, Settings
+from natfix.errors import ConfigError
+from natfix.expect import suggestion
+from natfix.programs import json_from
+from natfix.reports import AddressesChanged
+
+# A route to half of all addresses is a default route in disguise (OpenVPN's 0.0.0.0/1 and 128.0.0.0/1).
+WIDEST_NETWORK = 4      # bits of the shortest prefix that can be a network behind us
+
+
+class Route(NamedTuple):
+    """Where packets to a network go."""
+
+    network: Network
+    interface: str
+
+    @property
+    def is_default(self) -> bool:
+        return self.network.mask.bit_count() < WIDEST_NETWORK
+
+
+class Links(NamedTuple):
+    """The IPv4 side of this host."""
+
+    addresses: Mapping[str, tuple[str, ...]]    # interface -> its addresses, the primary one first
+    routes: tuple[Route, ...]                   # of the main table, unicast only
+
+    @property
+    def default_interfaces(self) -> tuple[str, ...]:
+        """The interfaces that some default route leaves by."""
+        return tuple(dict.fromkeys(route.interface for route in self.routes if route.is_default))
+
+    @property
+    def addressed(self) -> tuple[str, ...]:
+        """The interfaces that have an address and are no loopback."""
+        return tuple(name for name, addresses in self.addresses.items() if addresses and name != "lo")
+
+
+def links_now() -> Links:
+    """Return the links as they are; raises KernelRefused or NatfixError where `ip` cannot say."""
+    addresses = json_from("ip", "-j", "-4", "address", "show")
+    routes = json_from("ip", "-j", "-d", "-4", "route", "show", "table", "main")
+    return links_from_json(addresses or [], routes or [])
+
+
+def links_from_json(addresses: list[dict[str, Any]], routes: list[dict[str, Any]]) -> Links:
+    """Return the links that `ip -j -4 address` and `ip -j -d -4 route` describe."""
+    by_name = {
+        link["ifname"]: tuple(each["local"] for each in link.get("addr_info", ()) if "local" in each)
+        for link in addresses if "ifname" in link
+    }
+    return Links(by_name, tuple(_routes(routes)))
+
+
+def outside_interface(links: Links, outside: Outside) -> str:
+    """Return the name of the link that leads outside.
+
+    Raises ConfigError, with the candidates, where it is not there, or several or none could be meant.
+    """
+    if outside.interface:
+        if outside.interface in links.addresses:
+            return outside.interface
+        hint = suggestion(outside.interface, tuple(links.addresses))
+        raise ConfigError(
+            f'there is no interface "{outside.interface}" ([outside] interface); '
+            f"{hint or 'there are ' + (', '.join(links.addresses) or 'none')}")
+    candidates = links.default_interfaces
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        raise ConfigError(
+            f"default routes leave by {len(candidates)} interfaces ({', '.join(candidates)}): "
+            f'say in natfix.toml which one is outside, for instance [outside] interface = "{candidates[0]}"')
+    raise ConfigError(
+        "no default route tells which interface is outside: say it in natfix.toml, [outside] interface "
+        f"= one of {', '.join(links.addressed) or '(no interface has an IPv4 address)'}")
+
+
+def outside_address(links: Links, outside: Outside, interface: str) -> str:
+    """Return the address that the phones' packets leave from; raises ConfigError where there is none."""
+    if outside.address:
+        return outside.address
+    for address in links.addresses.get(interface, ()):
+        return address
+    raise ConfigError(f"{interface} is outside and has no IPv4 address: wait until it is up, or name another "
+                      "in natfix.toml, [outside] interface")
+
+
+def inside_networks(links: Links, settings: Settings, interface: str) -> tuple[tuple[Network, str], ...]:
+    """Return the networks behind this gateway, each with the link that leads there ("" where none does).
+
+    *interface* is the outside one. Without configuration: all that is routed by other links.
+    """
+    if settings.inside.networks:
+        return tuple((network, _link_to(links, network)) for network in settings.inside.networks)
+    return tuple(dict.fromkeys(
+        (route.network, route.interface) for route in links.routes
+        if route.interface not in (interface, "lo") and not (route.is_default or _is_unusable(route.network))
+    ))
+
+
+def addresses_report(settings: Settings, links: Links) -> AddressesChanged:
+    """Return what the engine is told of *links*; raises ConfigError like :func:`outside_interface`."""
+    interface = outside_interface(links, settings.outside)
+    address = outside_address(links, settings.outside, interface)
+    return AddressesChanged(
+        outside={interface: address}, inside=inside_networks(links, settings, interface))
+
+
+def _routes(routes: list[dict[str, Any]]) -> Iterator[Route]:
+    for entry in routes:
+        if entry.get("type", "unicast") != "unicast":
+            continue        # blackhole, unreachable, prohibit: leads nowhere
+        network = network_from_text("0.0.0.0/0" if entry["dst"] == "default" else entry["dst"])
+        for hop in entry.get("nexthops", (entry,)):
+            if "dev" in hop:
+                yield Route(network, hop["dev"])
+
+
+def _link_to(links: Links, network: Network) -> str:
+    """Return the interface of the longest route that covers all of *network*, or ""."""
+    covering = [
+        route for route in links.routes
+        if route.network.mask & network.mask == route.network.mask
+        and network.base & route.network.mask == route.network.base and not route.is_default
+    ]
+    return max(covering, key=lambda route: route.network.mask).interface if covering else ""
+
+
+def _is_unusable(network: Network) -> bool:
+    return any(network.base & mask == base for base, mask in UNUSABLE)
+
+
+def is_own_address(links: Links, host: str) -> bool:
+    """Tell whether *host* is an address of this gateway."""
+    return any(host_to_int(host) == host_to_int(own) for each in links.addresses.values() for own in each)
