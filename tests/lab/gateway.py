@@ -80,6 +80,11 @@ class Natfix:
         """Return what ``natfix <subcommand> --json`` prints, parsed."""
         return json.loads(self.run(subcommand, "--json"))
 
+    def request(self, command: str, **options: Any) -> dict[str, Any]:
+        """Return what the running daemon answers to *command* on its control socket."""
+        from natfix.control import request
+        return request(str(self.control_socket), {"command": command, **options})
+
     def log(self) -> str:
         """Return all the running daemon has printed (notes included: the level is debug)."""
         return self.process.output() if self.process else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -50,7 +51,12 @@ class Lab:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        self.down()
+        # A second Ctrl-C must not stop the cleaning up.
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+        try:
+            self.down()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
     def __getitem__(self, host: str) -> Host:
         return self.hosts[host]

@@ -6,9 +6,12 @@ process, the host. The cables run to bridges in one more namespace, ``...-switch
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import ctypes
 import errno
+import fcntl
+import functools
 import os
 import re
 import socket
@@ -27,6 +30,9 @@ SWITCH = "switch"
 NAME = re.compile(r"(nfx(\d+)-(\d+))-([a-z0-9]+)")
 # Without IPv6 no program picks a link-local address; DAD and router solicitations stay out of captures.
 SYSCTLS = {"net/ipv6/conf/all/disable_ipv6": "1", "net/ipv6/conf/default/disable_ipv6": "1"}
+SWITCH_SYSCTLS = {"net/ipv4/ip_forward": "1", "net/ipv4/conf/all/send_redirects": "0"}
+GATEWAY_SYSCTLS = {"net/ipv4/ip_forward": "1", "net/ipv4/conf/all/rp_filter": "1"}
+LOCK = Path("/run/natfix-lab.lock")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -60,22 +66,25 @@ def list_namespaces(prefix: str = "nfx") -> list[str]:
 
 def call_in(name: str, function: Callable[[], T]) -> T:
     """Return what *function* returns, called in a thread that has entered namespace *name*."""
-    result: list[T] = []
-    problem: list[BaseException] = []
+    def work() -> T:
+        _enter(name)
+        return function()
+    return in_thread(work)
+
+
+def in_thread(function: Callable[[], T]) -> T:
+    """Return what *function* returns, called in a thread of its own, whose namespace ends with it."""
+    future: concurrent.futures.Future[T] = concurrent.futures.Future()
 
     def work() -> None:
         try:
-            _enter(name)
-            result.append(function())
-        except BaseException as error:
-            problem.append(error)
-
+            future.set_result(function())
+        except BaseException as problem:
+            future.set_exception(problem)
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    if problem:
-        raise problem[0]
-    return result[0]
+    return future.result()
 
 
 def socket_in(name: str, family: int = socket.AF_INET, kind: int = socket.SOCK_DGRAM) -> socket.socket:
@@ -85,64 +94,64 @@ def socket_in(name: str, family: int = socket.AF_INET, kind: int = socket.SOCK_D
 
 def write_sysctls(name: str, values: dict[str, str]) -> None:
     """Write ``net/...`` sysctls in namespace *name*."""
-    def write() -> None:
-        for key, value in values.items():
-            Path("/proc/sys", key).write_text(value)
-    call_in(name, write)
+    call_in(name, lambda: _write_sysctls(values))
 
 
 def _enter(name: str) -> None:
     descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY)
     try:
-        if _libc.setns(descriptor, CLONE_NEWNET):
-            number = ctypes.get_errno()
-            raise OSError(number, f"cannot enter namespace {name}: {os.strerror(number)}")
+        _check(_libc.setns(descriptor, CLONE_NEWNET), f"enter namespace {name}")
     finally:
         os.close(descriptor)
 
 
+def _check(result: int, what: str) -> None:
+    if result:
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot {what}: {os.strerror(number)}")
+
+
 def _build(prefix: str, topology: Topology) -> None:
     switch = namespace(prefix, SWITCH)
-    _create(switch)
-    bridges = _make_bridges(switch, topology)
-    with IPRoute(netns=switch) as cables:
-        port = 0
-        for row in topology.hosts:
-            _create(namespace(prefix, row.name))
-            for link in row.links:
-                port += 1
-                peer = {"ifname": link.interface, "net_ns_fd": namespace(prefix, row.name)}
-                cables.link("add", ifname=f"p{port}", kind="veth", peer=peer)
-                cables.link("set", ifname=f"p{port}", master=bridges[link.subnet], state="up")
-    for row in topology.hosts:
-        _configure(namespace(prefix, row.name), row, topology)
+    names = [namespace(prefix, row.name) for row in topology.hosts]
+    for name in (switch, *names):
+        _create(name)
+    call_in(switch, lambda: _make_switch(prefix, topology))
+    for name, row in zip(names, topology.hosts, strict=True):
+        call_in(name, functools.partial(_configure, row, topology))
 
 
 def _create(name: str) -> None:
-    netns.create(name)
-    write_sysctls(name, SYSCTLS)
+    # In a thread: netns.create() forks, and a fork of a program with threads and signal handlers is a trap.
+    def work() -> None:
+        _check(_libc.unshare(CLONE_NEWNET), "make a network namespace")
+        with LOCK.open("w") as lock:    # the very first namespace mounts /run/netns
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            netns.attach(name, "thread-self")
+        _write_sysctls(SYSCTLS)
+    in_thread(work)
 
 
-def _make_bridges(switch: str, topology: Topology) -> dict[str, int]:
-    bridges: dict[str, int] = {}
-    with IPRoute(netns=switch) as links:
+def _make_switch(prefix: str, topology: Topology) -> None:
+    _write_sysctls(SWITCH_SYSCTLS)
+    with IPRoute() as links:
+        bridges: dict[str, int] = {}
         for subnet, (length, void) in topology.subnets.items():
             links.link("add", ifname=subnet, kind="bridge")
             bridges[subnet] = links.link_lookup(ifname=subnet)[0]
             if void:
                 links.addr("add", index=bridges[subnet], address=void, prefixlen=length)
             links.link("set", index=bridges[subnet], state="up")
-        with contextlib.suppress(FileNotFoundError):
-            links.route("add", dst="0.0.0.0/0", type="blackhole", family=socket.AF_INET)
-    # Frames between hosts of a bridge must not meet this machine's bridge netfilter rules.
-    with contextlib.suppress(OSError):
-        write_sysctls(switch, {"net/bridge/bridge-nf-call-iptables": "0"})
-    write_sysctls(switch, {"net/ipv4/ip_forward": "1", "net/ipv4/conf/all/send_redirects": "0"})
-    return bridges
+        links.route("add", dst="0.0.0.0/0", type="blackhole", family=socket.AF_INET)
+        cables = [(row, link) for row in topology.hosts for link in row.links]
+        for port, (row, link) in enumerate(cables):
+            peer = {"ifname": link.interface, "net_ns_fd": namespace(prefix, row.name)}
+            links.link("add", ifname=f"p{port}", kind="veth", peer=peer)
+            links.link("set", ifname=f"p{port}", master=bridges[link.subnet], state="up")
 
 
-def _configure(name: str, row: HostRow, topology: Topology) -> None:
-    with IPRoute(netns=name) as links:
+def _configure(row: HostRow, topology: Topology) -> None:
+    with IPRoute() as links:
         links.link("set", index=1, state="up")
         for link in row.links:
             index = links.link_lookup(ifname=link.interface)[0]
@@ -152,8 +161,12 @@ def _configure(name: str, row: HostRow, topology: Topology) -> None:
         if row.router:
             links.route("add", dst="default", gateway=row.router)
     if row.forwards:
-        # Loose checks would hide routing mistakes; 1 is what Debian's own sysctl.conf suggests.
-        write_sysctls(name, {"net/ipv4/ip_forward": "1", "net/ipv4/conf/all/rp_filter": "1"})
+        _write_sysctls(GATEWAY_SYSCTLS)
+
+
+def _write_sysctls(values: dict[str, str]) -> None:
+    for key, value in values.items():
+        Path("/proc/sys", key).write_text(value)
 
 
 def process_start(pid: int) -> str:
