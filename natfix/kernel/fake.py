@@ -185,6 +185,10 @@ class FakeKernel:
             self._delete(entry)
         self._earliest_end = min((entry.ends_at for entry in self._each_entry()), default=float("inf"))
 
+    def next_end(self) -> float:
+        """Return a time before which nothing ends by itself (seconds; infinity where nothing ever does)."""
+        return min(self._earliest_end, self.elements.earliest_end)
+
     def flush_ruleset(self) -> None:
         """``nft flush ruleset``: natfix's table is gone, conntrack entries stay (as does masquerade here)."""
         self.skeleton = None

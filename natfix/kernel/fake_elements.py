@@ -36,7 +36,7 @@ class Elements:
         self._allowed: dict[tuple[Kind, Endpoint, str], float] = {}     # -> until when
         self._maps = (*self._outgoing.values(), *self._inward.values())
         self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
-        self._earliest_end = float("inf")
+        self.earliest_end = float("inf")    # nothing ends before it
 
     def transact(self, commands: Iterable[Command], now: float, from_nothing: bool = False) -> None:
         """Carry out what *commands* say about elements, all of it or, with KernelRefused, nothing.
@@ -63,7 +63,7 @@ class Elements:
 
     def expire(self, now: float) -> None:
         """Remove the elements whose time is up."""
-        if now < self._earliest_end:
+        if now < self.earliest_end:
             return
         for table in self._maps:
             for key in [key for key, element in table.items() if element.ends_at <= now]:
@@ -71,7 +71,7 @@ class Elements:
         for permission in [key for key, ends_at in self._allowed.items() if ends_at <= now]:
             del self._allowed[permission]
         ends = [element.ends_at for table in self._maps for element in table.values()]
-        self._earliest_end = min((*ends, *self._allowed.values()), default=float("inf"))
+        self.earliest_end = min((*ends, *self._allowed.values()), default=float("inf"))
 
     def outside_of(self, inside: Endpoint) -> Endpoint | None:
         """Return the endpoint that what *inside* sends is shown to come from."""
@@ -128,7 +128,7 @@ class Elements:
     def _end(self, now: float, lifetime: float) -> float:
         if lifetime <= 0:       # nft would take zero as "for ever"
             raise KernelRefused(f"not an element's lifetime: {lifetime} s")
-        self._earliest_end = min(self._earliest_end, now + lifetime)
+        self.earliest_end = min(self.earliest_end, now + lifetime)
         return now + lifetime
 
     def _add(self, table: dict[Endpoint, Element], key: Endpoint, element: Element) -> None:
