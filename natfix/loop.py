@@ -34,6 +34,7 @@ from natfix.reports import Report
 from natfix.store import Store
 
 PAUSE = 1.0         # seconds between two attempts at what keeps failing, and between two repairs
+MAX_KINDS = 100     # kinds of failure that are logged; all are counted
 
 log = logging.getLogger("natfix")
 
@@ -113,13 +114,20 @@ class Loop:
         return False
 
     def count_error(self, problem: Exception) -> None:
-        """Count a failure that nobody foresaw; the traceback is logged once per kind."""
-        self.counters["errors"] += 1
-        place = traceback.extract_tb(problem.__traceback__)[-1]
-        kind = f"{type(problem).__name__} at {place.filename}:{place.lineno}"
-        if kind not in self._known_errors:
+        """Count what went wrong, and log it once per kind; with a traceback where nobody foresaw it."""
+        if isinstance(problem, KernelRefused):
+            self.counters["kernel_refusals"] += 1
+            self._log_once(str(problem), f"the kernel refused: {problem}", None)
+        else:
+            self.counters["errors"] += 1
+            place = traceback.extract_tb(problem.__traceback__)[-1]
+            kind = f"{type(problem).__name__} at {place.filename}:{place.lineno}"
+            self._log_once(kind, "internal error (further ones of this kind are only counted)", problem)
+
+    def _log_once(self, kind: str, text: str, problem: Exception | None) -> None:
+        if kind not in self._known_errors and len(self._known_errors) < MAX_KINDS:
             self._known_errors.add(kind)
-            log.error("internal error (further ones of this kind are only counted)", exc_info=problem)
+            log.error("%s", text, exc_info=problem)
 
     # packets
 
@@ -175,8 +183,6 @@ class Loop:
             return False
         try:
             self.kernel.apply(commands)
-        except KernelRefused as problem:
-            self._kernel_refused(problem)
         except Exception as problem:
             self.count_error(problem)
         else:
@@ -197,7 +203,7 @@ class Loop:
         try:
             self.kernel.resync(self.engine.desired())
         except KernelRefused as problem:
-            self._kernel_refused(problem)
+            self.count_error(problem)
             self.restore_rules(now)
 
     def restore_rules(self, now: float) -> None:
@@ -207,14 +213,10 @@ class Loop:
             self.kernel.install(self.skeleton)
             self.kernel.resync(self.engine.desired())
         except KernelRefused as problem:
-            self._kernel_refused(problem)
+            self.count_error(problem)
             return
         del self._schedule[self.restore_rules]
         self.counters["rules_restored"] += 1
-
-    def _kernel_refused(self, problem: KernelRefused) -> None:
-        self.counters["kernel_refusals"] += 1
-        log.error("the kernel refused: %s", problem)
 
     # time
 

@@ -1,0 +1,176 @@
+"""Everything the loop does besides packets: what changed around natfix, what the kernel counted, and
+natfix's own rules, which somebody may have flushed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+from natfix.address import Endpoint
+from natfix.background import Background
+from natfix.commands import Flow
+from natfix.loop import PAUSE, Loop, Source
+from natfix.mappings import reversed_flow
+from natfix.reports import AddressesChanged, FlowCounters, FlowDestroyed, PortsInUse
+
+COUNT_EVERY = 20.0          # seconds between two readings of the flows' counters
+COUNT_AT_ONCE = 128         # flows looked up between two looks at the queue: some 3 ms
+COUNT_ON_DEMAND = 1000      # flows up to which `natfix calls` waits for fresh counters
+PORTS_EVERY = 30.0          # seconds between two looks at local sockets and the operator's forwards
+SETTLE = 0.3                # seconds for changes that come in flocks (a link that comes up)
+
+log = logging.getLogger("natfix")
+
+
+class RuleEvents(Source, Protocol):
+    """Changes of nftables rules by others."""
+
+    def read(self) -> tuple[bool, bool]:
+        """Take what waits: has natfix's own table changed, has anybody else's."""
+
+
+class FlowEvents(Source, Protocol):
+    """Conntrack entries that ended."""
+
+    def read(self) -> Collection[Flow]: ...
+
+
+class LinkChanges(Source, Protocol):
+    """Changes of interfaces, addresses and routes."""
+
+    def drain(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """How to look at the machine; each may take long and is asked in the background."""
+
+    addresses: Callable[[], AddressesChanged]
+    ports_in_use: Callable[[Collection[str]], frozenset[int]]     # of these addresses
+
+
+class Upkeep:
+    """Keeps the engine informed and natfix's rules in place."""
+
+    def __init__(
+        self, loop: Loop, facts: Facts, rules: RuleEvents, flows: FlowEvents, links: LinkChanges,
+        forget_interfaces: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._facts = facts
+        self._rules = rules
+        self._flows = flows
+        self._links = links
+        self._forget_interfaces = forget_interfaces
+        self._background = Background()
+        self._addresses: AddressesChanged | None = None
+        self._ports: frozenset[int] | None = None
+        self._restored = 0.0
+        self._uncounted: list[Flow] = []
+        self._refused: dict[Endpoint, int] = {}
+        self._complaint = ""
+
+    def begin(self, addresses: AddressesChanged, now: float) -> None:
+        """Listen from now on; *addresses* is what the engine knows already."""
+        self._addresses = addresses
+        self._loop.listen(self._background, self._background.deliver)
+        self._loop.listen(self._rules, self._on_rules)
+        self._loop.listen(self._flows, self._on_flows)
+        self._loop.listen(self._links, self._on_links)
+        self._loop.call_at(now + COUNT_EVERY, self._count)
+        self._loop.call_at(now + PORTS_EVERY, self._look_at_ports)
+
+    # rules
+
+    def _on_rules(self) -> None:
+        own, others = self._rules.read()
+        now = self._loop.clock()
+        if own:
+            self._loop.call_at(max(now, self._restored + PAUSE), self._restore)
+        if others:
+            self._loop.call_at(now + SETTLE, self._look_at_ports)
+
+    def _restore(self, now: float) -> None:
+        self._restored = now
+        log.warning("somebody changed or flushed natfix's own table: it is put back")
+        self._loop.restore_rules(now)
+
+    # conntrack
+
+    def _on_flows(self) -> None:
+        wanted = self._loop.engine.flows_of_interest()
+        ended = [flow for flow in self._flows.read() if flow in wanted or reversed_flow(flow) in wanted]
+        if ended:
+            self._loop.report([FlowDestroyed(flow) for flow in ended], self._loop.clock())
+
+    def _count(self, now: float) -> None:
+        """Read the counters of the next few flows; between rounds over all of them lie COUNT_EVERY."""
+        self._loop.call_at(now + COUNT_EVERY, self._count)
+        if not self._uncounted:
+            self._begin_round()
+        self._count_some(COUNT_AT_ONCE, now)
+        if self._uncounted:
+            self._loop.call_at(now, self._count)
+
+    def count_now(self, now: float) -> None:
+        """Read all counters at once, for a listing; skipped where it would take long."""
+        if len(self._loop.engine.flows_of_interest()) <= COUNT_ON_DEMAND:
+            self._begin_round()
+            self._count_some(COUNT_ON_DEMAND, now)
+
+    def _begin_round(self) -> None:
+        self._uncounted = list(self._loop.engine.flows_of_interest())
+        self._refused = self._loop.kernel.refused()
+
+    def _count_some(self, count: int, now: float) -> None:
+        flows, self._uncounted = self._uncounted[:count], self._uncounted[count:]
+        states = self._loop.kernel.counters(flows) if flows else {}
+        self._loop.report([FlowCounters(states, self._refused)], now)
+
+    # links and sockets
+
+    def _on_links(self) -> None:
+        if self._links.drain():
+            self._forget_interfaces()
+            self._loop.call_at(self._loop.clock() + SETTLE, self._look_at_links)
+
+    def _look_at_links(self, _now: float) -> None:
+        self._background.ask("links", self._facts.addresses, self._tell_addresses, self._complain)
+
+    def _tell_addresses(self, addresses: AddressesChanged) -> None:
+        self._complaint = ""
+        if addresses == self._addresses:
+            return
+        self._addresses = addresses
+        now = self._loop.clock()
+        log.info("the links changed: outside is %s", addresses.outside)
+        self._follow_interface(tuple(addresses.outside), now)
+        self._loop.report([AddressesChanged(addresses.outside, addresses.inside)], now)
+        self._look_at_ports(now)
+
+    def _follow_interface(self, interfaces: tuple[str, ...], now: float) -> None:
+        """Where the default route moved to another link, the rules follow it."""
+        if interfaces != self._loop.skeleton.outside_interfaces:
+            self._loop.skeleton = replace(self._loop.skeleton, outside_interfaces=interfaces)
+            self._loop.restore_rules(now)
+
+    def _look_at_ports(self, now: float) -> None:
+        hosts = tuple(self._addresses.outside.values()) if self._addresses else ()
+        look = partial(self._facts.ports_in_use, hosts)
+        self._background.ask("ports", look, self._tell_ports, self._complain)
+        self._loop.call_at(now + PORTS_EVERY, self._look_at_ports)
+
+    def _tell_ports(self, ports: frozenset[int]) -> None:
+        if ports != self._ports:
+            self._ports = ports
+            self._loop.report([PortsInUse(ports)], self._loop.clock())
+
+    def _complain(self, problem: Exception) -> None:
+        """Say once what cannot be found out; what was known before stands, and the next look may succeed."""
+        if str(problem) != self._complaint:
+            self._complaint = str(problem)
+            log.warning("%s", problem)
