@@ -69,7 +69,7 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def down(options: argparse.Namespace) -> int:
-    """Remove the standing lab; with --all also what crashed labs left. Running ones (tests) are left alone."""
+    """Remove the standing lab, with --all also what crashed ones left; running ones (tests) stay."""
     wanted = {"standing", "crashed"} if options.all else {"standing"}
     labs = [lab.prefix for lab in leftovers.list_labs() if lab.state in wanted]
     for prefix in labs:

@@ -128,8 +128,15 @@ class Baresip:
         return str(event["id"])
 
     def wait_incoming(self, timeout: float = 10.0, since: int = 0) -> dict[str, Any]:
-        """Return the event of an incoming call, after event number *since*."""
-        return self.wait_event("CALL_INCOMING", since=since, timeout=timeout)
+        """Return the event of an incoming call, after event number *since*.
+
+        A phone that answers by itself only reports that the call is established.
+        """
+        return self.wait_event("CALL_INCOMING", "CALL_ESTABLISHED", since=since, timeout=timeout)
+
+    def wait_established(self, timeout: float = 10.0, since: int = 0) -> dict[str, Any]:
+        """Return the event of an answered call, after event number *since*."""
+        return self.wait_event("CALL_ESTABLISHED", since=since, timeout=timeout)
 
     def accept(self) -> None:
         """Answer the ringing call (for phones without *auto_answer*)."""
