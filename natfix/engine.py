@@ -111,6 +111,8 @@ class Engine:
             return self._pass(outcome, "packet", str(problem))
         sender_inside = self._realms.is_inside(packet.source.host)
         receiver_inside = self._realms.is_inside(packet.destination.host)
+        if sender_inside != receiver_inside and not self._realms.crosses(path.in_interface, path.out_interface):
+            return self._pass(outcome, "not-ours", "the packet does not cross the outside interface")
         message, problem_text = self._read(packet.payload)
         sender: Mapping | None = None
         receiver: Mapping | None = None
@@ -246,8 +248,8 @@ class Engine:
         if isinstance(report, AddressesChanged):
             self._on_addresses(report, outcome, now)
         elif isinstance(report, PortsInUse):
-            self._signalling.taken = report.ports
-            self._media.pool.excluded = report.ports
+            self._signalling.taken, self._signalling.forwards = report.ports, report.forwards
+            self._media.pool.excluded = report.ports | report.forwards.keys()
         elif isinstance(report, FlowAdopted):
             self._on_adopted(report.state, outcome, now)
         elif isinstance(report, FlowDestroyed):

@@ -16,12 +16,14 @@ class Realms:
         self._settings = settings
         self._networks: tuple[tuple[Network, str], ...] = tuple((n, "") for n in settings.inside.networks)
         self._known: dict[str, bool] = {}
+        self._outside_interfaces: frozenset[str] = frozenset()
         self.outside_host = settings.outside.address
         self.own_hosts: frozenset[str] = frozenset({self.outside_host} - {""})
 
     def update(self, report: AddressesChanged) -> bool:
         """Take the links as they are now; True where the outside address became another one."""
         self._networks = report.inside
+        self._outside_interfaces = frozenset(report.outside)
         self._known.clear()
         interface = self._settings.outside.interface
         address = self._settings.outside.address or report.outside.get(interface) or next(
@@ -40,6 +42,17 @@ class Realms:
             known = host not in self.own_hosts and contains((n for n, _ in self._networks), host)
             self._known[host] = known
         return known
+
+    def crosses(self, in_interface: str, out_interface: str) -> bool:
+        """Tell whether a packet on this path is NATed: it comes or leaves by an outside interface.
+
+        A VPN link to another site, for instance, is neither inside nor outside.
+        """
+        outside = self._outside_interfaces
+        return (
+            not outside or not (in_interface or out_interface)
+            or in_interface in outside or out_interface in outside
+        )
 
     def may_talk_directly(self, host: str, other: str) -> bool:
         """Tell whether two inside hosts may send media to each other past the gateway.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from natfix.address import Endpoint, Network
@@ -28,9 +28,11 @@ class AddressesChanged:
 
 @dataclass(frozen=True, slots=True)
 class PortsInUse:
-    """UDP ports of the outside address that belong to others: local sockets and the operator's DNAT."""
+    """UDP ports of the outside address that belong to others."""
 
-    ports: frozenset[int]
+    ports: frozenset[int]                               # local sockets
+    forwards: dict[int, Endpoint | None] = field(default_factory=dict)
+    """Ports that the operator's own DNAT rules take, with where they lead (None: several, or unknown)."""
 
 
 @dataclass(frozen=True, slots=True)

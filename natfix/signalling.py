@@ -17,6 +17,7 @@ FLOW_LIFETIME = 120.0       # seconds the outgoing half lives after a packet (de
 FLOW_TOUCH = 60.0           # it is renewed when this much is left, not at every packet
 BINDING_GRACE = 32.0        # seconds a binding's hole outlives it: a transaction that began in time ends
 MAX_REMEMBERED_PORTS = 65536
+LOWEST_PORT = 1024          # below are the gateway's own services
 
 
 class Signalling:
@@ -27,6 +28,7 @@ class Signalling:
         self._realms = realms
         self._mappings = mappings
         self.taken: frozenset[int] = frozenset()            # ports of the outside address that others use
+        self.forwards: dict[int, Endpoint | None] = {}      # the operator's own forwards
         self.remembered: dict[Endpoint, int] = {}           # inside endpoint -> its last outside port
         self.changed: set[Endpoint] = set()
 
@@ -94,18 +96,23 @@ class Signalling:
         host = self._realms.outside_host
         if not host:
             raise LimitReached("there is no outside address now")
+        forwarded = (port for port, target in self.forwards.items() if target == inside)
         preferred = [
-            port for port in (self.remembered.get(inside, 0), wanted, inside.port) if port >= 1024
+            port for port in (next(forwarded, 0), self.remembered.get(inside, 0), wanted, inside.port)
+            if port >= LOWEST_PORT
         ]
         port = choose_signalling_port(
-            inside, host, preferred, self._settings.signalling.outside_ports, self._is_free)
+            inside, host, preferred, self._settings.signalling.outside_ports,
+            lambda port: self._is_free(port, inside))
         self._remember(inside, port)
         return self._mappings.add(Kind.SIGNALLING, inside, Endpoint(host, port))
 
-    def _is_free(self, port: int) -> bool:
+    def _is_free(self, port: int, inside: Endpoint) -> bool:
+        """Tell whether *inside* may have *port*: the operator's forward of it must lead there too."""
         first, last = self._settings.media.ports
         return (
             port not in self.taken
+            and (port not in self.forwards or self.forwards[port] == inside)
             and not first <= port <= last
             and self._mappings.find_outside(Endpoint(self._realms.outside_host, port)) is None
         )
