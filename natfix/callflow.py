@@ -341,7 +341,9 @@ def _host_at(raw: bytes, start: int, end: int) -> str:
 
 def _is_terminated(message: Message) -> bool:
     header = message.first("subscription-state")
-    return header is not None and message.raw[header.start:header.end].strip().lower().startswith(b"terminated")
+    if header is None:
+        return False
+    return message.raw[header.start:header.end].strip().lower().startswith(b"terminated")
 
 
 def _expires(message: Message) -> float:

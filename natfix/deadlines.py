@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 NEVER = float("inf")
+
+
+Key = tuple[str, Any]       # what kind of thing is due, and which one; hashable
 
 
 class Deadlines:
     """At most one deadline per key; setting another one moves it."""
 
     def __init__(self) -> None:
-        self._due: dict[Hashable, float] = {}
-        self._heap: list[tuple[float, int, Hashable]] = []
+        self._due: dict[Key, float] = {}
+        self._heap: list[tuple[float, int, Key]] = []
         self._serial = 0        # breaks ties, since keys need not be comparable
 
     def __len__(self) -> int:
         return len(self._due)
 
-    def set(self, key: Hashable, when: float) -> None:
+    def set(self, key: Key, when: float) -> None:
         """Make *key* due at *when* (seconds on the engine's clock); NEVER takes it off."""
         if when == NEVER:
             self._due.pop(key, None)
@@ -37,7 +41,7 @@ class Deadlines:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def pop_expired(self, now: float) -> Iterator[Hashable]:
+    def pop_expired(self, now: float) -> Iterator[Key]:
         """Yield and forget every key that is due at *now*, earliest first."""
         while (when := self.next()) is not None and when <= now:
             key = heapq.heappop(self._heap)[2]

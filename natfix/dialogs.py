@@ -56,19 +56,19 @@ class CallKey(NamedTuple):
 class Line(NamedTuple):
     """What one m-line says about where to send media."""
 
-    index: int
+    position: int                   # among the m-lines, from 0
     kind: str                       # "audio", "video", "image", ...
     rtp: Endpoint | None            # None: nothing to send to (port 0 or 9, host name, refused)
     rtcp: Endpoint | None           # None: none, or on the RTP port (RFC 5761)
     hosts: tuple[str, ...] = ()     # addresses of its candidates (RFC 8445)
-    count: int = 1                  # of port pairs in a row ("port/count", RFC 8866, section 5.14)
+    pairs: int = 1                  # of port pairs in a row ("port/count", RFC 8866, section 5.14)
 
     def endpoints(self) -> list[Endpoint]:
         """Return every endpoint that this line uses."""
         named = [endpoint for endpoint in (self.rtp, self.rtcp) if endpoint is not None]
         return named + [
             Endpoint(endpoint.host, endpoint.port + 2 * step)
-            for step in range(1, self.count) for endpoint in named
+            for step in range(1, self.pairs) for endpoint in named
         ]
 
 

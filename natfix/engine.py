@@ -57,6 +57,9 @@ from natfix.sip.message import Message, is_sip, message_from_bytes
 from natfix.spelling import Spelling
 from natfix.turn import Turn
 
+NO_QUIRKS = Quirks()
+
+
 class Path(NamedTuple):
     """Where the kernel handed a packet over."""
 
@@ -69,7 +72,7 @@ class Path(NamedTuple):
 class Engine:
     """All of natfix's decisions and state."""
 
-    def __init__(self, settings: Settings, quirks: Quirks = Quirks()) -> None:
+    def __init__(self, settings: Settings, quirks: Quirks = NO_QUIRKS) -> None:
         self._settings = settings
         limits = settings.limits
         self._deadlines = Deadlines()
@@ -111,7 +114,8 @@ class Engine:
             return self._pass(outcome, "packet", str(problem))
         sender_inside = self._realms.is_inside(packet.source.host)
         receiver_inside = self._realms.is_inside(packet.destination.host)
-        if sender_inside != receiver_inside and not self._realms.crosses(path.in_interface, path.out_interface):
+        if sender_inside != receiver_inside \
+                and not self._realms.crosses(path.in_interface, path.out_interface):
             return self._pass(outcome, "not-ours", "the packet does not cross the outside interface")
         message, problem_text = self._read(packet.payload)
         sender: Mapping | None = None
@@ -325,8 +329,7 @@ class Engine:
         """Do all that is due at *now*."""
         now = self._advance(now)
         outcome = Outcome()
-        for key in self._deadlines.pop_expired(now):
-            table, name = key   # type: ignore[misc]
+        for table, name in self._deadlines.pop_expired(now):
             if table == "mapping":
                 self._mappings.handle_deadline(name, now)
             elif table == "binding":

@@ -105,7 +105,8 @@ class Mappings:
 
     def add(self, kind: Kind, inside: Endpoint, outside: Endpoint) -> Mapping:
         """Enter a mapping that does not exist yet; the kernel learns of it when it is first held."""
-        assert inside not in self._inside and outside not in self._outside
+        assert inside not in self._inside
+        assert outside not in self._outside
         mapping = Mapping(kind, inside, outside)
         self._inside[inside] = mapping
         self._outside[outside] = mapping

@@ -114,7 +114,8 @@ class MediaKeeper:
         if self._realms.is_inside(rtp.host) or not is_usable(rtp.host):
             return False
         if rtp.host in self._realms.own_hosts:
-            turn.leave("already-right", "m=" + media.kind, "the UA names the outside address itself", str(rtp))
+            turn.leave("already-right", "m=" + media.kind, "the UA names the outside address itself",
+                       str(rtp))
         return True
 
     def _refusal(self, turn: Turn, rtp: Endpoint) -> str | None:
@@ -337,9 +338,8 @@ class MediaKeeper:
                 for line in description:
                     for inside in line.endpoints():
                         if inside in call.held:
-                            remotes.setdefault(inside, set()).update(always, hosts.get(line.index, ()))
-            for inside, flow in self._flows(dialog):
-                flows[flow] = inside
+                            remotes.setdefault(inside, set()).update(always, hosts.get(line.position, ()))
+            flows.update((flow, inside) for inside, flow in self._flows(dialog))
         limit = self._settings.limits.remotes_per_dialog
         return {inside: set(sorted(hosts)[:limit]) for inside, hosts in remotes.items()}, flows
 
@@ -348,7 +348,7 @@ class MediaKeeper:
         hosts: dict[int, set[str]] = {}
         for description in dialog.said_by(Side.OUTSIDE):
             for line in description:
-                named = hosts.setdefault(line.index, set())
+                named = hosts.setdefault(line.position, set())
                 for endpoint in (line.rtp, line.rtcp):
                     if endpoint is not None:
                         named.add(self._arriving_host(endpoint))

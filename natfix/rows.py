@@ -39,16 +39,16 @@ def binding_from_row(row: Row) -> Binding:
 
 def _row_from_description(description: Description) -> list[list[Any]]:
     return [
-        [line.index, line.kind, line.rtp and list(line.rtp), line.rtcp and list(line.rtcp),
-         list(line.hosts), line.count]
+        [line.position, line.kind, line.rtp and list(line.rtp), line.rtcp and list(line.rtcp),
+         list(line.hosts), line.pairs]
         for line in description
     ]
 
 
 def _description_from_row(row: list[list[Any]]) -> Description:
     return tuple(
-        Line(index, kind, endpoint_from_row(rtp), endpoint_from_row(rtcp), tuple(hosts), count)
-        for index, kind, rtp, rtcp, hosts, count in row
+        Line(position, kind, endpoint_from_row(rtp), endpoint_from_row(rtcp), tuple(hosts), pairs)
+        for position, kind, rtp, rtcp, hosts, pairs in row
     )
 
 
