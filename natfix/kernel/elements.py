@@ -1,0 +1,236 @@
+"""The elements of natfix's maps and sets: commands into one nftables transaction, and elements back.
+
+Three rules of nf_tables shape this file. Re-adding an element refreshes its timeout on new kernels only,
+so every element is added, deleted and added. Deleting an absent element fails the transaction, so a
+deletion is an addition and a deletion. One message takes many elements of one set, so what a
+transaction does to a set is gathered: at most three messages a set, whatever the number of commands.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from natfix.address import Endpoint
+from natfix.commands import AddMapping, AllowRemote, Command, DeleteMapping, ForbidRemote, Kind
+from natfix.kernel.netlink import (
+    CREATE,
+    NFTABLES,
+    REQUEST,
+    Message,
+    attribute,
+    attributes,
+    each_attribute,
+    head,
+    nest,
+    number,
+    text,
+)
+
+TABLE = "natfix"
+OUT = {Kind.SIGNALLING: "signalling_out", Kind.MEDIA: "media_out"}
+IN = {Kind.SIGNALLING: "signalling_in", Kind.MEDIA: "media_in"}
+ALLOWED = {Kind.SIGNALLING: "signalling_allowed", Kind.MEDIA: "media_allowed"}
+OPEN = "media_open"
+ENDPOINTS, INWARD = "signalling_endpoints", "signalling_inward"
+REFUSED, MEMORY = "refused", "memory"
+MAPPING_SETS = (*OUT.values(), *IN.values(), *ALLOWED.values(), OPEN, ENDPOINTS, INWARD)
+
+ANY = "0.0.0.0"             # AllowRemote: whoever sends
+
+NEW_ELEMENT, GET_ELEMENT, DELETE_ELEMENT = (NFTABLES << 8 | kind for kind in (12, 13, 14))
+IN_TABLE, IN_SET, ELEMENTS = 1, 2, 3                                    # NFTA_SET_ELEM_LIST_*
+ELEMENT = 1                                                             # NFTA_LIST_ELEM
+KEY, DATA, TIMEOUT, EXPIRATION, USER_DATA, EXPRESSION = 1, 2, 4, 5, 6, 7    # NFTA_SET_ELEM_*
+EXPRESSIONS = 11
+VALUE = 1                                                               # NFTA_DATA_VALUE
+EXPRESSION_DATA, COUNTER_PACKETS = 2, 2                                 # NFTA_EXPR_DATA, NFTA_COUNTER_PACKETS
+COMMENT = 0                                                             # NFTNL_UDATA_SET_ELEM_COMMENT
+COMMENT_SIZE = 127          # bytes; nft takes 128 with the final zero
+
+MESSAGE_ELEMENTS = 256      # elements of one message: an attribute ends at 65,535 bytes
+
+# A key or value of two fields (address . port) and of three, each field padded to four bytes.
+_PORT = struct.Struct("!H2x")
+
+
+class Element(NamedTuple):
+    """One element as the kernel lists it."""
+
+    key: bytes
+    data: bytes             # b"" in a set
+    lifetime: float         # seconds left; 0 for an element that stays
+    comment: str
+    packets: int            # of its counter; 0 where it has none
+
+
+def endpoint_key(endpoint: Endpoint) -> bytes:
+    """Return ``address . port`` as nftables concatenates them."""
+    return socket.inet_aton(endpoint.host) + _PORT.pack(endpoint.port)
+
+
+def remote_key(remote: str, endpoint: Endpoint) -> bytes:
+    """Return ``remote address . address . port``."""
+    return socket.inet_aton(remote) + endpoint_key(endpoint)
+
+
+def endpoint_from_key(key: bytes) -> Endpoint:
+    """Return the endpoint that *key* (or a map's value) holds."""
+    return Endpoint(socket.inet_ntoa(key[:4]), int.from_bytes(key[4:6]))
+
+
+def element(key: bytes, data: bytes = b"", lifetime: float = 0, comment: str = "") -> bytes:
+    """Return one element, ready to be put into a list; *lifetime* in seconds, 0 for ever."""
+    parts = [nest(KEY, attribute(VALUE, key))]
+    if data:
+        parts.append(nest(DATA, attribute(VALUE, data)))
+    if lifetime:
+        parts.append(number(TIMEOUT, max(1, int(lifetime * 1000)), 8))
+    if comment:
+        said = comment.encode()[:COMMENT_SIZE].decode(errors="ignore").encode() + b"\0"
+        parts.append(attribute(USER_DATA, bytes((COMMENT, len(said))) + said))
+    return nest(ELEMENT, *parts)
+
+
+def elements_from_dump(bodies: Iterable[bytes]) -> Iterator[Element]:
+    """Yield the elements in the bodies of a GET_ELEMENT dump."""
+    for body in bodies:
+        listed = attributes(body, 4).get(ELEMENTS, b"")
+        for _, item in each_attribute(listed):
+            yield _element_from(attributes(item))
+
+
+def _element_from(found: dict[int, bytes]) -> Element:
+    return Element(
+        attributes(found.get(KEY, b"")).get(VALUE, b""),
+        attributes(found.get(DATA, b"")).get(VALUE, b""),
+        int.from_bytes(found.get(EXPIRATION, b"")) / 1000,
+        _comment_from(found.get(USER_DATA, b"")),
+        _packets_from(found),
+    )
+
+
+def _comment_from(user_data: bytes) -> str:
+    """User data is a list of type, length (a byte each) and value."""
+    while len(user_data) >= 2:
+        kind, length = user_data[0], user_data[1]
+        if kind == COMMENT:
+            return user_data[2:2 + length].rstrip(b"\0").decode(errors="replace")
+        user_data = user_data[2 + length:]
+    return ""
+
+
+def _packets_from(found: dict[int, bytes]) -> int:
+    expression = found.get(EXPRESSION) or attributes(found.get(EXPRESSIONS, b"")).get(ELEMENT, b"")
+    counted = attributes(attributes(expression).get(EXPRESSION_DATA, b""))
+    return int.from_bytes(counted.get(COUNTER_PACKETS, b""))
+
+
+def list_elements(name: str) -> tuple[int, bytes]:
+    """Return kind and body of the request that lists the set *name*."""
+    return GET_ELEMENT, head(socket.AF_INET) + text(IN_TABLE, TABLE) + text(IN_SET, name)
+
+
+class Change:
+    """What one transaction does to the sets: gathered by :meth:`put` and :meth:`drop`."""
+
+    def __init__(self) -> None:
+        # set -> key -> the element that surely can be added now, and the one that shall be there, if any
+        self._sets: dict[str, dict[bytes, tuple[bytes, bytes | None]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._sets)
+
+    def put(self, name: str, key: bytes, item: bytes) -> None:
+        """Let *item*, with *key*, be in the set *name*."""
+        entries = self._sets.setdefault(name, {})
+        entries[key] = (entries[key][0] if key in entries else item, item)
+
+    def drop(self, name: str, key: bytes, item: bytes) -> None:
+        """Let *key* be absent from the set *name*; *item* is the element that may be there."""
+        entries = self._sets.setdefault(name, {})
+        entries[key] = (entries[key][0] if key in entries else item, None)
+
+    def messages(self) -> list[Message]:
+        """Return the messages that bring this change about, whatever was there before."""
+        made: list[Message] = []
+        for name, entries in self._sets.items():
+            made += _messages(NEW_ELEMENT, name, [first for first, _ in entries.values()])
+            made += _messages(DELETE_ELEMENT, name, [element(key) for key in entries])
+            made += _messages(NEW_ELEMENT, name, [last for _, last in entries.values() if last is not None])
+        return made
+
+    def replacement(self) -> list[Message]:
+        """Return the messages that make the mapping sets hold just this change's elements."""
+        made: list[Message] = []
+        for name in MAPPING_SETS:
+            entries = self._sets.get(name, {})
+            made.append(Message(DELETE_ELEMENT, REQUEST, _in_set(name)))       # no element named: all of them
+            made += _messages(NEW_ELEMENT, name, [last for _, last in entries.values() if last is not None])
+        return made
+
+
+def _messages(kind: int, name: str, items: list[bytes]) -> Iterator[Message]:
+    flags = REQUEST | CREATE if kind == NEW_ELEMENT else REQUEST
+    for start in range(0, len(items), MESSAGE_ELEMENTS):
+        yield Message(kind, flags, _in_set(name) + nest(ELEMENTS, *items[start:start + MESSAGE_ELEMENTS]))
+
+
+def _in_set(name: str) -> bytes:
+    return head(socket.AF_INET) + text(IN_TABLE, TABLE) + text(IN_SET, name)
+
+
+def change_from_commands(commands: Iterable[Command]) -> Change:
+    """Return what *commands* ask of the sets; those about conntrack entries are left out."""
+    change = Change()
+    for command in commands:
+        if handler := _HANDLERS.get(type(command)):
+            handler(change, command)
+    return change
+
+
+def _add_mapping(change: Change, command: AddMapping) -> None:
+    kind, lifetime = command.kind, command.lifetime
+    inside, outside = endpoint_key(command.inside), endpoint_key(command.outside)
+    change.put(OUT[kind], inside, element(inside, outside, lifetime, command.owner))
+    inward = change.put if command.inward else change.drop
+    inward(IN[kind], outside, element(outside, inside, lifetime))
+    if kind is Kind.SIGNALLING:
+        change.put(ENDPOINTS, inside, element(inside, b"", lifetime))
+        inward(INWARD, outside, element(outside, b"", lifetime))
+
+
+def _delete_mapping(change: Change, command: DeleteMapping) -> None:
+    kind = command.kind
+    inside, outside = endpoint_key(command.inside), endpoint_key(command.outside)
+    change.drop(OUT[kind], inside, element(inside, outside))
+    change.drop(IN[kind], outside, element(outside, inside))
+    if kind is Kind.SIGNALLING:
+        change.drop(ENDPOINTS, inside, element(inside))
+        change.drop(INWARD, outside, element(outside))
+
+
+def _allow_remote(change: Change, command: AllowRemote) -> None:
+    name, key = _filter_of(command)
+    change.put(name, key, element(key, b"", command.lifetime))
+
+
+def _forbid_remote(change: Change, command: ForbidRemote) -> None:
+    name, key = _filter_of(command)
+    change.drop(name, key, element(key))
+
+
+def _filter_of(command: AllowRemote | ForbidRemote) -> tuple[str, bytes]:
+    if command.remote == ANY and command.kind is Kind.MEDIA:
+        return OPEN, endpoint_key(command.outside)
+    return ALLOWED[command.kind], remote_key(command.remote, command.outside)
+
+
+_HANDLERS: dict[type, Callable[[Change, Any], None]] = {
+    AddMapping: _add_mapping,
+    DeleteMapping: _delete_mapping,
+    AllowRemote: _allow_remote,
+    ForbidRemote: _forbid_remote,
+}

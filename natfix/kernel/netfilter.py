@@ -1,0 +1,251 @@
+"""The kernel behind natfix: its own nftables table, and conntrack entries.
+
+Three tools, each for what it does best: libnftables loads the static table from ``nft/natfix.nft``,
+:mod:`natfix.kernel.elements` changes the elements and :mod:`natfix.kernel.conntrack` the entries, both
+through one netlink socket of our own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from natfix.address import Endpoint
+from natfix.commands import CloseFlow, Command, Flow, OpenFlow
+from natfix.errors import KernelRefused
+from natfix.kernel import libnftables
+from natfix.kernel.base import FlowState, KernelMapping, Skeleton
+from natfix.kernel.conntrack import Conntrack
+from natfix.kernel.divert import divert_messages
+from natfix.kernel.elements import (
+    IN,
+    MEMORY,
+    OUT,
+    REFUSED,
+    TABLE,
+    Change,
+    Element,
+    change_from_commands,
+    element,
+    elements_from_dump,
+    endpoint_from_key,
+    list_elements,
+)
+from natfix.kernel.netlink import NFTABLES, REQUEST, Connection, Message, head, text
+from natfix.kernel.probe import divert_form, probe
+from natfix.shipped import shipped
+
+ACCOUNTING = Path("/proc/sys/net/netfilter/nf_conntrack_acct")
+ACCOUNTING_WAS_OFF = "nf_conntrack_acct was 0"
+
+NEW_TABLE, GET_TABLE, DELETE_TABLE = (NFTABLES << 8 | kind for kind in range(3))
+TABLE_NAME = 1      # NFTA_TABLE_NAME
+
+QUEUE_RULE = re.compile(r"^( *)(.* queue num \$sip_queue)$", re.MULTILINE)
+FLUSH_DIVERT = f"flush chain ip {TABLE} divert\n"
+
+REASONS = {
+    errno.ENOENT: "natfix's table is not there, or not whole",
+    errno.ENFILE: "a map of natfix's is full",
+    errno.EEXIST: "an element with another value stands in the way",
+    errno.ENOMEM: "the kernel is out of memory",
+}
+
+
+class NetfilterKernel:
+    """The :class:`natfix.kernel.base.Kernel` of the network namespace of the thread that makes it."""
+
+    def __init__(self, mark: int = 0) -> None:
+        """*mark* is the bit that SIP flows get before :meth:`install` has said so."""
+        self._connection = Connection()
+        self._conntrack = Conntrack(self._connection)
+        self._mark = mark
+        self._made: set[Flow] = set()
+        self._accounting_was_off = False
+
+    def close(self) -> None:
+        """Give the socket up; everything in the kernel stays."""
+        self._connection.close()
+
+    def install(self, skeleton: Skeleton) -> None:
+        form = divert_form(probe(), skeleton.divert)
+        present = self._is_installed()
+        try:
+            load_skeleton(skeleton_text(skeleton, form), present)
+            self._complete(skeleton, form)
+        except KernelRefused:
+            if not present:
+                self._delete_table()
+            raise
+        self._mark = skeleton.mark
+        _switch_accounting(on=True)
+
+    def _complete(self, skeleton: Skeleton, form: str) -> None:
+        """Add what the skeleton's text cannot: the divert rule as an xtables target, and the memory."""
+        self._accounting_was_off = self._accounting_was_off or _accounting() == "0"
+        change = Change()
+        key = skeleton.mark.to_bytes(4, sys.byteorder)
+        comment = ACCOUNTING_WAS_OFF if self._accounting_was_off else ""
+        remembered = {item.key: item.comment for item in self._elements(MEMORY)}
+        change.put(MEMORY, key, element(key, comment=remembered.get(key) or comment))
+        rule = divert_messages(skeleton) if form == "nfqueue" else []
+        self._transact([*change.messages(), *rule])
+
+    def apply(self, commands: Sequence[Command]) -> None:
+        if change := change_from_commands(commands):
+            self._transact(change.messages())
+        self._apply_flows(commands)
+
+    def resync(self, commands: Sequence[Command]) -> None:
+        self._transact(change_from_commands(commands).replacement())
+        self._apply_flows(commands)
+
+    def _apply_flows(self, commands: Sequence[Command]) -> None:
+        about_flows = [command for command in commands if isinstance(command, OpenFlow | CloseFlow)]
+        for kind, group in groupby(about_flows, type):
+            if kind is OpenFlow:
+                self._open([command for command in group if isinstance(command, OpenFlow)])
+            else:
+                self._close([command.flow for command in group])
+
+    def _open(self, commands: list[OpenFlow]) -> None:
+        self._made.update(command.flow for command in commands)
+        self._conntrack.open(commands, self._mark)
+
+    def _close(self, flows: list[Flow]) -> None:
+        self._made.difference_update(flows)
+        self._conntrack.close(flows)
+
+    def mappings(self) -> list[KernelMapping]:
+        found: list[KernelMapping] = []
+        for kind, name in OUT.items():
+            inward = {item.key for item in self._elements(IN[kind])}
+            found += [
+                KernelMapping(kind, endpoint_from_key(item.key), endpoint_from_key(item.data),
+                              item.data in inward, item.lifetime, item.comment)
+                for item in self._elements(name)
+            ]
+        return found
+
+    def flows(self) -> list[FlowState]:
+        return self._conntrack.dump()
+
+    def counters(self, flows: Iterable[Flow]) -> dict[Flow, FlowState]:
+        asked = set(flows)
+        found = self._conntrack.states(asked)
+        self._made -= asked - found.keys()
+        return found
+
+    def refused(self) -> dict[Endpoint, int]:
+        return {endpoint_from_key(item.key): item.packets for item in self._elements(REFUSED)}
+
+    def remove(self) -> None:
+        outside = {mapping.outside for mapping in self.mappings()}
+        memory = self._elements(MEMORY)
+        self._delete_table()
+        bits = self._mark
+        for item in memory:
+            bits |= int.from_bytes(item.key, sys.byteorder)
+        self._forget_flows(outside, bits)
+        if self._accounting_was_off or any(item.comment == ACCOUNTING_WAS_OFF for item in memory):
+            _switch_accounting(on=False)
+        self._accounting_was_off = False
+
+    def _forget_flows(self, outside: set[Endpoint], bits: int) -> None:
+        """Delete the entries natfix made, or that NAT by its mappings; unmark the rest."""
+        self._close(list(self._made))
+        ours: list[Flow] = []
+        marked: list[Flow] = []
+        for state in self.flows():
+            if state.flow.destination in outside or state.flow.reply_destination in outside:
+                ours.append(state.flow)
+            elif state.mark & bits:
+                marked.append(state.flow)
+        self._conntrack.close(ours)
+        self._conntrack.unmark(marked, bits)
+
+    def _elements(self, name: str) -> list[Element]:
+        """Return the elements of the set *name*; none where it does not exist."""
+        try:
+            return list(elements_from_dump(self._connection.dump(*list_elements(name))))
+        except OSError as problem:
+            if problem.errno == errno.ENOENT:
+                return []
+            raise KernelRefused(f"the kernel does not list natfix's set {name}: {problem.strerror}") from None
+
+    def _is_installed(self) -> bool:
+        answers = self._connection.exchange([_table_message(GET_TABLE)])
+        return not answers.errors
+
+    def _delete_table(self) -> None:
+        try:
+            self._connection.transact([_table_message(DELETE_TABLE)])
+        except OSError as problem:
+            if problem.errno != errno.ENOENT:
+                raise KernelRefused(f"natfix's table cannot be deleted: {problem.strerror}") from None
+
+    def _transact(self, messages: Sequence[Message]) -> None:
+        try:
+            self._connection.transact(messages)
+        except OSError as problem:
+            number = problem.errno or 0
+            reason = REASONS.get(number, os.strerror(number))
+            raise KernelRefused(f"the kernel refuses a change of natfix's maps: {reason}") from None
+
+
+def skeleton_text(skeleton: Skeleton, form: str) -> str:
+    """Return ``nft/natfix.nft`` with the settings put in; *form* is "queue" or "nfqueue".
+
+    In the form "nfqueue" the divert rule is missing: no nft text can say it.
+    """
+    text = shipped("nft", "natfix.nft").read_text()
+    first, last = skeleton.media_ports
+    values = {
+        "outside": "{ " + ", ".join(f'"{name}"' for name in skeleton.outside_interfaces) + " }",
+        "sip_ports": "{ " + ", ".join(map(str, skeleton.sip_ports)) + " }",
+        "media_ports": f"{first}-{last}",
+        "sip_bit": f"0x{skeleton.mark:08x}",
+        "sip_queue": str(skeleton.queue),
+    }
+    for name, value in values.items():
+        text = re.sub(rf"^(define {name} = ).*?( +#.*)?$", rf"\g<1>{value}\g<2>", text, flags=re.MULTILINE)
+    if form == "queue":
+        return QUEUE_RULE.sub(r"\1\2 bypass", text) if skeleton.bypass else text
+    said = f"NFQUEUE --queue-num {skeleton.queue}" + (" --queue-bypass" if skeleton.bypass else "")
+    text = QUEUE_RULE.sub(rf"\1# xtables target instead of nft's queue, added by netlink: {said}", text)
+    return text.replace(FLUSH_DIVERT, "")     # that rule replaces its predecessor in one transaction
+
+
+def load_skeleton(text: str, present: bool) -> None:
+    """Load *text*; a table that an older natfix has left, and that does not fit, is made anew."""
+    try:
+        libnftables.run(text)
+    except KernelRefused:
+        if not present:
+            raise
+        libnftables.run(f"delete table ip {TABLE}\n{text}")
+
+
+def _table_message(kind: int) -> Message:
+    return Message(kind, REQUEST, head(socket.AF_INET) + text(TABLE_NAME, TABLE))
+
+
+def _accounting() -> str:
+    try:
+        return ACCOUNTING.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _switch_accounting(on: bool) -> None:
+    """Let conntrack count packets, or not; where that may not be said, counters stay at -1."""
+    try:
+        ACCOUNTING.write_text("1\n" if on else "0\n")
+    except OSError:
+        return
