@@ -14,7 +14,7 @@ def checksum_is_right(packet: bytes) -> bool:
     datagram = packet[(packet[0] & 15) * 4:]
     data = packet[12:20] + struct.pack("!BBH", 0, 17, len(datagram)) + datagram
     data += bytes(len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total == 0xFFFF
