@@ -1,0 +1,123 @@
+"""nft's JSON listing, as this machine's nft prints it for rules loaded into a namespace of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import Any
+
+import pytest
+
+from natfix.address import network_from_text
+from natfix.firewall import NEVER, NOT_UNDERSTOOD, Condition, Effect, Rule, Ruleset
+from natfix.firewall_nft import ruleset_from_json, tables_with_xt
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a network namespace"),
+]
+
+TABLE = '''table inet filter {{
+    ct helper sip-std {{ type "sip" protocol udp; }}
+    set named {{ type ipv4_addr; }}
+    chain other {{ }}
+    chain forward {{ type filter hook forward priority filter; policy drop;
+        {rule}
+    }}
+}}
+table ip6 ignored {{
+    chain forward {{ type filter hook forward priority 0; policy drop; }}
+}}
+'''
+
+
+def listing_of(text: str) -> dict[str, Any]:
+    """Return nft's listing of the rules in *text*."""
+    script = "nft -f - && nft -j -t -a list ruleset"
+    done = subprocess.run(["unshare", "-n", "sh", "-c", script], input=text, capture_output=True, text=True,
+                          check=True)
+    return dict(json.loads(done.stdout))
+
+
+def rules_of(rule: str) -> list[Rule]:
+    """Return what *rule*, written in a forward chain, is read as; handles aside."""
+    made = ruleset_from_json(listing_of(TABLE.format(rule=rule)))
+    return [each._replace(handle="") for each in made.chains["inet filter", "forward"].rules]
+
+
+@pytest.mark.parametrize(("rule", "expected"), [
+    ("accept", Rule((), "accept")),
+    ("counter log reject", Rule((), "drop")),
+    ("ct state established,related accept", Rule(
+        (Condition("ctstate", ("established", "related")),), "accept")),
+    ("ct status dnat accept", Rule((Condition("ctstatus", ("dnat",)),), "accept")),
+    ("ct status ! dnat drop", Rule((Condition("ctstatus", ("dnat",), negated=True),), "drop")),
+    ('iifname { "lan0", "lan1" } oifname != "wan*" jump other', Rule(
+        (Condition("iifname", ("lan0", "lan1")), Condition("oifname", ("wan*",), negated=True)),
+        "jump", "other")),
+    ("ip daddr 192.168.1.0/24 udp dport { 5060, 10000-20000 } accept", Rule(
+        (Condition("daddr", (network_from_text("192.168.1.0/24"),)),
+         Condition("dport", ((5060, 5060), (10000, 20000)))), "accept")),
+    ("ip saddr @named accept", Rule((NOT_UNDERSTOOD,), "accept")),
+    ("meta mark 1 accept", Rule((Condition("", ("1",)),), "accept")),
+    ("tcp dport != 22 drop", Rule((NEVER,), "drop")),
+    ("ip6 daddr ::1 drop", Rule((NEVER,), "drop")),
+    ("ct mark set 1", Rule((), effects=(Effect("ctmark", 0),))),
+    ("ct mark set meta mark", Rule((), effects=(Effect("ctmark", 0),))),
+    ("ct mark set ct mark | 0xf0", Rule((), effects=(Effect("ctmark", 0xFFFFFF0F),))),
+    ("ct mark set ct mark and 0xff or 0x1", Rule((), effects=(Effect("ctmark", 0xFE),))),
+    ("meta mark set ct mark", None),
+    ('udp dport 5060 ct helper set "sip-std"', Rule(
+        (Condition("dport", ((5060, 5060),)),), effects=(Effect("helper", "sip"),))),
+])
+def test_rule(rule: str, expected: Rule | None) -> None:
+    """Each kind of rule arrives with its conditions, verdict and effects; what is not known as not known."""
+    read = [
+        each._replace(conditions=tuple(
+            each._replace(values=tuple(sorted(each.values))) for each in each.conditions))
+        for each in rules_of(rule)
+    ]
+    assert read == ([expected] if expected else [])
+
+
+def test_verdict_map_is_a_rule_for_each_element() -> None:
+    """"ct state vmap" is read element by element, in no particular order."""
+    rules = rules_of("ct state vmap { established : accept, invalid : drop }")
+    assert sorted(rules) == [
+        Rule((Condition("ctstate", ("established",)),), "accept"),
+        Rule((Condition("ctstate", ("invalid",)),), "drop"),
+    ]
+
+
+def test_base_chain_keeps_hook_and_policy() -> None:
+    """A base chain has its hook and policy, other families are left out."""
+    made: Ruleset = ruleset_from_json(listing_of(TABLE.format(rule="accept")))
+    (chain,) = made.base_chains("forward")
+    assert (chain.table, chain.kind, chain.policy) == ("inet filter", "filter", "drop")
+    assert made.tables == {"inet filter"}
+
+
+def test_nat_chains() -> None:
+    """NAT rules are known as such, with the interface they are for."""
+    text = '''table ip nat {
+        chain post { type nat hook postrouting priority srcnat;
+            oifname "wan0" masquerade
+        }
+        chain pre { type nat hook prerouting priority dstnat;
+            iifname "wan0" udp dport 5060 dnat to 10.0.0.5
+        }
+    }'''
+    made = ruleset_from_json(listing_of(text))
+    effects = {effect.kind: rule.conditions[0] for _, rule in made.rules() for effect in rule.effects}
+    assert effects == {"masquerade": Condition("oifname", ("wan0",)), "dnat": Condition("iifname", ("wan0",))}
+
+
+def test_iptables_tables_are_recognised() -> None:
+    """A table whose rules have iptables' own matches is named, since JSON hides their arguments."""
+    script = "iptables -A FORWARD -m conntrack --ctstate DNAT -j ACCEPT && nft -j list ruleset"
+    done = subprocess.run(["unshare", "-n", "sh", "-c", script], capture_output=True, text=True, check=True)
+    listing = json.loads(done.stdout)
+    assert tables_with_xt(listing) == {"ip filter"}
+    (rule,) = ruleset_from_json(listing).chains["ip filter", "FORWARD"].rules
+    assert rule.conditions == (NOT_UNDERSTOOD,)
