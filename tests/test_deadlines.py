@@ -1,0 +1,48 @@
+"""The heap of deadlines."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from natfix.deadlines import NEVER, Deadlines
+
+
+def test_due_keys_come_earliest_first() -> None:
+    """What is due first is done first."""
+    deadlines = Deadlines()
+    deadlines.set(("call", 2), 20.0)
+    deadlines.set(("call", 1), 10.0)
+    assert deadlines.next() == 10.0
+    assert list(deadlines.pop_expired(20.0)) == [("call", 1), ("call", 2)]
+    assert deadlines.next() is None
+
+
+def test_setting_again_moves_a_deadline() -> None:
+    """A key has one deadline; the one before is forgotten, in either direction."""
+    deadlines = Deadlines()
+    deadlines.set(("call", 1), 10.0)
+    deadlines.set(("call", 1), 30.0)
+    assert list(deadlines.pop_expired(29.0)) == []
+    deadlines.set(("call", 1), 5.0)
+    assert list(deadlines.pop_expired(29.0)) == [("call", 1)]
+
+
+def test_never_takes_a_deadline_off() -> None:
+    """A key that is never due is not in the heap."""
+    deadlines = Deadlines()
+    deadlines.set(("call", 1), 10.0)
+    deadlines.set(("call", 1), NEVER)
+    assert deadlines.next() is None
+    assert len(deadlines) == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 50)), max_size=40), st.integers(0, 50))
+def test_just_the_due_ones_leave(settings: list[tuple[int, int]], now: int) -> None:
+    """Whatever was set in whatever order: what leaves is what is due, once."""
+    deadlines, model = Deadlines(), {}
+    for key, when in settings:
+        deadlines.set(("k", key), float(when))
+        model["k", key] = float(when)
+    expired = list(deadlines.pop_expired(float(now)))
+    assert sorted(expired) == sorted(key for key, when in model.items() if when <= now)
+    left = [when for when in model.values() if when > now]
+    assert deadlines.next() == (min(left) if left else None)
