@@ -34,6 +34,7 @@ from natfix.reports import Report
 from natfix.store import Store
 
 PAUSE = 1.0         # seconds between two attempts at what keeps failing, and between two repairs
+LONGEST_PAUSE = 64.0    # seconds; a full conntrack table is not helped by one more resync a second
 MAX_KINDS = 100     # kinds of failure that are logged; all are counted
 
 log = logging.getLogger("natfix")
@@ -60,7 +61,7 @@ class Loop:
 
     def __init__(
         self, engine: Engine, kernel: Kernel, skeleton: Skeleton, reader: QueueReader, store: Store,
-        clock: Callable[[], float],
+        clock: Callable[[], float], selector: selectors.BaseSelector,
     ) -> None:
         self.engine = engine
         self.kernel = kernel
@@ -68,11 +69,12 @@ class Loop:
         self.clock = clock
         self.journal = Journal()
         self.counters: Counter[str] = Counter()
-        self.selector = selectors.DefaultSelector()
+        self._selector = selector
         self._reader = reader
         self._store = store
         self._schedule: dict[Callable[[float], None], float] = {}
         self._repaired = 0.0            # when the kernel was last brought back in line
+        self._pause = PAUSE             # until what failed is tried again; doubles while it fails
         self._timer_held = 0.0          # the engine's timer is not called before, after it failed
         self._known_errors: set[str] = set()
         self._stopping = False
@@ -82,7 +84,7 @@ class Loop:
 
     def listen(self, source: Source, callback: Callable[[], None]) -> None:
         """Call *callback* whenever *source* can be read; it must not block."""
-        self.selector.register(source.fileno(), selectors.EVENT_READ, lambda _events: callback())
+        self._selector.register(source.fileno(), selectors.EVENT_READ, lambda _events: callback())
 
     def call_at(self, when: float, task: Callable[[float], None]) -> None:
         """Call *task* with the time, once, at *when* or soon after; an earlier date it has stands."""
@@ -90,8 +92,12 @@ class Loop:
 
     def report(self, reports: Iterable[Report], now: float) -> None:
         """Tell the engine, and do what follows, in one transaction."""
-        told = [partial(self.engine.handle_report, report, now) for report in reports]
-        self._carry_out([self._outcome_of(question) for question in told], now)
+        outcomes = self._tell(reports, now)
+        self._close(outcomes, self._apply(outcomes, now), now)
+
+    def inform(self, reports: Iterable[Report], now: float) -> None:
+        """Tell the engine what was before; a :meth:`repair` has to follow, which makes it true."""
+        self._close(self._tell(reports, now), False, now)
 
     def stop(self) -> None:
         """End :meth:`run` after the turn it is in."""
@@ -100,7 +106,7 @@ class Loop:
     def run(self) -> None:
         """Turn until :meth:`stop`."""
         while not self._stopping:
-            for key, events in self.selector.select(self._patience(self.clock())):
+            for key, events in self._selector.select(self._patience(self.clock())):
                 self.guard(partial(key.data, events))
             self._run_due(self.clock())
 
@@ -170,8 +176,11 @@ class Loop:
 
     # what follows
 
-    def _carry_out(self, outcomes: Sequence[Outcome], now: float) -> None:
-        refused = self._apply(outcomes, now)
+    def _tell(self, reports: Iterable[Report], now: float) -> list[Outcome]:
+        told = [partial(self.engine.handle_report, report, now) for report in reports]
+        return [self._outcome_of(question) for question in told]
+
+    def _close(self, outcomes: Sequence[Outcome], refused: bool, now: float) -> None:
         for outcome in outcomes:
             self.journal.record(Decision(now, "", outcome, refused and bool(outcome.commands)))
         self._save()
@@ -202,13 +211,15 @@ class Loop:
         self.counters["resyncs"] += 1
         try:
             self.kernel.resync(self.engine.desired())
+            self._pause = PAUSE
         except KernelRefused as problem:
             self.count_error(problem)
             self.restore_rules(now)
 
     def restore_rules(self, now: float) -> None:
         """Put natfix's own table back with everything in it; tried again until it succeeds."""
-        self.call_at(now + PAUSE, self.restore_rules)
+        self.call_at(now + self._pause, self.restore_rules)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
         try:
             self.kernel.install(self.skeleton)
             self.kernel.resync(self.engine.desired())
@@ -216,6 +227,7 @@ class Loop:
             self.count_error(problem)
             return
         del self._schedule[self.restore_rules]
+        self._pause = PAUSE
         self.counters["rules_restored"] += 1
 
     # time
@@ -237,7 +249,8 @@ class Loop:
             self.guard(partial(self._time_is_up, now))
 
     def _time_is_up(self, now: float) -> None:
-        self._carry_out([self.engine.handle_timer(now)], now)
+        outcome = self.engine.handle_timer(now)
+        self._close([outcome], self._apply([outcome], now), now)
         self._timer_held = 0.0
 
 

@@ -50,7 +50,7 @@ class Facts:
     """How to look at the machine; each may take long and is asked in the background."""
 
     addresses: Callable[[], AddressesChanged]
-    ports_in_use: Callable[[Collection[str]], frozenset[int]]     # of these addresses
+    ports_in_use: Callable[[Collection[str]], PortsInUse]     # of these addresses
 
 
 class Upkeep:
@@ -68,7 +68,7 @@ class Upkeep:
         self._forget_interfaces = forget_interfaces
         self._background = Background()
         self._addresses: AddressesChanged | None = None
-        self._ports: frozenset[int] | None = None
+        self._ports: PortsInUse | None = None
         self._restored = 0.0
         self._uncounted: list[Flow] = []
         self._refused: dict[Endpoint, int] = {}
@@ -149,7 +149,7 @@ class Upkeep:
         now = self._loop.clock()
         log.info("the links changed: outside is %s", addresses.outside)
         self._follow_interface(tuple(addresses.outside), now)
-        self._loop.report([AddressesChanged(addresses.outside, addresses.inside)], now)
+        self._loop.report([addresses], now)
         self._look_at_ports(now)
 
     def _follow_interface(self, interfaces: tuple[str, ...], now: float) -> None:
@@ -164,10 +164,10 @@ class Upkeep:
         self._background.ask("ports", look, self._tell_ports, self._complain)
         self._loop.call_at(now + PORTS_EVERY, self._look_at_ports)
 
-    def _tell_ports(self, ports: frozenset[int]) -> None:
+    def _tell_ports(self, ports: PortsInUse) -> None:
         if ports != self._ports:
             self._ports = ports
-            self._loop.report([PortsInUse(ports)], self._loop.clock())
+            self._loop.report([ports], self._loop.clock())
 
     def _complain(self, problem: Exception) -> None:
         """Say once what cannot be found out; what was known before stands, and the next look may succeed."""

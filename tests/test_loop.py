@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import selectors
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -24,10 +25,11 @@ class Bench:
         self.engine = StandInEngine()
         self.kernel = RecordingKernel()
         self.reader = ListReader()
+        self.selector = selectors.DefaultSelector()
         self.store = ListStore()
         self.now = 1000.0
         self.loop = Loop(cast(Any, self.engine), self.kernel, SKELETON, cast(Any, self.reader),
-                         cast(Any, self.store), lambda: self.now)
+                         cast(Any, self.store), lambda: self.now, self.selector)
 
     def run_once(self, *packets: WaitingPacket) -> None:
         """Let one batch through, and what is due at this moment."""
@@ -43,7 +45,7 @@ def bench() -> Iterator[Bench]:
     bench = Bench()
     yield bench
     bench.reader.close()
-    bench.loop.selector.close()
+    bench.selector.close()
 
 
 def test_one_transaction_before_all_verdicts(bench: Bench) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import selectors
 from collections.abc import Collection, Iterator
 from typing import Any, cast
 
@@ -61,13 +62,14 @@ class Bench:
         self.engine = StandInEngine()
         self.kernel = RecordingKernel()
         self.reader = ListReader()
+        self.selector = selectors.DefaultSelector()
         self.loop = Loop(cast(Any, self.engine), self.kernel, SKELETON, cast(Any, self.reader),
-                         cast(Any, ListStore()), lambda: self.now)
+                         cast(Any, ListStore()), lambda: self.now, self.selector)
         self.rules, self.flows, self.links = Events(), Events(), Events()
         self.addresses: AddressesChanged | Exception = AT_HOME
         self.ports = frozenset({53})
         self.forgotten = 0
-        facts = Facts(self._addresses, self._ports)
+        facts = Facts(self._addresses, self._ports_in_use)
         self.upkeep = Upkeep(self.loop, facts, self.rules, self.flows, self.links, self._forget)
         self.upkeep.begin(AT_HOME, self.now)
 
@@ -76,8 +78,8 @@ class Bench:
             raise self.addresses
         return self.addresses
 
-    def _ports(self, _hosts: Collection[str]) -> frozenset[int]:
-        return self.ports
+    def _ports_in_use(self, _hosts: Collection[str]) -> PortsInUse:
+        return PortsInUse(self.ports)
 
     def _forget(self) -> None:
         self.forgotten += 1
@@ -104,7 +106,7 @@ def bench() -> Iterator[Bench]:
     yield bench
     for source in (bench.reader, bench.rules, bench.flows, bench.links):
         source.close()
-    bench.loop.selector.close()
+    bench.selector.close()
 
 
 def test_flushed_table_is_put_back_at_once(bench: Bench) -> None:
