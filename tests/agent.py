@@ -109,6 +109,7 @@ class Agent:
         self.sent_by = str(endpoint)
         self.via_parameters = ";rport"
         self.user_agent = "Playbook/1.0"
+        self.is_strict = True           # raises where it notices that there is NAT
         self.inbox: list[Arrived] = []
         self.keepalives: list[bytes] = []
         self.legs: dict[tuple[str, str], Leg] = {}      # by Call-ID and own tag
@@ -202,10 +203,13 @@ class Agent:
         self.inbox.append(Arrived(message, source, payload))
         if message["content-length"]:
             assert int(message["content-length"]) == len(message.body), "Content-Length is not the body's"
-        if message.is_request:
-            self._check_request(message)
-        else:
+        leg = self._leg_of(message)
+        if self.is_strict and message.is_request:
+            self._check_request(message, leg)
+        elif self.is_strict:
             self._check_response(message)
+        if leg is not None:
+            leg.takes(message)
 
     @property
     def last(self) -> Sip:
@@ -227,23 +231,20 @@ class Agent:
         assert response["to"].startswith(request["to"]), f"To differs: {request['to']} / {response['to']}"
         assert _parameter(response["via"], "received") in ("", self.endpoint.host), "received tells of NAT"
         assert _parameter(response["via"], "rport") in ("", str(self.endpoint.port)), "rport tells of NAT"
-        leg = self.legs.get((response["call-id"], _parameter(response["from"], "tag")))
-        if leg is not None:
-            leg.final = response.status
-            leg.learn(response, response.all("record-route")[::-1])
 
-    def _check_request(self, request: Sip) -> None:
-        leg = self.legs.get((request["call-id"], _parameter(request["to"], "tag")))
+    def _check_request(self, request: Sip, leg: Leg | None) -> None:
         own = _between(self.contact, "<", ">")
         if leg is not None:
             assert request.uri == own, f"Request-URI {request.uri} is not the own Contact {own}"
             assert request["to"] == leg.own, f"To differs: {leg.own} / {request['to']}"
             assert request["from"].split(";tag")[0] == leg.remote.split(";tag")[0], (
                 f"From differs: {leg.remote} / {request['from']}")
-            if request["contact"]:
-                leg.target = _between(request["contact"], "<", ">")
         elif f"{self.user}@" in request.uri and is_ipv4(_hostport(request.uri, 0).host):
             assert request.uri == own, f"Request-URI {request.uri} is not the registered Contact {own}"
+
+    def _leg_of(self, message: Sip) -> Leg | None:
+        own = message["to" if message.is_request else "from"]
+        return self.legs.get((message["call-id"], _parameter(own, "tag")))
 
     def _answered_via(self, via: str, source: Endpoint) -> tuple[str, Endpoint]:
         sent_by = _hostport("sip:" + via.split()[1].split(";")[0], SIP_PORT)
@@ -291,6 +292,14 @@ class Leg:
             self.target = _between(message["contact"], "<", ">")
             self.routes = list(routes)
             self.hop = None
+
+    def takes(self, message: Sip) -> None:
+        """Follow a message of this dialog: status, tag, target refresh."""
+        if not message.is_request:
+            self.final = message.status
+            self.learn(message, message.all("record-route")[::-1])
+        elif message["contact"]:
+            self.target = _between(message["contact"], "<", ">")
 
     def fork(self, response: Sip) -> Leg:
         """Return another leg for a response with another To tag (RFC 3261, section 13.2.2.4)."""

@@ -13,6 +13,8 @@ and arrives at another agent, or does not. Time passes only in :meth:`World.adva
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -79,7 +81,7 @@ class Delivery:
         lines += [f"          {line}" for line in (self.changes() if self.arrived is not None else [])]
         lines += [f"          note {note.rule}: {note.header} {note.old} {note.reason}"
                   for note in self.notes if not note.is_edit]
-        lines += [f"          {command}" for command in self.outcome.commands]
+        lines += [f"          {_short(command)}" for command in self.outcome.commands]
         return "\n".join(lines)
 
 
@@ -220,7 +222,7 @@ class World:
     def trace_rtp(self, source: Endpoint, destination: Endpoint) -> Trace:
         """Send one media packet and tell where it came out."""
         trace = self.kernel.trace(source, destination, self.now)
-        self.log.append(f"{self.now:9.2f} RTP {source} -> {destination}: {trace}")
+        self.log.append(f"{self.now:9.2f} RTP {source} -> {destination}: {_short(trace)}")
         self._report_destroyed()
         return trace
 
@@ -277,7 +279,7 @@ class World:
     def _follow(self, outcome: Outcome) -> Outcome:
         items = [*outcome.notes, *outcome.commands]
         if items:
-            what = (f"          {item}" for item in items)
+            what = (f"          {_short(item)}" for item in items)
             self.log.append("\n".join([f"{self.now:9.2f} report or timer", *what]))
         self._apply(outcome.commands)
         self._save()
@@ -332,6 +334,12 @@ class World:
         return "\n".join(map(str, self.log))
 
 
+def told(world: World) -> Iterator[World]:
+    """Lend *world* to a test; pytest shows its story where the test fails."""
+    yield world
+    print(world.story())
+
+
 def skeleton_of(settings: Settings) -> Skeleton:
     """Return what the kernel is told of *settings*."""
     signalling = settings.signalling
@@ -343,6 +351,13 @@ def _credentials(agent: Agent) -> str:
     domain = agent.address.partition("@")[2]
     return (f'Digest username="{agent.user}", realm="{domain}", nonce="4711", uri="sip:{domain}", '
             f'response="0123456789abcdef0123456789abcdef"')
+
+
+def _short(item: object) -> str:
+    """Write a command, note or trace without the names that everybody knows."""
+    text = re.sub(r"Endpoint\(host='([^']*)', port=(\d+)\)", r"\1:\2", repr(item))
+    names = r"\b(?!remote|lifetime|inward|fixed|dropped|reason)[a-z_]+="
+    return re.sub(rf"{names}(?:<Kind\.)?|: 'media'>|: 'signalling'>", "", text)
 
 
 def _lines(payload: bytes) -> list[str]:
