@@ -71,10 +71,15 @@ class Sipp:
         """Wait until all calls are done; raises LabError where one failed and *check* is True."""
         assert self.process is not None
         code = self.process.wait(timeout or self.timeout + 5)
-        result = SippResult(code, self._read("errors"), self._messages())
+        result = SippResult(code, self._read("errors"), self.messages())
         if check and code:
             raise LabError(f"SIPp on {self.host_name} ended with {code}: {result.errors.strip()[-2000:]}")
         return result
+
+    def messages(self) -> list[tuple[str, str]]:
+        """Return ("sent" or "received", message) for all so far, in order."""
+        text = self._read("messages").replace("\r\n", "\n")
+        return [(way, body) for _, way, body in MESSAGE.findall(text)]
 
     def _command(self, address: str) -> list[str]:
         command = ["sipp", *([self.to] if self.to else []), "-sf", str(self._scenario_path()),
@@ -103,7 +108,3 @@ class Sipp:
     def _read(self, suffix: str) -> str:
         path = Path(f"{self.prefix}.{suffix}")
         return path.read_text(errors="replace") if path.exists() else ""
-
-    def _messages(self) -> list[tuple[str, str]]:
-        text = self._read("messages").replace("\r\n", "\n")
-        return [(way, body) for _, way, body in MESSAGE.findall(text)]

@@ -1,0 +1,1 @@
+"""The scenarios of real calls: each file is one, placed in the lab (see tests/lab/README.md)."""

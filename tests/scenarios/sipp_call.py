@@ -1,0 +1,152 @@
+"""A call between two SIPp that lasts until the test says so, with media that goes to where the session
+descriptions say *as they arrived*: what a gateway did to them decides who hears whom."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.agent import Sip
+from tests.lab import namespaces
+from tests.lab.host import wait_until
+from tests.lab.programs import RtpAgent, Sipp
+
+if TYPE_CHECKING:
+    from tests.lab.lab import Lab
+
+CONNECTION = re.compile(r"c=IN IP4 ([^\s/]+)")
+RTCP = re.compile(r"a=rtcp:(\d+)(?: IN IP4 (\S+))?")
+
+
+class Stream(NamedTuple):
+    """One m-line as its receiver reads it."""
+
+    kind: str
+    host: str
+    port: int
+    rtcp_host: str
+    rtcp_port: int
+    lines: list[str]        # the m-line and all that belongs to it
+
+    @property
+    def rtp(self) -> str:
+        """Where RTP is wanted, "address:port"."""
+        return f"{self.host}:{self.port}"
+
+
+def streams_of(message: Sip) -> list[Stream]:
+    """Return the m-lines of a message's session description, read by the rules of RFC 8866 and 3605."""
+    session, *sections = re.split(r"(?m)^(?=m=)", message.body.decode())
+    found = []
+    for section in sections:
+        kind, port = re.findall(r"m=(\S+) (\d+)", section)[0]
+        host = (CONNECTION.search(section) or CONNECTION.search(session) or [""] * 2)[1]
+        rtcp = RTCP.search(section)
+        rtcp_port = int(port) if "a=rtcp-mux" in section else int(rtcp[1]) if rtcp else int(port) + 1
+        found.append(Stream(kind, host, int(port), (rtcp and rtcp[2]) or host, rtcp_port,
+                            section.splitlines()))
+    return found
+
+
+def audio_sdp(address: str, port: int, *attributes: str, session: Sequence[str] = ()) -> str:
+    """Return a plain PCMU description of *address* and *port*, with further lines."""
+    return sdp_text(address, [f"m=audio {port} RTP/AVP 0", "a=rtpmap:0 PCMU/8000", *attributes], session)
+
+
+def sdp_text(address: str, media: Sequence[str], session: Sequence[str] = ()) -> str:
+    """Return a description with o= and c= of *address*, the session's lines and the media's lines."""
+    lines = ["v=0", f"o=- 3851 1 IN IP4 {address}", "s=-", f"c=IN IP4 {address}", "t=0 0", *session, *media]
+    return "\r\n".join(lines) + "\r\n"
+
+
+class SippCall:
+    """*caller* (a host) calls *callee* with the description *offer*, and gets *answer*.
+
+    *to* is where the INVITE is sent, by default the callee itself. *contact* and *via* are what the
+    caller writes of itself, by default its own address and port. *files* are other SIPp scenarios for
+    the two ends; *keys* further ``-key`` variables for both.
+    """
+
+    def __init__(self, lab: Lab, offer: str, answer: str, *, caller: str = "phone1", callee: str = "remote1",
+                 to: str = "", contact: str = "", via: str = "", port: int = 5060, callee_port: int = 5060,
+                 files: tuple[str, str] = ("s13_caller.xml", "s13_callee.xml"), service: str = "bob",
+                 keys: dict[str, str] | None = None) -> None:
+        self.lab = lab
+        own = f"{lab[caller].address}:{port}"
+        keys = {"contact": contact or own, "via": via or own, **(keys or {})}
+        self.callee = Sipp(callee, files[1], port=callee_port, keys={**keys, "sdp": answer})
+        self.caller = Sipp(caller, files[0], to=to or f"{lab[callee].address}:{callee_port}", port=port,
+                           service=service, keys={**keys, "sdp": offer})
+
+    def start(self) -> SippCall:
+        """Place it and wait until the ACK has arrived."""
+        self.lab.start(self.callee)
+        self.lab.start(self.caller)
+        self.wait_received(self.callee, "ACK ")
+        return self
+
+    @property
+    def offer(self) -> Sip:
+        """The INVITE as the callee received it."""
+        return self.wait_received(self.callee, "INVITE ")
+
+    @property
+    def answer(self) -> Sip:
+        """The 200 as the caller received it."""
+        return self.wait_received(self.caller, "SIP/2.0 200")
+
+    def wait_received(self, end: Sipp, start: str, count: int = 1, timeout: float = 10.0) -> Sip:
+        """Return the *count*-th message that *end* received whose first line starts with *start*."""
+        def find() -> Sip | None:
+            found = messages_received(end, start)
+            return found[count - 1] if len(found) >= count else None
+        found: Sip = wait_until(find, timeout, f"{start!r} at SIPp on {end.host_name}")
+        return found
+
+    def tell(self, end: Sipp, method: str = "INFO") -> None:
+        """Have *end* go on: a request from its own host, that no gateway sees."""
+        host = self.lab[end.host_name]
+        call_id = (messages_received(end) or messages_sent(end))[0]["call-id"]
+        text = (f"{method} sip:go@{host.address} SIP/2.0\r\nVia: SIP/2.0/UDP {host.address}:9;branch=z9hG4bKgo"
+                f"\r\nFrom: <sip:test@{host.address}>;tag=go\r\nTo: <sip:go@{host.address}>\r\n"
+                f"Call-ID: {call_id}\r\nCSeq: 1 {method}\r\nContent-Length: 0\r\n\r\n")
+        with namespaces.socket_in(host.namespace) as go:
+            go.sendto(text.encode(), (host.address, end.port))
+
+    def hang_up(self) -> None:
+        """Have the caller hang up, and wait for the end of both."""
+        self.tell(self.caller)
+        self.caller.wait()
+        self.callee.wait()
+
+    def start_media(self, caller_port: int, callee_port: int, *, caller_tone: int = 440,
+                    callee_tone: int = 880, index: int = 0,
+                    options: tuple[dict[str, object], dict[str, object]] = ({}, {})) -> tuple[RtpAgent, RtpAgent]:
+        """Start an RTP endpoint at each end for stream *index*; each sends to where it was told to.
+
+        *options* are further ones of :class:`RtpAgent`, the caller's and the callee's.
+        """
+        offered, answered = streams_of(self.offer)[index], streams_of(self.answer)[index]
+        rows = ((self.caller, caller_port, answered, caller_tone, options[0]),
+                (self.callee, callee_port, offered, callee_tone, options[1]))
+        agents = [RtpAgent(end.host_name, port, to=stream.rtp, tone=tone,
+                           **{"rtcp_to": stream.rtcp_port, **more})
+                  for end, port, stream, tone, more in rows]
+        for agent in agents:
+            self.lab.start(agent)
+        return agents[0], agents[1]
+
+
+def messages_received(end: Sipp, start: str = "") -> list[Sip]:
+    """Return what a running SIPp has received so far."""
+    return [_sip(text) for way, text in end.messages() if way == "received" and text.startswith(start)]
+
+
+def messages_sent(end: Sipp, start: str = "") -> list[Sip]:
+    """Return what a running SIPp has sent so far."""
+    return [_sip(text) for way, text in end.messages() if way == "sent" and text.startswith(start)]
+
+
+def _sip(text: str) -> Sip:
+    return Sip(text.replace("\n", "\r\n").encode())
