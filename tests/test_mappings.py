@@ -1,0 +1,159 @@
+"""The mapping table and the kernel commands that follow from it."""
+
+import pytest
+
+from natfix.address import Endpoint
+from natfix.commands import (
+    AddMapping,
+    AllowRemote,
+    CloseFlow,
+    DeleteMapping,
+    Flow,
+    ForbidRemote,
+    Kind,
+    OpenFlow,
+)
+from natfix.deadlines import NEVER, Deadlines
+from natfix.errors import LimitReached
+from natfix.mappings import LIFETIME, Mapping, Mappings, owner_of, reversed_flow
+
+INSIDE, OUTSIDE = Endpoint("192.168.1.10", 4000), Endpoint("203.0.113.1", 30000)
+REMOTE = Endpoint("198.51.100.7", 7000)
+FLOW = Flow(INSIDE, REMOTE, REMOTE, OUTSIDE)
+FIRST, SECOND = ("call", "1"), ("call", "2")
+
+
+class Table:
+    """A table with one media mapping, and its clock."""
+
+    def __init__(self) -> None:
+        self.deadlines = Deadlines()
+        self.removed: list[Mapping] = []
+        self.mappings = Mappings(10, 3, self.deadlines, lambda mapping, now: self.removed.append(mapping))
+        self.mapping = self.mappings.add(Kind.MEDIA, INSIDE, OUTSIDE)
+
+    def commands(self) -> list[object]:
+        commands, self.mappings.commands = self.mappings.commands, []
+        return list(commands)
+
+    def run_until(self, now: float) -> list[object]:
+        """Do what is due up to *now* and return the commands."""
+        while (due := self.deadlines.next()) is not None and due <= now:
+            for _, inside in self.deadlines.pop_expired(due):
+                self.mappings.handle_deadline(inside, due)
+        return self.commands()
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table()
+
+
+def test_the_kernel_learns_of_a_mapping_when_it_is_held(table: Table) -> None:
+    """Entering a mapping tells nobody; the first holder puts it into the kernel, the second does not."""
+    assert table.commands() == []
+    table.mappings.hold(table.mapping, FIRST, NEVER, 0.0)
+    table.mappings.hold(table.mapping, SECOND, NEVER, 1.0)
+    assert table.commands() == [AddMapping(Kind.MEDIA, INSIDE, OUTSIDE, LIFETIME, False, "call 1")]
+
+
+def test_a_mapping_lives_until_its_last_holder_lets_go(table: Table) -> None:
+    """Two dialogs share an endpoint's mapping; the first hang-up does not cut the second."""
+    table.mappings.hold(table.mapping, FIRST, NEVER, 0.0)
+    table.mappings.hold(table.mapping, SECOND, NEVER, 0.0)
+    table.commands()
+    assert not table.mappings.release(table.mapping, FIRST, 1.0)
+    assert table.mappings.find(INSIDE) is table.mapping
+    assert table.mappings.release(table.mapping, SECOND, 1.0)
+    assert table.commands() == [DeleteMapping(Kind.MEDIA, INSIDE, OUTSIDE)]
+    assert table.mappings.find_outside(OUTSIDE) is None
+    assert table.removed == [table.mapping]
+
+
+def test_elements_are_deleted_before_entries(table: Table) -> None:
+    """Closing order: remotes, elements, then the entries (design, section 6)."""
+    table.mappings.hold(table.mapping, FIRST, NEVER, 0.0)
+    table.mappings.allow(table.mapping, REMOTE.host, FIRST, 0.0)
+    table.mappings.keep_flow(table.mapping, FLOW, FIRST, NEVER, 0.0)
+    table.commands()
+    table.mappings.release(table.mapping, FIRST, 1.0)
+    kinds = [type(command) for command in table.commands()]
+    assert kinds == [ForbidRemote, DeleteMapping, CloseFlow]
+    assert FLOW not in table.mappings.by_flow
+
+
+def test_a_held_mapping_is_refreshed_before_the_kernel_forgets_it(table: Table) -> None:
+    """A call of any length keeps its elements, and its remotes with them."""
+    table.mappings.hold(table.mapping, FIRST, NEVER, 0.0)
+    table.mappings.allow(table.mapping, REMOTE.host, FIRST, 0.0)
+    table.commands()
+    commands = table.run_until(LIFETIME)
+    assert AddMapping(Kind.MEDIA, INSIDE, OUTSIDE, LIFETIME, False, "call 1") in commands
+    assert AllowRemote(Kind.MEDIA, OUTSIDE, REMOTE.host, LIFETIME) in commands
+
+
+def test_a_holder_with_an_end_is_released_then(table: Table) -> None:
+    """The outgoing half ends by itself when nothing was sent for long enough."""
+    table.mappings.hold(table.mapping, ("flow",), 120.0, 0.0)
+    table.commands()
+    assert table.run_until(119.0) == []
+    assert DeleteMapping(Kind.MEDIA, INSIDE, OUTSIDE) in table.run_until(120.0)
+
+
+def test_an_ended_entry_is_made_anew_while_it_is_held(table: Table) -> None:
+    """Somebody flushed conntrack in mid-call: the entry comes back at once."""
+    table.mappings.hold(table.mapping, FIRST, NEVER, 0.0)
+    table.mappings.keep_flow(table.mapping, FLOW, FIRST, NEVER, 0.0)
+    table.commands()
+    assert table.mappings.reopen_flow(FLOW, 5.0)
+    assert table.commands() == [OpenFlow(Kind.MEDIA, FLOW, LIFETIME, False)]
+    assert not table.mappings.reopen_flow(reversed_flow(FLOW), 5.0)
+
+
+def test_a_shared_entry_is_closed_by_its_last_holder(table: Table) -> None:
+    """An entry that a registration and a call hold survives the call."""
+    for holder, until in ((FIRST, 4000.0), (SECOND, NEVER)):
+        table.mappings.hold(table.mapping, holder, until, 0.0)
+        table.mappings.keep_flow(table.mapping, FLOW, holder, until, 0.0, fixed=True)
+    opened = [command for command in table.commands() if isinstance(command, OpenFlow)]
+    assert opened == [OpenFlow(Kind.MEDIA, FLOW, 4000.0, True)]
+    table.mappings.release(table.mapping, SECOND, 1.0)
+    assert table.commands() == []
+    assert FLOW in table.mapping.flows
+
+
+def test_fixed_entries_are_refreshed_with_their_mapping(table: Table) -> None:
+    """Traffic does not prolong an entry of fixed lifetime, so the daemon does."""
+    table.mappings.hold(table.mapping, FIRST, NEVER, 0.0)
+    table.mappings.keep_flow(table.mapping, FLOW, FIRST, NEVER, 0.0, fixed=True)
+    table.commands()
+    assert OpenFlow(Kind.MEDIA, FLOW, LIFETIME, True) in table.run_until(LIFETIME)
+
+
+def test_quotas_name_the_setting() -> None:
+    """One host cannot take all; the note says which limit stopped it."""
+    mappings = Mappings(10, 2, Deadlines())
+    for port in (4000, 4002):
+        mappings.add(Kind.MEDIA, Endpoint(INSIDE.host, port), Endpoint(OUTSIDE.host, port))
+    with pytest.raises(LimitReached, match="mappings_per_host"):
+        mappings.check_quota(INSIDE.host)
+    mappings.check_quota("192.168.1.11")
+    with pytest.raises(LimitReached, match=r"\[limits\] mappings is"):
+        mappings.check_quota("192.168.1.11", 9)
+
+
+def test_restating_leaves_nothing_out(table: Table) -> None:
+    """A resync gets every mapping, remote and entry, once, and does not disturb what waits to be done."""
+    table.mappings.hold(table.mapping, FIRST, NEVER, 0.0)
+    table.mappings.allow(table.mapping, REMOTE.host, FIRST, 0.0)
+    table.mappings.keep_flow(table.mapping, FLOW, FIRST, NEVER, 0.0)
+    waiting = list(table.mappings.commands)
+    kinds = [type(command) for command in table.mappings.restate(10.0)]
+    assert kinds == [AddMapping, AllowRemote, OpenFlow]
+    assert table.mappings.commands == waiting
+
+
+def test_the_owner_fits_into_an_element_comment(table: Table) -> None:
+    """The kernel takes 128 bytes; a long Call-ID is cut."""
+    table.mapping.holders[("call", "x" * 300)] = NEVER
+    assert len(owner_of(table.mapping)) <= 128

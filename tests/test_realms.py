@@ -1,0 +1,61 @@
+"""Inside, outside, and who can reach whom."""
+
+import pytest
+
+from natfix.address import network_from_text
+from natfix.config import Media, Settings
+from natfix.realms import Realms, is_private, is_usable
+from natfix.reports import AddressesChanged
+
+LINKS = AddressesChanged(
+    {"wan": "203.0.113.1"},
+    ((network_from_text("192.168.1.0/24"), "lan1"), (network_from_text("192.168.2.0/24"), "lan2")),
+)
+
+
+def realms(release: str = "subnet") -> Realms:
+    made = Realms(Settings(media=Media(release=release)))
+    assert made.update(LINKS)
+    return made
+
+
+def test_inside_is_what_the_links_say_but_never_the_gateway_itself() -> None:
+    """Inside networks come with the links; the outside address is never inside."""
+    assert realms().is_inside("192.168.2.9")
+    assert not realms().is_inside("203.0.113.1")
+    assert not realms().is_inside("phone.example")
+
+
+def test_only_a_new_outside_address_is_a_change() -> None:
+    """The same links again change nothing; another address does."""
+    made = realms()
+    assert not made.update(LINKS)
+    assert made.update(AddressesChanged({"wan": "203.0.113.2"}, LINKS.inside))
+    assert made.outside_host == "203.0.113.2"
+
+
+@pytest.mark.parametrize(("release", "same", "other"), [
+    ("subnet", True, False), ("routed", True, True), ("never", False, False),
+])
+def test_release_asks_for_one_prefix_unless_told_otherwise(release: str, same: bool, other: bool) -> None:
+    """Two hosts of one subnet may talk directly; across subnets only where the operator says so."""
+    made = realms(release)
+    assert made.may_talk_directly("192.168.1.10", "192.168.1.11") is same
+    assert made.may_talk_directly("192.168.1.10", "192.168.2.10") is other
+    assert not made.may_talk_directly("192.168.1.10", "198.51.100.7")
+
+
+@pytest.mark.parametrize(("path", "crosses"), [
+    (("lan1", "wan"), True), (("wan", "lan1"), True), (("lan1", "vpn0"), False), (("", ""), True),
+])
+def test_a_path_past_the_outside_interface_is_not_ours(path: tuple[str, str], crosses: bool) -> None:
+    """What leaves by a VPN link is not NATed there, so it must not be rewritten."""
+    assert realms().crosses(*path) is crosses
+
+
+def test_usable_and_private_addresses() -> None:
+    """No mapping leads to loopback, multicast or nothing."""
+    assert [host for host in ("127.0.0.1", "239.0.0.1", "0.0.0.0", "169.254.1.1", "", "8.8.8.8")
+            if is_usable(host)] == ["8.8.8.8"]
+    assert is_private("100.64.1.1")
+    assert not is_private("203.0.113.1")
