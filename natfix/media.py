@@ -89,7 +89,7 @@ class MediaKeeper:
         if rtp is None:
             if _names_host(media):
                 turn.leave("sdp-host-name", "c=", "a host name is not ours to resolve", _host(media))
-            return Target(media, None, None, silent, silent)
+            return Target(media, None, None, self._line_on_hold(turn, media) or silent, silent)
         sent = Line(media.index, media.kind, rtp, rtcp, hosts, media.count)
         shown_rtp, shown_rtcp = rtp, rtcp
         if turn.sender is not None and not self._is_shown_already(turn, media, rtp):
@@ -108,6 +108,16 @@ class MediaKeeper:
         received = Line(media.index, media.kind, final_rtp, final_rtcp, hosts)
         changed = (final_rtp, final_rtcp) != (rtp, rtcp)
         return Target(media, final_rtp if changed else None, final_rtcp, sent, received)
+
+    def _line_on_hold(self, turn: Turn, media: Media) -> Line | None:
+        """A UA that holds by c=0.0.0.0 (RFC 3264, section 8.4) keeps the mapping that it will resume with."""
+        if turn.sender is None or _host(media) != UNSET_HOST:
+            return None
+        rtp = Endpoint(turn.sender.inside.host, media.port)
+        mapping = self._mappings.find(rtp)
+        if mapping is None or mapping.kind is not Kind.MEDIA:
+            return None
+        return Line(media.index, media.kind, rtp, Endpoint(rtp.host, rtp.port + 1), (), media.count)
 
     def _is_shown_already(self, turn: Turn, media: Media, rtp: Endpoint) -> bool:
         """Tell whether the sender names an address that is not inside, or one that it learnt itself."""
