@@ -50,7 +50,7 @@ class Facts:
     """How to look at the machine; each may take long and is asked in the background."""
 
     addresses: Callable[[], AddressesChanged]
-    ports_in_use: Callable[[Collection[str]], PortsInUse]     # of these addresses
+    ports_in_use: Callable[[AddressesChanged], PortsInUse]
 
 
 class Upkeep:
@@ -58,8 +58,9 @@ class Upkeep:
 
     def __init__(
         self, loop: Loop, facts: Facts, rules: RuleEvents, flows: FlowEvents, links: LinkChanges,
-        forget_interfaces: Callable[[], None],
+        forget_interfaces: Callable[[], None], addresses: AddressesChanged,
     ) -> None:
+        """*addresses* is what the engine is told at the start."""
         self._loop = loop
         self._facts = facts
         self._rules = rules
@@ -67,16 +68,15 @@ class Upkeep:
         self._links = links
         self._forget_interfaces = forget_interfaces
         self._background = Background()
-        self._addresses: AddressesChanged | None = None
+        self._addresses = addresses
         self._ports: PortsInUse | None = None
         self._restored = 0.0
         self._uncounted: list[Flow] = []
         self._refused: dict[Endpoint, int] = {}
         self._complaint = ""
 
-    def begin(self, addresses: AddressesChanged, now: float) -> None:
-        """Listen from now on; *addresses* is what the engine knows already."""
-        self._addresses = addresses
+    def begin(self, now: float) -> None:
+        """Listen from now on."""
         self._loop.listen(self._background, self._background.deliver)
         self._loop.listen(self._rules, self._on_rules)
         self._loop.listen(self._flows, self._on_flows)
@@ -159,8 +159,7 @@ class Upkeep:
             self._loop.restore_rules(now)
 
     def _look_at_ports(self, now: float) -> None:
-        hosts = tuple(self._addresses.outside.values()) if self._addresses else ()
-        look = partial(self._facts.ports_in_use, hosts)
+        look = partial(self._facts.ports_in_use, self._addresses)
         self._background.ask("ports", look, self._tell_ports, self._complain)
         self._loop.call_at(now + PORTS_EVERY, self._look_at_ports)
 

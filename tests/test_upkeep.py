@@ -6,7 +6,7 @@ import logging
 import os
 import select
 import selectors
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -70,15 +70,16 @@ class Bench:
         self.ports = frozenset({53})
         self.forgotten = 0
         facts = Facts(self._addresses, self._ports_in_use)
-        self.upkeep = Upkeep(self.loop, facts, self.rules, self.flows, self.links, self._forget)
-        self.upkeep.begin(AT_HOME, self.now)
+        self.upkeep = Upkeep(self.loop, facts, self.rules, self.flows, self.links, self._forget,
+                             AT_HOME)
+        self.upkeep.begin(self.now)
 
     def _addresses(self) -> AddressesChanged:
         if isinstance(self.addresses, Exception):
             raise self.addresses
         return self.addresses
 
-    def _ports_in_use(self, _hosts: Collection[str]) -> PortsInUse:
+    def _ports_in_use(self, _addresses: AddressesChanged) -> PortsInUse:
         return PortsInUse(self.ports)
 
     def _forget(self) -> None:

@@ -1,0 +1,200 @@
+"""The live shell: `natfix run`. Starts what :mod:`natfix.loop` drives, and ends it.
+
+The order of a start matters. Whatever can refuse is asked first; then the queue is bound, and only then
+the rules are installed that lead packets into it; what ran before natfix, or under a natfix that died, is
+taken up; then the loop turns. SIGTERM ends the daemon and leaves rules, maps and entries in the kernel:
+calls keep their audio, and the next natfix goes on from there. `natfix down` is what removes.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import selectors
+import signal
+import socket
+from contextlib import ExitStack
+from typing import Any
+
+from natfix import __version__
+from natfix.config import Settings
+from natfix.control import ControlServer, Handler
+from natfix.engine import Engine
+from natfix.errors import DONE
+from natfix.interfaces import addresses_report
+from natfix.journal import RING, set_up_log
+from natfix.kernel.events import ConntrackEvents, NftEvents
+from natfix.kernel.netfilter import NetfilterKernel
+from natfix.loop import Clock, Loop
+from natfix.machine import Machine
+from natfix.queue_reader import NetfilterQueueReader, queue_counters
+from natfix.quirks import Quirks
+from natfix.reports import Restored
+from natfix.startup import (
+    flows_to_adopt,
+    refuse_beside_helper,
+    refuse_without_features,
+    refuse_without_rights,
+    skeleton_from_settings,
+)
+from natfix.store import Store
+from natfix.upkeep import Facts, Upkeep
+from natfix.watch import LinkEvents
+
+# A full collection takes 100 ms at 10,000 calls, and calls leave no garbage cycles behind: young objects
+# are looked at often, all of them practically never.
+GC_THRESHOLD = (5_000, 20, 1_000)
+
+log = logging.getLogger("natfix")
+
+
+def run(settings: Settings, quirks: Quirks, machine: Machine | None = None) -> int:
+    """Run the daemon until SIGTERM, SIGINT or `natfix down`; return its exit code.
+
+    Raises NatfixError, with one sentence, where it cannot start; nothing is half-installed then.
+    """
+    set_up_log(settings.daemon.log_level)
+    with ExitStack() as held:
+        daemon = _Daemon(settings, quirks, machine or Machine(), held)
+        daemon.begin()
+        daemon.loop.run()
+        notify_systemd("STOPPING=1")
+    log.info("natfix: ended; its rules, maps and entries stay until `natfix down`")
+    return DONE
+
+
+class _Daemon:
+    """All parts of a running natfix; each is let go in reverse order, the control socket last."""
+
+    def __init__(
+        self, settings: Settings, quirks: Quirks, machine: Machine, held: ExitStack,
+    ) -> None:
+        selector = selectors.DefaultSelector()
+        signals = _Signals()
+        handlers: dict[str, Handler] = {}
+        refuse_without_rights()
+        self._addresses = addresses_report(settings, machine.links())
+        server = ControlServer(settings.daemon.control_socket, handlers, selector)
+        held.callback(server.close)
+        refuse_without_features(machine.capabilities(), settings.signalling.divert)
+        refuse_beside_helper(machine.helpers())
+        self._reader = NetfilterQueueReader(settings.signalling.queue)
+        held.callback(self._reader.close)
+        self._store = Store(settings.daemon.state_file)
+        held.callback(self._store.close)
+        self._kernel = NetfilterKernel(settings.signalling.mark)
+        held.callback(self._kernel.close)
+        self._machine = machine
+        self._skeleton = skeleton_from_settings(settings, self._addresses)
+        self.loop = Loop(Engine(settings, quirks), self._kernel, self._skeleton, self._reader, self._store,
+                         Clock(), selector)
+        self._started = self.loop.clock()
+        facts = Facts(lambda: addresses_report(settings, machine.links()), machine.ports_in_use)
+        self._upkeep = Upkeep(self.loop, facts, NftEvents(self._kernel), ConntrackEvents(), LinkEvents(),
+                              self._reader.forget_interfaces, self._addresses)
+        handlers.update(self._handlers())
+        signals.tell(self.loop)
+
+    def begin(self) -> None:
+        """Take up what was before, install the rules, and be ready."""
+        now = self.loop.clock()
+        self.loop.inform([
+            self._addresses,
+            self._machine.ports_in_use(self._addresses),
+            Restored(tuple(self._kernel.mappings()), self._store.load()),
+        ], now)
+        self._upkeep.begin(now)
+        self._kernel.install(self._skeleton)
+        self.loop.inform(flows_to_adopt(self._kernel.flows(), self._skeleton, self._addresses), now)
+        self.loop.repair(now)
+        _spare_the_garbage_collector()
+        log.info("natfix: ready")
+        notify_systemd("READY=1")
+
+    # what the control socket asks
+
+    def _handlers(self) -> dict[str, Handler]:
+        return {
+            "calls": self._calls,
+            "notes": self._notes,
+            "ping": self._ping,
+            "registrations": self._registrations,
+            "status": self._status,
+            "stop": self._stop,
+        }
+
+    def _ping(self, _request: dict[str, Any]) -> dict[str, Any]:
+        return {"version": __version__, "pid": os.getpid()}
+
+    def _status(self, request: dict[str, Any]) -> dict[str, Any]:
+        now = self.loop.clock()
+        number = self._skeleton.queue
+        return {
+            **self._ping(request),
+            "uptime": round(now - self._started, 1),
+            "queue": {"number": number, "overflows": self._reader.overflows, **queue_counters(number)},
+            "shell": dict(sorted(self.loop.counters.items())),
+            "state_file": {"path": self._store.path, "failed_writes": self._store.failures},
+            **self.loop.engine.status(now),
+        }
+
+    def _calls(self, _request: dict[str, Any]) -> dict[str, Any]:
+        now = self.loop.clock()
+        self._upkeep.count_now(now)
+        return {"calls": self.loop.engine.calls(now)}
+
+    def _registrations(self, _request: dict[str, Any]) -> dict[str, Any]:
+        return {"registrations": self.loop.engine.registrations(self.loop.clock())}
+
+    def _notes(self, request: dict[str, Any]) -> dict[str, Any]:
+        count = request.get("count", RING)
+        return {"decisions": self.loop.journal.entries(count if isinstance(count, int) else RING)}
+
+    def _stop(self, request: dict[str, Any]) -> dict[str, Any]:
+        log.info("natfix: asked to stop")
+        self.loop.stop()
+        return self._ping(request)
+
+
+class _Signals:
+    """SIGTERM and SIGINT end the loop, SIGHUP only says that it does nothing; caught from the start on."""
+
+    def __init__(self) -> None:
+        self._ears, mouth = socket.socketpair()
+        for end in (self._ears, mouth):
+            end.setblocking(False)
+        signal.set_wakeup_fd(mouth.detach())
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda _number, _frame: None)
+
+    def tell(self, loop: Loop) -> None:
+        """Have *loop* end on a signal, also on one that has come already."""
+        loop.listen(self._ears, lambda: self._take(loop))
+
+    def _take(self, loop: Loop) -> None:
+        for number in self._ears.recv(64):
+            if number == signal.SIGHUP:
+                log.info("natfix: SIGHUP does nothing; restart natfix to have its configuration read again")
+            else:
+                log.info("natfix: ends on %s", signal.Signals(number).name)
+                loop.stop()
+
+
+def notify_systemd(state: str) -> None:
+    """Tell systemd *state* (sd_notify(3)) where it has asked for that."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
+        try:
+            speaker.connect("\0" + address[1:] if address.startswith("@") else address)
+            speaker.send(state.encode())
+        except OSError as problem:
+            log.warning("systemd cannot be told %s (%s)", state, problem)
+
+
+def _spare_the_garbage_collector() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)

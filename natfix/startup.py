@@ -1,0 +1,95 @@
+"""What has to be true before natfix touches anything: each refusal is one sentence with the cure.
+
+Everything is looked at before the first rule is put in place, so a start that fails leaves the machine
+as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from natfix.address import Endpoint, Network, contains
+from natfix.config import Settings
+from natfix.errors import KernelRefused, NotPermitted
+from natfix.kernel.base import FlowState, Skeleton
+from natfix.kernel.netlink import has_net_admin
+from natfix.kernel.probe import Capabilities
+from natfix.reports import AddressesChanged, FlowAdopted
+
+NO_QUEUE = {
+    "auto": "this kernel has no NFQUEUE: modprobe nft_queue, or nft_compat and xt_NFQUEUE",
+    "queue": 'this kernel has no nft queue expression: modprobe nft_queue, or [signalling] divert = "auto"',
+    "nfqueue": 'this kernel has no target NFQUEUE: modprobe nft_compat xt_NFQUEUE, or divert = "auto"',
+}
+
+
+def refuse_without_rights() -> None:
+    """Raise NotPermitted where this process may not change netfilter."""
+    if not has_net_admin():
+        raise NotPermitted("natfix needs CAP_NET_ADMIN to see and change packets: run it as root")
+
+
+def refuse_without_features(found: Capabilities, divert: str) -> None:
+    """Raise KernelRefused where the kernel, or libnftables, lacks what natfix cannot do without."""
+    queueing = {"auto": found.queue or found.nfqueue, "queue": found.queue, "nfqueue": found.nfqueue}
+    needed = (
+        (found.library, "libnftables is missing: apt install libnftables1"),
+        (found.nftables, "this kernel has no nftables: modprobe nf_tables"),
+        (found.nat, "this kernel has no nftables NAT: modprobe nft_chain_nat"),
+        (queueing[divert], NO_QUEUE[divert]),
+        (found.conntrack, "this kernel does not show its conntrack entries: modprobe nf_conntrack_netlink"),
+    )
+    for there, sentence in needed:
+        if not there:
+            raise KernelRefused(sentence)
+
+
+def refuse_beside_helper(places: Sequence[str]) -> None:
+    """Raise KernelRefused where the kernel's own SIP helper is attached to flows, at *places*."""
+    if places:
+        raise KernelRefused(
+            f"the kernel's own SIP helper is attached by {', '.join(places)}: two fixers on one path break "
+            "Contact twice; remove that (`natfix check` names the command)"
+        )
+
+
+def skeleton_from_settings(settings: Settings, addresses: AddressesChanged) -> Skeleton:
+    """Return what the static rules need to know."""
+    signalling = settings.signalling
+    return Skeleton(
+        outside_interfaces=tuple(addresses.outside),
+        sip_ports=signalling.ports,
+        media_ports=settings.media.ports,
+        mark=signalling.mark,
+        queue=signalling.queue,
+        bypass=signalling.on_failure == "pass",
+        divert=signalling.divert,
+    )
+
+
+def flows_to_adopt(
+    flows: Iterable[FlowState], skeleton: Skeleton, addresses: AddressesChanged,
+) -> list[FlowAdopted]:
+    """Return a report for each SIP flow that is NATed already, so that it keeps the outside port it has.
+
+    That is one from an inside host, with a SIP port at either end or marked by a natfix of before, whose
+    replies come to an outside address. One that the registrar has answered comes first: where two claim
+    the same port, it wins.
+    """
+    networks = [network for network, _ in addresses.inside]
+    hosts = frozenset(addresses.outside.values())
+    found = [
+        FlowAdopted(state) for state in flows
+        if _is_sip(state, skeleton) and state.flow.reply_destination.host in hosts
+        and _is_inside(state.flow.source, networks, hosts)
+    ]
+    return sorted(found, key=lambda report: not report.state.replied)
+
+
+def _is_sip(state: FlowState, skeleton: Skeleton) -> bool:
+    ports = {state.flow.source.port, state.flow.destination.port}
+    return bool(state.mark & skeleton.mark) or not ports.isdisjoint(skeleton.sip_ports)
+
+
+def _is_inside(endpoint: Endpoint, networks: Iterable[Network], hosts: frozenset[str]) -> bool:
+    return endpoint.host not in hosts and contains(networks, endpoint.host)
