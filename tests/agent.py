@@ -234,6 +234,8 @@ class Agent:
 
     def _check_request(self, request: Sip, leg: Leg | None) -> None:
         own = _between(self.contact, "<", ">")
+        if request.method == "ACK" and leg is not None and leg.invite is not None:
+            own = own if request.uri == own else leg.invite.uri     # of a failure: the INVITE's
         if leg is not None:
             assert request.uri == own, f"Request-URI {request.uri} is not the own Contact {own}"
             assert request["to"] == leg.own, f"To differs: {leg.own} / {request['to']}"

@@ -313,21 +313,17 @@ class World:
         """What *sender* sends to where it was told arrives at *receiver*, from where that was told."""
         told, expected = self.told_media(sender), self.told_media(receiver)
         trace = self.trace_rtp(sender.rtp, told)
-        assert not trace.dropped, self.because(f"{receiver} does not hear {sender}: {trace.dropped}")
-        assert trace.destination == receiver.rtp, self.because(
+        assert not trace.dropped, f"{receiver} does not hear {sender}: {trace.dropped}"
+        assert trace.destination == receiver.rtp, (
             f"the audio of {sender} arrives at {trace.destination}, not at {receiver.rtp}")
-        assert trace.source == expected, self.because(
+        assert trace.source == expected, (
             f"the audio of {sender} comes from {trace.source}; {receiver} was told {expected}")
 
     def told_media(self, agent: Agent) -> Endpoint:
         """Return where *agent* was told to send audio, by the newest SDP it has received."""
         bodies = [item.message.body for item in agent.inbox if b"m=audio" in item.message.body]
-        assert bodies, self.because(f"{agent} has received no SDP")
+        assert bodies, f"{agent} has received no SDP"
         return next(stream.rtp for stream in streams_of(bodies[-1]) if stream.kind == "audio")
-
-    def because(self, what: str) -> str:
-        """Return *what* with the whole story, for an assertion's message."""
-        return f"{what}\n{self.story()}"
 
     def story(self) -> str:
         """Return every message, what natfix changed in it and did for it, and every media packet."""

@@ -1,0 +1,384 @@
+"""What SDP can say, through the engine: several streams, RTCP, T.38, ICE, hairpins, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from natfix.address import Endpoint
+from natfix.commands import Kind
+from natfix.config import Inside, Limits, Media, Outside, Peer, Settings
+from tests.agent import streams_of
+from tests.playbook import OUTSIDE, World, told
+
+FAR_NETWORK = "192.168.2.0/24"
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A gateway with the documented line."""
+    yield from told(World(dnat_accepted=True))
+
+
+def world_with(media: Media | None = None, limits: Limits | None = None, peers: tuple[Peer, ...] = (),
+               **options: object) -> World:
+    """A world with other settings than the defaults."""
+    plain = World(**options)    # type: ignore[arg-type]
+    networks = tuple(plain.kernel.networks.values())
+    settings = Settings(inside=Inside(networks), outside=Outside("outside"), media=media or Media(),
+                        limits=limits or Limits(), peers=peers)
+    return World(settings, **options)   # type: ignore[arg-type]
+
+
+def offered(world: World, sdp: str) -> bytes:
+    """Return the body that the provider sees of an offer of the phone's."""
+    world.phone.invites(world.provider.address, sdp=sdp)
+    return world.provider.last.body
+
+
+def media_mappings(world: World) -> dict[Endpoint, Endpoint]:
+    return {mapping.inside: mapping.outside for mapping in world.kernel.mappings()
+            if mapping.kind is Kind.MEDIA}
+
+
+# Streams
+
+def test_audio_video_and_a_refused_stream(world: World) -> None:
+    """Each stream has its own ports; port 0 stays 0; RTP and RTCP of each arrive."""
+    body = offered(world, world.phone.sdp("m=video 12010 RTP/AVP 96", "m=audio 0 RTP/AVP 0"))
+    audio, video, refused = streams_of(body)
+    assert refused.rtp.port == 0
+    for stream, inside_port in ((audio, 12000), (video, 12010)):
+        for outside, port in ((stream.rtp, inside_port), (stream.rtcp, inside_port + 1)):
+            trace = world.trace_rtp(Endpoint("198.51.100.20", 50000), outside)
+            assert trace.destination == Endpoint("192.168.1.10", port)
+
+
+def test_rtcp_on_another_port(world: World) -> None:
+    """a=rtcp (RFC 3605) is rewritten to a port that leads to the one it named."""
+    audio, = streams_of(offered(world, world.phone.sdp("a=rtcp:12345")))
+    assert audio.rtcp.port != 12345
+    assert world.trace_rtp(world.provider.rtp, audio.rtcp).destination == Endpoint("192.168.1.10", 12345)
+
+
+def test_rtcp_with_an_address(world: World) -> None:
+    """The address in a=rtcp is the outside one, as c= is."""
+    audio, = streams_of(offered(world, world.phone.sdp("a=rtcp:12345 IN IP4 192.168.1.10")))
+    assert audio.rtcp.host == OUTSIDE
+    assert world.trace_rtp(world.provider.rtp, audio.rtcp).destination == Endpoint("192.168.1.10", 12345)
+
+
+def test_an_odd_rtp_port(world: World) -> None:
+    """Odd ports are legal: parity is kept (RFC 4787), RTCP is above."""
+    audio, = streams_of(offered(world, world.phone.sdp(rtp=Endpoint("192.168.1.10", 12003))))
+    assert audio.rtp.port % 2 == 1
+    assert world.trace_rtp(world.provider.rtp, audio.rtcp).destination == Endpoint("192.168.1.10", 12004)
+
+
+def test_rtcp_mux(world: World) -> None:
+    """rtcp-mux (RFC 5761): RTCP may come to the RTP port."""
+    audio, = streams_of(offered(world, world.phone.sdp("a=rtcp-mux")))
+    assert world.trace_rtp(world.provider.rtp, audio.rtp).destination == world.phone.rtp
+
+
+def test_several_ports_in_one_line(world: World) -> None:
+    """"port/2" (RFC 8866, 5.14): both pairs are mapped, in a row."""
+    body = offered(world, world.phone.sdp().replace("m=audio 12000", "m=audio 12000/2"))
+    assert b"/2 RTP/AVP" in body
+    first = streams_of(body.replace(b"/2", b""))[0].rtp
+    for step in range(4):
+        outside = Endpoint(first.host, first.port + step)
+        assert world.trace_rtp(world.provider.rtp, outside).destination.port == 12000 + step
+
+
+def test_t38(world: World) -> None:
+    """A re-INVITE to udptl has one port, next to audio refused with port 0."""
+    call = world.call(world.phone, world.provider)
+    fax = world.phone.sdp().replace("m=audio 12000 RTP/AVP 8 101", "m=image 12050 udptl t38")
+    call.caller.sends("INVITE", fax)
+    image, = streams_of(world.provider.last.body)
+    assert world.trace_rtp(Endpoint("198.51.100.20", 41000), image.rtp).destination.port == 12050
+    assert Endpoint("192.168.1.10", 12051) not in media_mappings(world)
+
+
+def test_media_level_connection_lines(world: World) -> None:
+    """A c= of the m-line's own goes before the session's."""
+    sdp = world.phone.sdp().replace("c=IN IP4 192.168.1.10\n", "") + "c=IN IP4 192.168.1.10\n"
+    audio, = streams_of(offered(world, sdp))
+    assert world.trace_rtp(world.provider.rtp, audio.rtp).destination == world.phone.rtp
+
+
+@pytest.mark.parametrize("connection", ["0.0.0.0", "media.example.net"])
+def test_what_names_no_address_stays(world: World, connection: str) -> None:
+    """An unset address and a host name pass as they are."""
+    body = offered(world, world.phone.sdp().replace("c=IN IP4 192.168.1.10", f"c=IN IP4 {connection}"))
+    assert f"c=IN IP4 {connection}".encode() in body
+    assert not media_mappings(world)
+
+
+def test_port_9_stays(world: World) -> None:
+    """The discard port of a trickling offer is no place to send to."""
+    body = offered(world, world.phone.sdp(rtp=Endpoint("192.168.1.10", 9)))
+    assert b"m=audio 9 " in body
+    assert not media_mappings(world)
+
+
+def test_a_phone_that_writes_the_outside_address_itself(world: World) -> None:
+    """Already right (STUN, static NAT setting): the whole message is left alone."""
+    phone = world.phone
+    phone.contact, phone.sent_by = f"<sip:alice@{OUTSIDE}:5060>", f"{OUTSIDE}:5060"
+    delivery = phone.invites(world.provider.address, sdp=phone.sdp(rtp=Endpoint(OUTSIDE, 12000))).delivery
+    assert delivery is not None
+    assert delivery.is_untouched, delivery.changes()
+
+
+def test_ice_candidates(world: World) -> None:
+    """The host candidate that equals c=/m= is shown outside with it; all others stay."""
+    candidates = ("a=candidate:1 1 UDP 2130706431 192.168.1.10 12000 typ host",
+                  "a=candidate:1 2 UDP 2130706430 192.168.1.10 12001 typ host",
+                  "a=candidate:2 1 UDP 2130706431 10.0.0.7 12000 typ host",
+                  "a=candidate:3 1 TCP 2105458943 192.168.1.10 9 typ host tcptype active",
+                  "a=candidate:4 1 UDP 1694498815 198.51.100.99 4000 typ srflx raddr 10.0.0.7 rport 12000")
+    body = offered(world, world.phone.sdp(*candidates)).decode()
+    audio, = streams_of(body.encode())
+    assert f"a=candidate:1 1 UDP 2130706431 {audio.rtp.host} {audio.rtp.port} typ host" in body
+    assert f"a=candidate:1 2 UDP 2130706430 {audio.rtcp.host} {audio.rtcp.port} typ host" in body
+    assert candidates[2] in body
+    assert candidates[3] in body
+    assert "198.51.100.99 4000 typ srflx" in body
+
+
+def test_remote_candidates_open_the_filter(world: World) -> None:
+    """Media may come from any candidate of the callee's (RFC 8445)."""
+    leg = world.phone.invites(world.provider.address)
+    callee = world.provider.accepts(world.provider.last)
+    callee.answers(sdp=world.provider.sdp(
+        "a=candidate:1 1 UDP 2130706431 198.51.100.88 4000 typ host"))
+    leg.sends("ACK")
+    mapped = media_mappings(world)[world.phone.rtp]
+    assert world.trace_rtp(Endpoint("198.51.100.88", 4000), mapped).destination == world.phone.rtp
+
+
+def test_multipart(world: World) -> None:
+    """One SDP part inside multipart/mixed is rewritten; the other part and the boundaries stay."""
+    body = ("--b\nContent-Type: application/sdp\n\n" + world.phone.sdp() +
+            "\n--b\nContent-Type: text/plain\n\nI am 192.168.1.10\n--b--\n")
+    world.phone.invites(world.provider.address, sdp=body,
+                        headers={"Content-Type": "multipart/mixed;boundary=b"})
+    seen = world.provider.last.body.decode()
+    assert f"c=IN IP4 {OUTSIDE}" in seen
+    assert "I am 192.168.1.10" in seen
+
+
+def test_no_content_length_stays_none(world: World) -> None:
+    """Over UDP a body needs none, and none is added (RFC 3261, 18.3)."""
+    leg = world.phone.invites(world.provider.address)
+    assert leg.delivery is not None
+    payload = b"\r\n".join(line for line in leg.delivery.payload.split(b"\r\n")
+                           if not line.startswith(b"Content-Length"))
+    arrived = world.phone.sends(payload.replace(b"z9hG4bK", b"z9hG4bKx")).arrived or b""
+    assert b"Content-Length" not in arrived
+    assert OUTSIDE.encode() in arrived.partition(b"\r\n\r\n")[2]
+
+
+# Who may use a mapping
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "224.2.3.4", "255.255.255.255", "169.254.1.1", "192.168.1.1",
+                                  "203.0.113.1", "192.168.1.77"])
+def test_addresses_that_get_no_mapping(world: World, host: str) -> None:
+    """Loopback, multicast, broadcast, link-local, the gateway's own, an unregistered host."""
+    world.phone.invites(world.provider.address, sdp=world.phone.sdp(rtp=Endpoint(host, 12000)))
+    assert not media_mappings(world)
+
+
+def test_a_port_below_1024_gets_no_mapping(world: World) -> None:
+    """Port 22 is a service; the stream is left alone with a note."""
+    leg = world.phone.invites(world.provider.address, sdp=world.phone.sdp(rtp=Endpoint("192.168.1.10", 22)))
+    assert not media_mappings(world)
+    assert leg.delivery is not None
+    assert "sdp-refused" in leg.delivery.rules()
+
+
+def test_another_registered_phone_may_be_named(world: World) -> None:
+    """A PBX that lets two of its phones talk to the provider directly."""
+    world.register(world.other_phone)
+    offered(world, world.phone.sdp(rtp=world.other_phone.rtp))
+    assert world.other_phone.rtp in media_mappings(world)
+
+
+def test_a_media_host_may_be_named() -> None:
+    """[media] media_hosts: media servers that never register."""
+    world = world_with(Media(media_hosts=("192.168.1.50",)))
+    offered(world, world.phone.sdp(rtp=Endpoint("192.168.1.50", 20000)))
+    assert Endpoint("192.168.1.50", 20000) in media_mappings(world)
+
+
+def test_a_stranger_is_not_heard_but_counted(world: World) -> None:
+    """RTP from an address that nobody announced."""
+    call = world.call(world.phone, world.provider)
+    mapped = media_mappings(world)[world.phone.rtp]
+    for _ in range(3):
+        assert world.trace_rtp(Endpoint("198.51.100.66", 4000), mapped).dropped.startswith("guard")
+    world.poll_counters()
+    assert world.engine.status(world.now)["refused_packets"] == 3
+    world.assert_two_way_audio(call)
+
+
+def test_media_from_anybody_where_policy_says_so() -> None:
+    """accept_from = "any"."""
+    world = world_with(Media(accept_from="any"), dnat_accepted=True)
+    world.call(world.phone, world.provider)
+    mapped = media_mappings(world)[world.phone.rtp]
+    assert world.trace_rtp(Endpoint("198.51.100.66", 4000), mapped).destination == world.phone.rtp
+
+
+def test_media_never() -> None:
+    """media = "never": headers are fixed, the SDP is not."""
+    world = world_with(Media(policy="never"))
+    body = offered(world, world.phone.sdp())
+    assert b"c=IN IP4 192.168.1.10" in body
+    assert OUTSIDE in world.provider.last["contact"]
+
+
+def test_a_peers_own_media_policy() -> None:
+    """[[peer]] media goes before [media] policy."""
+    world = world_with(peers=(Peer("198.51.100.20", media="never"),))
+    assert b"c=IN IP4 192.168.1.10" in offered(world, world.phone.sdp())
+
+
+# Inside to inside
+
+def text_of(body: bytes) -> str:
+    return body.decode().replace("\r\n", "\n")
+
+
+def call_through_provider(world: World) -> None:
+    """The phone calls the other one through a provider that passes everything on, as a B2BUA does."""
+    world.register(world.phone)
+    world.register(world.other_phone)
+    first = world.phone.invites(world.other_phone.address)
+    offer = world.provider.last
+    uri = world.registered_uri(world.other_phone)
+    second = world.provider.invites(uri, world.resolve_uri(uri), sdp=text_of(offer.body))
+    callee = world.other_phone.accepts(world.other_phone.last)
+    callee.answers()
+    answer = world.provider.last
+    second.sends("ACK")
+    world.provider.replies(offer, 200, text_of(answer.body), tag="leg1")
+    first.sends("ACK")
+
+
+def test_two_phones_of_one_subnet_talk_directly(world: World) -> None:
+    """release = "subnet": each is told the other's own inside endpoint."""
+    call_through_provider(world)
+    assert world.told_media(world.phone) == world.other_phone.rtp
+    assert world.told_media(world.other_phone) == world.phone.rtp
+    world.assert_hears(world.phone, world.other_phone)
+    world.assert_hears(world.other_phone, world.phone)
+
+
+@pytest.mark.parametrize("media", [Media(policy="full"), Media(release="never")], ids=["full", "never"])
+def test_two_phones_talk_through_the_gateway(media: Media) -> None:
+    """Without release their media hairpins: each sees the other's outside endpoint (RFC 4787, REQ-9)."""
+    world = world_with(media)
+    call_through_provider(world)
+    assert world.told_media(world.phone).host == OUTSIDE
+    world.assert_hears(world.phone, world.other_phone)
+    world.assert_hears(world.other_phone, world.phone)
+
+
+def test_two_subnets_are_not_released() -> None:
+    """Whether one inside network may reach another is the operator's business."""
+    world = world_with(inside=("192.168.1.0/24", FAR_NETWORK))
+    world.agents.remove(world.other_phone)
+    world.other_phone = world.agent("carol", Endpoint("192.168.2.11", 5060),
+                                    Endpoint("192.168.2.11", 12000), world.provider.endpoint)
+    call_through_provider(world)
+    assert world.told_media(world.phone).host == OUTSIDE
+    world.assert_hears(world.phone, world.other_phone)
+    world.assert_hears(world.other_phone, world.phone)
+
+
+# Many
+
+def test_two_phones_with_the_same_ports(world: World) -> None:
+    """Same SIP and RTP ports on two hosts: each has its own outside ports."""
+    first = world.call(world.phone, world.provider)
+    world.assert_two_way_audio(first)
+    world.other_phone.rtp = Endpoint(world.other_phone.rtp.host, world.phone.rtp.port)
+    second = world.call(world.other_phone, world.provider)
+    world.assert_two_way_audio(second)
+    assert len(set(media_mappings(world).values())) == 4
+
+
+def test_one_media_port_in_two_dialogs(world: World) -> None:
+    """One inside endpoint is one outside endpoint in both; the first hang-up leaves the other call whole."""
+    first = world.call(world.phone, world.provider)
+    shown = world.told_media(world.provider)
+    second = world.call(world.phone, world.provider)
+    assert world.told_media(world.provider) == shown
+    first.hang_up()
+    world.advance(40.0)
+    world.assert_two_way_audio(second)
+
+
+def test_calling_again_one_second_after_hanging_up(world: World) -> None:
+    """The fixed media port is still mapped; the old call's end does not take it from the new one."""
+    first = world.call(world.phone, world.provider)
+    first.hang_up()
+    world.advance(1.0)
+    second = world.call(world.phone, world.provider)
+    world.advance(60.0)
+    world.assert_two_way_audio(second)
+
+
+def test_fifty_calls_of_one_pbx(world: World) -> None:
+    """One 5-tuple, fifty dialogs, ended in another order than begun: each keeps its own audio."""
+    pbx, calls = world.phone, []
+    for number in range(50):
+        pbx.rtp = Endpoint(pbx.endpoint.host, 20000 + 2 * number)
+        world.provider.rtp = Endpoint(world.provider.endpoint.host, 40000 + 2 * number)
+        calls.append((world.call(pbx, world.provider), pbx.rtp, world.provider.rtp,
+                      world.told_media(world.provider)))
+    for index in sorted(range(50), key=lambda number: number * 37 % 50):
+        calls[index][0].hang_up()
+        calls[index] = (None, *calls[index][1:])    # type: ignore[assignment]
+        world.advance(3.0)
+        for call, inside, remote, outside in calls:
+            if call is not None:
+                assert world.trace_rtp(remote, outside).destination == inside
+                assert world.trace_rtp(inside, remote).source == outside
+    assert not media_mappings(world)
+
+
+def test_the_port_pool_is_empty() -> None:
+    """The offer passes unfixed with a note that says which limit; the call itself goes on."""
+    world = world_with(Media(ports=(30000, 30001)))
+    world.call(world.phone, world.provider)
+    world.phone.rtp = Endpoint(world.phone.rtp.host, 14000)
+    leg = world.phone.invites(world.provider.address)
+    assert leg.delivery is not None
+    assert "limit" in leg.delivery.rules()
+    assert b"c=IN IP4 192.168.1.10" in world.provider.last.body
+
+
+def test_a_hosts_quota() -> None:
+    """One inside host cannot take all mappings; others go on."""
+    world = world_with(limits=Limits(mappings_per_host=3))
+    world.call(world.phone, world.provider)
+    world.phone.rtp = Endpoint(world.phone.rtp.host, 14000)
+    leg = world.phone.invites(world.provider.address)
+    assert leg.delivery is not None
+    assert "limit" in leg.delivery.rules()
+    world.assert_two_way_audio(world.call(world.other_phone, world.provider))
+
+
+def test_freed_ports_are_used_last(world: World) -> None:
+    """The pair that was unused longest is taken first."""
+    first = world.call(world.phone, world.provider)
+    used = world.told_media(world.provider)
+    first.hang_up()
+    world.advance(40.0)
+    world.call(world.phone, world.provider)
+    assert world.told_media(world.provider) != used
