@@ -30,6 +30,7 @@ Holder = tuple[str, ...]    # ("flow",), ("registration", ...), ("call", ...), (
 
 LIFETIME = 300.0            # seconds an element outlives the daemon (design, section 6: lifetimes)
 REFRESH_MARGIN = 150.0      # seconds before its end at which an element that is still held is refreshed
+NOT_COUNTED = (-1, -1)
 ANY_REMOTE = "0.0.0.0"      # media accept_from = "any"
 
 
@@ -41,7 +42,7 @@ class OpenedFlow:
     fixed: bool
     holders: dict[Holder, float]    # -> until when it is to be kept
     kernel_until: float = 0.0       # when the entry ends, unless traffic keeps it
-    packets: tuple[int, int] = (-1, -1)     # from inside, from outside; -1 where nothing counts
+    packets: tuple[int, int] = NOT_COUNTED      # from inside, from outside
 
 
 @dataclass(slots=True, eq=False)
@@ -171,7 +172,9 @@ class Mappings:
         mapping = self.by_flow.get(flow)
         if mapping is None:
             return False
-        self._open(mapping, mapping.flows[flow], now)
+        opened = mapping.flows[flow]
+        opened.packets = NOT_COUNTED        # the new entry counts from nought
+        self._open(mapping, opened, now)
         return True
 
     def release(self, mapping: Mapping, holder: Holder, now: float) -> bool:
