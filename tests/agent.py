@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from natfix.address import SIP_PORT, Endpoint, is_ipv4
+from natfix.address import SIP_PORT, Endpoint
 
 if TYPE_CHECKING:
     from tests.playbook import Delivery, World
@@ -109,6 +109,7 @@ class Agent:
         self.sent_by = str(endpoint)
         self.via_parameters = ";rport"
         self.user_agent = "Playbook/1.0"
+        self.is_registered = False
         self.is_strict = True           # raises where it notices that there is NAT
         self.inbox: list[Arrived] = []
         self.keepalives: list[bytes] = []
@@ -124,7 +125,7 @@ class Agent:
     def sends(self, message: str | bytes, to: Endpoint | None = None) -> Delivery:
         """Send a message; text gets CRLF and a right Content-Length, bytes go as they are."""
         payload = message if isinstance(message, bytes) else wire_bytes(message)
-        if payload[:4] != b"SIP/" and payload.strip():
+        if is_request(payload):
             sip = Sip(payload)
             self._sent[sip.branch, sip.method] = sip
         destination = to or self.proxy
@@ -151,6 +152,7 @@ class Agent:
 
     def registers(self, expires: int = 3600, to: Endpoint | None = None, headers: Headers = ()) -> Leg:
         """Send a REGISTER for the own address-of-record."""
+        self.is_registered = expires > 0
         _, _, domain = self.address.partition("@")
         return self.begins("REGISTER", f"sip:{domain}", to, "",
                            [("Expires", str(expires)), *_pairs(headers)], target=self.address)
@@ -196,7 +198,7 @@ class Agent:
 
     def receive(self, payload: bytes, source: Endpoint, destination: Endpoint) -> None:
         """Take a datagram into the inbox, and check that it fits what this agent wrote."""
-        if len(payload) <= 4 or payload[:1] < b"A":
+        if not payload.startswith(b"SIP/") and not is_request(payload):
             self.keepalives.append(payload)
             return
         message = Sip(payload)
@@ -241,7 +243,7 @@ class Agent:
             assert request["to"] == leg.own, f"To differs: {leg.own} / {request['to']}"
             assert request["from"].split(";tag")[0] == leg.remote.split(";tag")[0], (
                 f"From differs: {leg.remote} / {request['from']}")
-        elif f"{self.user}@" in request.uri and is_ipv4(_hostport(request.uri, 0).host):
+        elif self.is_registered and f"{self.user}@" in request.uri:
             assert request.uri == own, f"Request-URI {request.uri} is not the registered Contact {own}"
 
     def _leg_of(self, message: Sip) -> Leg | None:
@@ -347,6 +349,11 @@ class Leg:
             return self.hop
         next_uri = _between(self.routes[0], "<", ">") if self.routes else self.target
         return self.agent.world.resolve(_hostport(next_uri, SIP_PORT))
+
+
+def is_request(payload: bytes) -> bool:
+    """Tell a SIP request from a response, a keep-alive and anything else."""
+    return payload.partition(b"\r\n")[0].endswith(b" SIP/2.0")
 
 
 def wire_bytes(text: str) -> bytes:
