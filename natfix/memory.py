@@ -92,6 +92,7 @@ class Memory:
         mapping.agent = binding.agent
         self._registrations.add(binding)
         self._registering.open(mapping, binding, now)
+        mapping.holders.pop(RESTORED, None)
 
     def _restore_call(self, row: dict[str, Any], now: float) -> None:
         call, media, outside = call_from_row(row)
@@ -105,6 +106,7 @@ class Memory:
             mapping = self._add_known(Kind.MEDIA, inside, mapped)
             if mapping is not None:
                 self._media.hold(call, mapping, now)
+                mapping.holders.pop(RESTORED, None)
         if signalling is not None:
             signalling.shown.update(SHOWN)
         self._flow.resume(call, signalling, now)
