@@ -23,7 +23,6 @@ from natfix.kernel.netlink import (
     EXCL,
     NESTED,
     REQUEST,
-    Answers,
     Connection,
     Message,
     attribute,
@@ -46,7 +45,7 @@ SEEN_REPLY, ASSURED, CONFIRMED, FIXED_TIMEOUT = 1 << 1, 1 << 2, 1 << 3, 1 << 10
 ESTABLISHED = SEEN_REPLY | ASSURED | CONFIRMED
 
 TRIES = 4           # packets may make an entry between our look and our creation
-LOOKUPS = 128       # of one exchange; their answers must fit the socket's buffer
+EXCHANGE = 256      # flows of one exchange; the answers must fit the socket's buffer
 
 # The inside of a CTA_TUPLE_*: addresses in one nest, protocol and ports in another.
 TUPLE = struct.Struct("=HH HH4s HH4s HH HHB3x HH2s2x HH2s2x")
@@ -71,65 +70,61 @@ class Conntrack:
     def open(self, commands: Sequence[OpenFlow], bit: int) -> None:
         """Ensure the entries of *commands*; those of SIP flows get *bit* in their mark.
 
-        Raises KernelRefused where one cannot be had; the others are there all the same.
+        An entry in the way is refreshed if it is the same flow, else replaced. Raises KernelRefused where
+        an entry cannot be had; others may be there by then.
         """
-        answers = self._connection.exchange([_creation(command, bit) for command in commands])
-        refused: list[str] = []
-        for index, problem in answers.errors.items():
-            if problem == errno.EEXIST:
-                problem = self._settle(commands[index], bit)
-            if problem:
-                refused.append(f"the kernel refuses the conntrack entry {_shown(commands[index].flow)}: "
-                               f"{os.strerror(problem)}")
-        if refused:
-            raise KernelRefused(refused[0])
+        for start in range(0, len(commands), EXCHANGE):
+            part = commands[start:start + EXCHANGE]
+            clashing = self._attempt([(command, [_creation(command, bit)]) for command in part])
+            for _ in range(TRIES):
+                if not clashing:
+                    break
+                entries = self._find([command.flow for command in clashing])
+                clashing = self._attempt([(command, _cure(command, bit, entries.get(index)))
+                                          for index, command in enumerate(clashing)])
+            if clashing:
+                raise _refusal(clashing[0].flow, errno.EEXIST)
 
-    def _settle(self, command: OpenFlow, bit: int) -> int:
-        """Deal with the entry that is in the way: refresh it if it is the same flow, else replace it.
+    def _attempt(self, plans: Sequence[tuple[OpenFlow, list[Message]]]) -> list[OpenFlow]:
+        """Send the messages of all *plans*; return the commands whose last message met another entry."""
+        messages: list[Message] = []
+        ends: list[int] = []
+        for _, steps in plans:
+            messages += steps
+            ends.append(len(messages) - 1)
+        errors = self._connection.exchange(messages).errors
+        clashing: list[OpenFlow] = []
+        for (command, _), end in zip(plans, ends, strict=True):
+            problem = errors.get(end, 0)
+            if problem in (errno.EEXIST, errno.ENOENT):
+                clashing.append(command)
+            elif problem:
+                raise _refusal(command.flow, problem)
+        return clashing
 
-        Returns 0, or the errno of the last failure.
-        """
-        flow = command.flow
-        problem = errno.EEXIST
-        for _ in range(TRIES):
-            entry = self._find(flow)
-            if entry and _agrees(entry.state.flow, flow) and not entry.status & FIXED_TIMEOUT:
-                problem = _error_of(self._connection.exchange([_update(command, bit, entry.status)]))
-            else:
-                # A fixed timeout is fixed for us too (EPERM): such an entry is made anew.
-                problem = _error_of(self._connection.exchange([
-                    _deletion(flow.source, flow.destination),
-                    _deletion(flow.reply_source, flow.reply_destination),
-                    _creation(command, bit),
-                ]), 2)
-            if problem not in (errno.EEXIST, errno.ENOENT):
-                break
-        return problem
-
-    def _find(self, flow: Flow) -> Entry | None:
-        answers = self._connection.exchange([_lookup(flow)])
-        found = answers.data.get(0)
-        return entry_from_body(found[0]) if found else None
+    def _find(self, flows: Sequence[Flow]) -> dict[int, Entry]:
+        """Return the entries that hold the original tuples of *flows*, by index."""
+        data = self._connection.exchange([lookup(flow) for flow in flows]).data
+        found = {index: entry_from_body(bodies[0]) for index, bodies in data.items()}
+        return {index: entry for index, entry in found.items() if entry}
 
     def close(self, flows: Sequence[Flow]) -> None:
         """Delete the entries that hold the original tuples of *flows*, in either orientation."""
-        if not flows:
-            return
-        answers = self._connection.exchange([_deletion(flow.source, flow.destination) for flow in flows])
-        for index, problem in answers.errors.items():
-            if problem != errno.ENOENT:
-                raise KernelRefused(f"the kernel does not delete the conntrack entry {_shown(flows[index])}: "
-                                    f"{os.strerror(problem)}")
+        for start in range(0, len(flows), EXCHANGE):
+            part = flows[start:start + EXCHANGE]
+            answers = self._connection.exchange([_deletion(flow.source, flow.destination) for flow in part])
+            for index, problem in answers.errors.items():
+                if problem != errno.ENOENT:
+                    raise _refusal(part[index], problem)
 
     def states(self, flows: Iterable[Flow]) -> dict[Flow, FlowState]:
         """Look up *flows*; those that are absent, or NATed otherwise, are left out."""
         wanted = list(flows)
         found: dict[Flow, FlowState] = {}
-        for start in range(0, len(wanted), LOOKUPS):
-            part = wanted[start:start + LOOKUPS]
-            for index, bodies in self._connection.exchange([_lookup(flow) for flow in part]).data.items():
-                entry = entry_from_body(bodies[0])
-                if entry and _agrees(entry.state.flow, part[index]):
+        for start in range(0, len(wanted), EXCHANGE):
+            part = wanted[start:start + EXCHANGE]
+            for index, entry in self._find(part).items():
+                if _agrees(entry.state.flow, part[index]):
                     found[part[index]] = entry.state
         return found
 
@@ -140,10 +135,8 @@ class Conntrack:
 
     def unmark(self, flows: Sequence[Flow], bit: int) -> None:
         """Take *bit* from the marks of *flows*; absent ones are no error."""
-        if flows:
-            self._connection.exchange([
-                Message(NEW, REQUEST, head(socket.AF_INET) + _tuple(ORIGINAL, flow.source, flow.destination)
-                        + number(MARK, 0) + number(MARK_MASK, bit)) for flow in flows])
+        for start in range(0, len(flows), EXCHANGE):
+            self._connection.exchange([_unmarking(flow, bit) for flow in flows[start:start + EXCHANGE]])
 
 
 def entry_from_body(body: bytes) -> Entry | None:
@@ -186,10 +179,6 @@ def _packets(found: dict[int, bytes], kind: int) -> int:
     return int.from_bytes(attributes(found[kind]).get(COUNT_PACKETS, b""))
 
 
-def _error_of(answers: Answers, index: int = 0) -> int:
-    return answers.errors.get(index, 0)
-
-
 def _tuple(kind: int, source: Endpoint, destination: Endpoint) -> bytes:
     """Return a CTA_TUPLE_*: nests of addresses (CTA_TUPLE_IP) and of protocol and ports (CTA_TUPLE_PROTO)."""
     return nest(kind, TUPLE.pack(
@@ -225,6 +214,21 @@ def _update(command: OpenFlow, bit: int, status: int) -> Message:
                    + _settings(command, bit, status | ESTABLISHED))
 
 
+def _cure(command: OpenFlow, bit: int, entry: Entry | None) -> list[Message]:
+    """Return what makes *command*'s entry where *entry*, or one with its reply tuple, is in the way."""
+    flow = command.flow
+    # A fixed timeout is fixed for us too (EPERM): such an entry is made anew.
+    if entry and _agrees(entry.state.flow, flow) and not entry.status & FIXED_TIMEOUT:
+        return [_update(command, bit, entry.status)]
+    return [_deletion(flow.source, flow.destination), _deletion(flow.reply_source, flow.reply_destination),
+            _creation(command, bit)]
+
+
+def _unmarking(flow: Flow, bit: int) -> Message:
+    return Message(NEW, REQUEST, head(socket.AF_INET) + _tuple(ORIGINAL, flow.source, flow.destination)
+                   + number(MARK, 0) + number(MARK_MASK, bit))
+
+
 def _settings(command: OpenFlow, bit: int, status: int) -> bytes:
     fixed = FIXED_TIMEOUT if command.fixed else 0
     settings = number(TIMEOUT, max(1, int(command.lifetime))) + number(STATUS, status | fixed)
@@ -233,7 +237,8 @@ def _settings(command: OpenFlow, bit: int, status: int) -> bytes:
     return settings
 
 
-def _lookup(flow: Flow) -> Message:
+def lookup(flow: Flow) -> Message:
+    """Return the request for the entry that holds *flow*'s original tuple, in either orientation."""
     return Message(GET, REQUEST, head(socket.AF_INET) + _tuple(ORIGINAL, flow.source, flow.destination))
 
 
@@ -241,5 +246,8 @@ def _deletion(source: Endpoint, destination: Endpoint) -> Message:
     return Message(DELETE, REQUEST, head(socket.AF_INET) + _tuple(ORIGINAL, source, destination))
 
 
-def _shown(flow: Flow) -> str:
-    return f"{flow.source} > {flow.destination} (replies {flow.reply_source} > {flow.reply_destination})"
+def _refusal(flow: Flow, problem: int) -> KernelRefused:
+    reason = "the conntrack table is full" if problem == errno.ENOMEM else os.strerror(problem)
+    return KernelRefused(
+        f"the kernel refuses a change of the conntrack entry {flow.source} > {flow.destination}, replies "
+        f"{flow.reply_source} > {flow.reply_destination}: {reason}")

@@ -11,11 +11,13 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 from natfix.address import Endpoint
 from natfix.commands import AddMapping, AllowRemote, Command, DeleteMapping, ForbidRemote, Kind
 from natfix.kernel.netlink import (
+    ATTRIBUTE,
     CREATE,
     NFTABLES,
     REQUEST,
@@ -25,7 +27,7 @@ from natfix.kernel.netlink import (
     each_attribute,
     head,
     nest,
-    number,
+    nested_head,
     text,
 )
 
@@ -54,6 +56,11 @@ MESSAGE_ELEMENTS = 256      # elements of one message: an attribute ends at 65,5
 
 # A key or value of two fields (address . port) and of three, each field padded to four bytes.
 _PORT = struct.Struct("!H2x")
+# What stands before a key, a value and a timeout: headers that are the same each time. A timeout is in
+# milliseconds, in 64 bits.
+_KEY_HEADS = {size: nested_head(KEY, VALUE, size) for size in (4, 8, 12)}
+_DATA_HEAD = nested_head(DATA, VALUE, 8)
+_TIMEOUT_HEAD = ATTRIBUTE.pack(12, TIMEOUT)
 
 
 class Element(NamedTuple):
@@ -83,15 +90,15 @@ def endpoint_from_key(key: bytes) -> Endpoint:
 
 def element(key: bytes, data: bytes = b"", lifetime: float = 0, comment: str = "") -> bytes:
     """Return one element, ready to be put into a list; *lifetime* in seconds, 0 for ever."""
-    parts = [nest(KEY, attribute(VALUE, key))]
+    parts = _KEY_HEADS[len(key)] + key
     if data:
-        parts.append(nest(DATA, attribute(VALUE, data)))
+        parts += _DATA_HEAD + data
     if lifetime:
-        parts.append(number(TIMEOUT, max(1, int(lifetime * 1000)), 8))
+        parts += _TIMEOUT_HEAD + max(1, int(lifetime * 1000)).to_bytes(8)
     if comment:
         said = comment.encode()[:COMMENT_SIZE].decode(errors="ignore").encode() + b"\0"
-        parts.append(attribute(USER_DATA, bytes((COMMENT, len(said))) + said))
-    return nest(ELEMENT, *parts)
+        parts += attribute(USER_DATA, bytes((COMMENT, len(said))) + said)
+    return nest(ELEMENT, parts)
 
 
 def elements_from_dump(bodies: Iterable[bytes]) -> Iterator[Element]:
@@ -130,7 +137,7 @@ def _packets_from(found: dict[int, bytes]) -> int:
 
 def list_elements(name: str) -> tuple[int, bytes]:
     """Return kind and body of the request that lists the set *name*."""
-    return GET_ELEMENT, head(socket.AF_INET) + text(IN_TABLE, TABLE) + text(IN_SET, name)
+    return GET_ELEMENT, _in_set(name)
 
 
 class Change:
@@ -178,6 +185,7 @@ def _messages(kind: int, name: str, items: list[bytes]) -> Iterator[Message]:
         yield Message(kind, flags, _in_set(name) + nest(ELEMENTS, *items[start:start + MESSAGE_ELEMENTS]))
 
 
+@cache
 def _in_set(name: str) -> bytes:
     return head(socket.AF_INET) + text(IN_TABLE, TABLE) + text(IN_SET, name)
 

@@ -37,7 +37,7 @@ from natfix.kernel.elements import (
     endpoint_from_key,
     list_elements,
 )
-from natfix.kernel.netlink import NFTABLES, REQUEST, Connection, Message, head, text
+from natfix.kernel.netlink import NFTABLES, REQUEST, Connection, Message, attributes, head, text
 from natfix.kernel.probe import divert_form, probe
 from natfix.shipped import shipped
 
@@ -45,7 +45,8 @@ ACCOUNTING = Path("/proc/sys/net/netfilter/nf_conntrack_acct")
 ACCOUNTING_WAS_OFF = "nf_conntrack_acct was 0"
 
 NEW_TABLE, GET_TABLE, DELETE_TABLE = (NFTABLES << 8 | kind for kind in range(3))
-TABLE_NAME = 1      # NFTA_TABLE_NAME
+GET_CHAIN, GET_RULE = NFTABLES << 8 | 4, NFTABLES << 8 | 7
+TABLE_NAME = 1      # NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE
 
 QUEUE_RULE = re.compile(r"^( *)(.* queue num \$sip_queue)$", re.MULTILINE)
 FLUSH_DIVERT = f"flush chain ip {TABLE} divert\n"
@@ -68,6 +69,7 @@ class NetfilterKernel:
         self._mark = mark
         self._made: set[Flow] = set()
         self._accounting_was_off = False
+        self._rules: list[bytes] = []       # as they were after install()
 
     def close(self) -> None:
         """Give the socket up; everything in the kernel stays."""
@@ -84,6 +86,7 @@ class NetfilterKernel:
                 self._delete_table()
             raise
         self._mark = skeleton.mark
+        self._rules = self._list_rules()
         _switch_accounting(on=True)
 
     def _complete(self, skeleton: Skeleton, form: str) -> None:
@@ -96,6 +99,20 @@ class NetfilterKernel:
         change.put(MEMORY, key, element(key, comment=remembered.get(key) or comment))
         rule = divert_messages(skeleton) if form == "nfqueue" else []
         self._transact([*change.messages(), *rule])
+
+    def is_intact(self) -> bool:
+        """Tell whether natfix's rules are those that :meth:`install` has left (elements apart)."""
+        return bool(self._rules) and self._list_rules() == self._rules
+
+    def _list_rules(self) -> list[bytes]:
+        """Return chains and rules of natfix's table as the kernel describes them."""
+        try:
+            found = [body for kind in (GET_CHAIN, GET_RULE)
+                     for body in self._connection.dump(kind, head(socket.AF_INET))]
+        except OSError:
+            return []
+        # The four bytes in front hold the number of the last transaction, of whomever.
+        return [body[4:] for body in found if attributes(body, 4)[TABLE_NAME] == TABLE.encode() + b"\0"]
 
     def apply(self, commands: Sequence[Command]) -> None:
         if change := change_from_commands(commands):

@@ -78,6 +78,11 @@ def nest(kind: int, *parts: bytes) -> bytes:
     return ATTRIBUTE.pack(len(payload) + 4, kind | NESTED) + payload
 
 
+def nested_head(outer: int, inner: int, size: int) -> bytes:
+    """Return the two headers before *size* bytes (a multiple of four) of one attribute in another."""
+    return ATTRIBUTE.pack(size + 8, outer | NESTED) + ATTRIBUTE.pack(size + 4, inner)
+
+
 def text(kind: int, value: str) -> bytes:
     """Return an attribute that holds a zero-terminated string."""
     return attribute(kind, value.encode() + b"\0")
@@ -122,9 +127,11 @@ def each_message(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
 
 def batch(messages: Iterable[Message], commit: bool = True) -> list[Message]:
     """Return *messages* as one nftables transaction; without *commit* the kernel checks and forgets it."""
-    begin = Message(BATCH_BEGIN, REQUEST, head(0, NFTABLES))
-    end = [Message(BATCH_END, REQUEST, head(0, NFTABLES))] if commit else []
-    return [begin, *messages, *end]
+    return [_BEGIN, *messages, _END] if commit else [_BEGIN, *messages]
+
+
+_BEGIN = Message(BATCH_BEGIN, REQUEST, head(socket.AF_UNSPEC, NFTABLES))
+_END = Message(BATCH_END, REQUEST, head(socket.AF_UNSPEC, NFTABLES))
 
 
 class Connection:
@@ -140,7 +147,7 @@ class Connection:
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self._send_space = 0
         self._grow(SEND_SPACE)
-        _force(self._socket, SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_SPACE)
+        force_buffer(self._socket, SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_SPACE)
         self._sequence = 0
 
     def close(self) -> None:
@@ -241,11 +248,11 @@ class Connection:
             raise KernelRefused(f"the kernel's answer to a netlink request was lost: {problem}") from None
 
     def _grow(self, space: int) -> None:
-        _force(self._socket, SO_SNDBUFFORCE, socket.SO_SNDBUF, space)
+        force_buffer(self._socket, SO_SNDBUFFORCE, socket.SO_SNDBUF, space)
         self._send_space = space
 
 
-def _force(connection: socket.socket, option: int, otherwise: int, value: int) -> None:
+def force_buffer(connection: socket.socket, option: int, otherwise: int, value: int) -> None:
     """Set a buffer size beyond the sysctl's limit where we may, up to it where not."""
     try:
         connection.setsockopt(socket.SOL_SOCKET, option, value)

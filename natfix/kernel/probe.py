@@ -6,11 +6,15 @@ its modules), answers, and forgets it.
 
 from __future__ import annotations
 
+import errno
 import socket
 from dataclasses import dataclass
 
-from natfix.errors import KernelRefused
+from natfix.address import Endpoint
+from natfix.commands import Flow
+from natfix.errors import KernelRefused, NotPermitted
 from natfix.kernel import libnftables
+from natfix.kernel.conntrack import lookup
 from natfix.kernel.divert import (
     APPEND,
     CHAIN,
@@ -34,6 +38,15 @@ from natfix.kernel.netlink import (
     number,
     text,
 )
+
+NO_RIGHTS = "netfilter needs the capability CAP_NET_ADMIN: run natfix as root"
+NO_DIVERT = {
+    "auto": "the kernel has neither nft's queue expression nor the xtables target NFQUEUE: "
+            "modprobe nft_queue, or modprobe -a nft_compat xt_NFQUEUE",
+    "queue": "the kernel has no nft queue expression: modprobe nft_queue, or set [signalling] divert to auto",
+    "nfqueue": "the kernel has no xtables target NFQUEUE for nftables: modprobe -a nft_compat xt_NFQUEUE, "
+               "or set [signalling] divert to auto",
+}
 
 TABLE = "natfix-probe"
 NEW_TABLE, NEW_CHAIN = NFTABLES << 8, NFTABLES << 8 | 3
@@ -71,15 +84,37 @@ def probe() -> Capabilities:
         connection.close()
 
 
+def missing(capabilities: Capabilities, wanted: str = "auto") -> list[str]:
+    """Return one sentence, with the cure, for each thing that natfix cannot do without; *wanted* is the
+    form of the divert rule as in :func:`divert_form`."""
+    needs = [(capabilities.library, f"{libnftables.LIBRARY} is not installed: apt install libnftables1")]
+    if not capabilities.net_admin:
+        return [*_unmet(needs), NO_RIGHTS]
+    needs += [
+        (capabilities.nftables, "the kernel has no nftables: modprobe nf_tables"),
+        (capabilities.nat, "the kernel has no NAT for nftables: modprobe nft_chain_nat"),
+        (capabilities.conntrack, "conntrack cannot be asked: modprobe nf_conntrack_netlink"),
+        (any(getattr(capabilities, form) for form in _forms(wanted)), NO_DIVERT[wanted]),
+    ]
+    return _unmet(needs)
+
+
+def _unmet(needs: list[tuple[bool, str]]) -> list[str]:
+    return [sentence for fulfilled, sentence in needs if not fulfilled]
+
+
 def divert_form(capabilities: Capabilities, wanted: str) -> str:
     """Return the form of the divert rule, "queue" or "nfqueue"; *wanted* may force one, or be "auto".
 
-    Raises KernelRefused where the kernel lacks it.
+    Raises NotPermitted or KernelRefused where anything is missing.
     """
-    for form in ("queue", "nfqueue") if wanted == "auto" else (wanted,):
-        if getattr(capabilities, form):
-            return form
-    raise KernelRefused(f"no NFQUEUE {wanted}")
+    if sentences := missing(capabilities, wanted):
+        raise KernelRefused(sentences[0]) if capabilities.net_admin else NotPermitted(sentences[-1])
+    return next(form for form in _forms(wanted) if getattr(capabilities, form))
+
+
+def _forms(wanted: str) -> tuple[str, ...]:
+    return ("queue", "nfqueue") if wanted == "auto" else (wanted,)
 
 
 def _accepts(connection: Connection, *messages: Message) -> bool:
@@ -102,7 +137,9 @@ def _rule(verdict: bytes) -> Message:
 
 
 def _has_conntrack(connection: Connection) -> bool:
-    return True
+    """Look up an entry that cannot be: "no such entry" is the answer of a kernel that could have found it."""
+    nobody = Endpoint("0.0.0.0", 0)
+    return connection.exchange([lookup(Flow(nobody, nobody, nobody, nobody))]).errors.get(0) == errno.ENOENT
 
 
 def _has_library() -> bool:
