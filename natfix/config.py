@@ -158,6 +158,14 @@ def config_from_file(path: Path | str) -> Settings:
     return _settings_from_document(document_from_file(path, "configuration file"))
 
 
+def settings_from(path: str) -> Settings:
+    """Return the settings of the file at *path*; with "", those of :data:`DEFAULT_PATH`, or the defaults
+    where that does not exist. Raises like :func:`config_from_file`."""
+    if not path and not Path(DEFAULT_PATH).exists():
+        return Settings()
+    return config_from_file(path or DEFAULT_PATH)
+
+
 def expectations(table: type) -> dict[str, Expectation]:
     """Return what each key of one of the classes above may hold."""
     return {each.name: each.metadata["expected"] for each in fields(table) if "expected" in each.metadata}

@@ -43,7 +43,7 @@ class Effect(NamedTuple):
     """What a rule does beside its verdict, as far as natfix cares."""
 
     kind: str           # "helper", "ctmark", "flow", "notrack", "masquerade", "dnat", "queue"
-    value: Any = None   # helper's type; bits of the ct mark that are kept; UDP ports; queue number
+    value: Any = None   # helper's type; bits of the ct mark that are kept; (host, port or 0); queue number
 
 
 class Rule(NamedTuple):

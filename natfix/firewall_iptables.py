@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from natfix.address import network_from_text
+from natfix.address import is_ipv4, network_from_text
 from natfix.firewall import NOT_UNDERSTOOD, Chain, Condition, Effect, Rule, Ruleset
 
 HOOKS = {"PREROUTING": "prerouting", "INPUT": "input", "FORWARD": "forward", "OUTPUT": "output",
@@ -124,10 +124,18 @@ def _effects(target: str, options: Options) -> Iterator[Effect]:
         yield Effect("flow", "")
     elif target in ("MASQUERADE", "SNAT"):
         yield Effect("masquerade")
-    elif target in ("DNAT", "REDIRECT"):
-        yield Effect("dnat")
+    elif target == "DNAT":
+        yield Effect("dnat", _forward(_argument(options, "--to-destination", "")))
     elif target == "NFQUEUE":
         yield Effect("queue", int(_argument(options, "--queue-num", "0")))
+
+
+def _forward(argument: str) -> tuple[str, int] | None:
+    """Read "10.0.0.5:5060": address and port (0: the same); None where it is a range of either."""
+    host, _, port = argument.partition(":")
+    if not is_ipv4(host) or not (port or "0").isdigit():
+        return None
+    return host, int(port or 0)
 
 
 def _argument(options: Options, name: str, default: str) -> str:

@@ -167,12 +167,18 @@ def _effects(kind: str, value: Any) -> Iterator[Effect]:
         yield Effect("flow", str(value.get("flowtable", "")))
     elif kind in ("masquerade", "snat"):
         yield Effect("masquerade")
-    elif kind in ("dnat", "redirect"):
-        yield Effect("dnat")
+    elif kind == "dnat":
+        yield Effect("dnat", _forward(value))
     elif kind == "notrack":
         yield Effect("notrack")
     elif kind == "queue":
         yield Effect("queue", value.get("num") if isinstance(value, dict) else None)
+
+
+def _forward(value: Any) -> tuple[str, int] | None:
+    """Return address and port (0: the same) that a DNAT statement sends to; None where that varies."""
+    address, port = value.get("addr"), value.get("port", 0)
+    return (address, port) if isinstance(address, str) and isinstance(port, int) else None
 
 
 def _kept_bits(value: Any) -> int:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from natfix.document import Document, Form, Keys, document_from_file
 from natfix.expect import Expectation, list_of, one_of, text
+from natfix.shipped import shipped
 
 MIN_PREFIX = 3      # characters; a shorter prefix would fit devices nobody thought of
 
@@ -89,6 +90,12 @@ def quirks_from_file(path: Path | str) -> Quirks:
     """Return the quirks of the file at *path*; raises like :func:`quirks_from_text`, ConfigError where
     there is no such file, NotPermitted where it may not be read."""
     return _quirks_from_document(document_from_file(path, "quirks file"))
+
+
+def all_quirks(files: Iterable[Path | str] = ()) -> Quirks:
+    """Return the quirks that come with natfix, and those of the operator's *files*; raises like
+    :func:`quirks_from_file`."""
+    return merged(*map(quirks_from_file, (shipped("rules", "quirks.toml"), *files)))
 
 
 def repairs_by_agent(quirks: Iterable[Quirk]) -> Callable[[str], frozenset[Repair]]:

@@ -48,7 +48,7 @@ RULES = [
     ("-t nat -A POSTROUTING -o wan0 -j MASQUERADE",
      Rule((Condition("oifname", ("wan0",)),), effects=(Effect("masquerade"),))),
     ("-t nat -A PREROUTING -i wan0 -p udp -m udp --dport 5060 -j DNAT --to-destination 10.0.0.5",
-     Rule((Condition("iifname", ("wan0",)), UDP, SIP), effects=(Effect("dnat"),))),
+     Rule((Condition("iifname", ("wan0",)), UDP, SIP), effects=(Effect("dnat", ("10.0.0.5", 0)),))),
     ("-t mangle -A FORWARD -p udp -j NFQUEUE --queue-num 7 --queue-bypass",
      Rule((UDP,), effects=(Effect("queue", 7),))),
 ]

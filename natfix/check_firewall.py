@@ -1,0 +1,196 @@
+"""Checks of the operator's own rules: what they would do to natfix's packets, flows and marks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from natfix.findings import Finding, Host, Status
+from natfix.firewall import Chain, Effect, Facts, Rule, Ruleset, fate
+from natfix.interfaces import inside_networks, outside_interface
+
+UDP: Facts = {
+    "proto": frozenset({"udp"}), "nfproto": frozenset({"ipv4"}), "ethertype": frozenset({"ip"}),
+}
+NFT_CONF = "etc/nftables.conf"
+
+
+class Probe(NamedTuple):
+    """A packet that must get through the operator's forward chains."""
+
+    name: str
+    inward: bool
+    ctstate: frozenset[str]
+    ctstatus: frozenset[str]
+    status: Status          # where it does not
+    harm: str
+    nft: str                # the rule that lets it through, in either language
+    iptables: str
+
+
+PROBES = (
+    Probe("what phones send out", False, frozenset({"new"}), frozenset(), Status.ERROR,
+          "no phone can call or register",
+          'iifname != "{outside}" oifname "{outside}" accept', "! -i {outside} -o {outside} -j ACCEPT"),
+    Probe("answers from outside", True, frozenset({"established"}), frozenset({"snat"}), Status.ERROR,
+          "no answer and no media comes in",
+          "ct state established,related accept", "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"),
+    Probe("media from a port that was not announced", True, frozenset({"new", "dnat"}), frozenset({"dnat"}),
+          Status.WARNING, "calls with peers that are behind a NAT themselves, and early media, stay silent",
+          "ct status dnat accept", "-m conntrack --ctstate DNAT -j ACCEPT"),
+)
+
+
+def check_forward(host: Host) -> Iterator[Finding]:
+    """Does every forward chain let through what calls need?"""
+    outside, inside = _sides(host)
+    ruleset = host.ruleset()
+    chains = ruleset.base_chains("forward")
+    clean = True
+    for probe in PROBES:
+        facts = _facts(probe, outside, inside)
+        for chain in chains:
+            if fate(ruleset, chain, facts).verdict != "accept":
+                clean = False
+                yield _dropped(probe, chain, outside, fate(ruleset, chain, facts).maybe_accepted)
+    if clean and chains:
+        names = ", ".join(f"{chain.table} {chain.name}" for chain in chains)
+        yield Finding(Status.OK, f"{names} accepts calls and media")
+    elif clean:
+        yield Finding(Status.OK, "no chain of yours stands at forward")
+
+
+def _sides(host: Host) -> tuple[str, Facts]:
+    """Return the outside interface, and what is known of a packet's inside end."""
+    outside = outside_interface(host.links(), host.settings.outside)
+    networks = inside_networks(host.links(), host.settings, outside)
+    return outside, {
+        "interface": frozenset(name for _, name in networks if name),
+        "network": frozenset(network for network, _ in networks),
+    }
+
+
+def _facts(probe: Probe, outside: str, inside: Facts) -> Facts:
+    out = frozenset({outside})
+    ways: dict[str, frozenset[Any]] = (
+        {"iifname": out, "oifname": inside["interface"], "daddr": inside["network"]} if probe.inward
+        else {"iifname": inside["interface"], "oifname": out, "saddr": inside["network"]})
+    return {**UDP, **ways, "ctstate": probe.ctstate, "ctstatus": probe.ctstatus or frozenset({"none"})}
+
+
+def _dropped(probe: Probe, chain: Chain, outside: str, partly: bool) -> Finding:
+    extent = "drops" if not partly else "drops, on conditions that natfix cannot foresee,"
+    text = f"{chain.table} {chain.name} {extent} {probe.name}: {probe.harm}"
+    if chain.table.startswith("iptables"):
+        rule = probe.iptables.format(outside=outside)
+        return Finding(probe.status, text, f"iptables -I {chain.name} {rule}")
+    rule = probe.nft.format(outside=outside)
+    return Finding(probe.status, text, f"nft insert rule {chain.table} {chain.name} {rule}")
+
+
+def check_nat(host: Host) -> Iterator[Finding]:
+    """Is there NAT at the outside interface at all?"""
+    outside, inside = _sides(host)
+    facts = {**UDP, "oifname": frozenset({outside}), "saddr": inside["network"]}
+    found = [f"{chain.table} {chain.name}" for chain, _, _ in host.ruleset().effects("masquerade", facts)]
+    if found:
+        yield Finding(Status.OK, f"{found[0]} translates what leaves by {outside}")
+        return
+    yield Finding(
+        Status.WARNING, f"no rule translates what leaves by {outside}: only SIP and its media would get out",
+        "nft 'add table ip nat; add chain ip nat postrouting { type nat hook postrouting priority srcnat; }; "
+        f"add rule ip nat postrouting oifname \"{outside}\" masquerade'")
+
+
+def check_helpers(host: Host) -> Iterator[Finding]:
+    """Does the kernel's own SIP helper rewrite the same messages?"""
+    found = list(attached_helpers(host.ruleset()))
+    if host.sysctl("net.netfilter.nf_conntrack_helper") == "1" and _has_module(host, "nf_conntrack_sip"):
+        found.append(Finding(
+            Status.ERROR, "net.netfilter.nf_conntrack_helper is 1: the kernel's SIP helper takes every flow",
+            "sysctl -w net.netfilter.nf_conntrack_helper=0; conntrack -D -p udp --orig-port-dst 5060"))
+    if found:
+        yield from found
+    elif _has_module(host, "nf_nat_sip"):
+        yield Finding(Status.OK, "the kernel's SIP helper is loaded and attached to nothing")
+    else:
+        yield Finding(Status.OK, "no other SIP helper")
+
+
+def attached_helpers(ruleset: Ruleset) -> Iterator[Finding]:
+    """Yield one finding for each rule that gives SIP flows to the kernel's helper (nf_nat_sip)."""
+    for chain, rule, effect in ruleset.effects("helper", UDP):
+        if effect.value == "sip":
+            yield Finding(
+                Status.ERROR,
+                f"{_name(chain, rule)} gives SIP to the kernel's helper: two fixers at once break messages",
+                _deletion(chain, rule))
+
+
+def check_marks(host: Host) -> Iterator[Finding]:
+    """Do other rules overwrite the bit of the conntrack mark that tells SIP flows?"""
+    bit = host.settings.signalling.mark
+    setting = list(host.ruleset().effects("ctmark", UDP))
+    wrong = [(chain, rule) for chain, rule, effect in setting if not effect.value & bit]
+    free = _free_bit(effect for _, _, effect in setting)
+    for chain, rule in wrong:
+        yield Finding(
+            Status.WARNING,
+            f"{_name(chain, rule)} overwrites bit {bit:#010x} of the conntrack mark: SIP passes unfixed",
+            f"in natfix.toml, [signalling] mark = {free:#010x}" if free
+            else f"let it keep the bit: ct mark set (ct mark & {bit:#010x}) | ...")
+    if not wrong:
+        yield Finding(Status.OK, f"no rule overwrites bit {bit:#010x} of the conntrack mark")
+
+
+def _free_bit(effects: Iterator[Effect]) -> int:
+    """Return the highest bit that all rules keep, 0 where there is none."""
+    kept = 0xFFFFFFFF
+    for effect in effects:
+        kept &= effect.value
+    return 1 << kept.bit_length() - 1 if kept else 0
+
+
+def check_offload(host: Host) -> Iterator[Finding]:
+    """Do packets of SIP flows pass around the forward chain, or without conntrack?"""
+    bit = host.settings.signalling.mark
+    sip = {**UDP, "dport": frozenset(host.settings.signalling.ports)}
+    bad = False
+    for chain, rule, _ in host.ruleset().effects("flow", UDP):
+        bad = True
+        yield Finding(
+            Status.WARNING, f"{_name(chain, rule)} puts UDP into a flow table: SIP passes around natfix",
+            f"give that rule the condition: ct mark and {bit:#010x} == 0")
+    for chain, rule, _ in host.ruleset().effects("notrack", sip):
+        bad = True
+        yield Finding(
+            Status.ERROR, f"{_name(chain, rule)} keeps SIP out of conntrack: nothing can be translated",
+            _deletion(chain, rule))
+    if not bad:
+        yield Finding(Status.OK, "no flow table and no notrack rule takes SIP away")
+
+
+def check_rule_files(host: Host) -> Iterator[Finding]:
+    """Does a reload of the operator's rules remove natfix's?"""
+    lines = [line.strip() for line in host.read(NFT_CONF).splitlines()]
+    if "flush ruleset" in lines:
+        yield Finding(
+            Status.NOTE,
+            f"/{NFT_CONF} has `flush ruleset`: after each reload natfix puts its table back within a second")
+    else:
+        yield Finding(Status.OK, "no rule file flushes natfix's table")
+
+
+def _has_module(host: Host, name: str) -> bool:
+    return (host.root / "sys/module" / name).exists()
+
+
+def _name(chain: Chain, rule: Rule) -> str:
+    return f"{chain.table} {chain.name}, {rule.handle},"
+
+
+def _deletion(chain: Chain, rule: Rule) -> str:
+    if chain.table.startswith("iptables"):
+        table, number = chain.table.split()[1], rule.handle.split()[-1]
+        return f"iptables -t {table} -D {chain.name} {number}"
+    return f"nft delete rule {chain.table} {chain.name} {rule.handle}"

@@ -1,0 +1,89 @@
+"""The rule sets of this machine as they are now, from all places where a kernel may keep some."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from natfix.address import Endpoint, network_from_text
+from natfix.errors import NotPermitted
+from natfix.firewall import Facts, Rule, Ruleset
+from natfix.firewall_iptables import ruleset_from_save
+from natfix.firewall_nft import ruleset_from_json
+from natfix.kernel import libnftables
+from natfix.kernel.netlink import has_net_admin
+from natfix.programs import is_installed, output_of
+
+LISTING = libnftables.JSON | libnftables.TERSE      # no elements: natfix's own may be many
+NO_RIGHTS = "CAP_NET_ADMIN is missing, so rules cannot be seen: run this as root"
+OWN_TABLE = "ip natfix"
+LEGACY_TABLES = Path("/proc/net/ip_tables_names")   # what iptables-legacy has loaded; absent: nothing
+NFT_VARIANT = "(nf_tables)"                         # iptables-save says so in its first line
+
+
+def ruleset_now(legacy_tables: Path = LEGACY_TABLES) -> Ruleset:
+    """Return all rules but natfix's own.
+
+    Raises KernelRefused where libnftables is not installed, NotPermitted without the right to see rules.
+    """
+    if not has_net_admin():
+        raise NotPermitted(NO_RIGHTS)
+    ruleset = ruleset_from_json(json.loads(libnftables.run("list ruleset", LISTING) or "{}"))
+    _remove_table(ruleset, OWN_TABLE)
+    if is_installed("iptables-save"):
+        _add_saved(ruleset, output_of("iptables-save"))
+    if _has_legacy_tables(legacy_tables) and is_installed("iptables-legacy-save"):
+        _add_saved(ruleset, output_of("iptables-legacy-save"))
+    return ruleset
+
+
+def forwarded_udp_ports(
+    ruleset: Ruleset, interface: str, hosts: Collection[str],
+) -> dict[int, Endpoint | None]:
+    """Return the UDP ports that the operator's own rules send on from an address among *hosts*, and
+    where to (None where that varies).
+
+    A rule without ports (all the rest to one host) claims none: natfix's mappings come before it.
+    """
+    facts: Facts = {
+        "iifname": frozenset({interface}), "proto": frozenset({"udp"}), "nfproto": frozenset({"ipv4"}),
+        "ethertype": frozenset({"ip"}), "daddr": frozenset(map(network_from_text, hosts)),
+    }
+    forwards: dict[int, Endpoint | None] = {}
+    for _, rule, effect in ruleset.effects("dnat", facts):
+        for port in _ports(rule):
+            host, to_port = effect.value or ("", 0)
+            forwards.setdefault(port, Endpoint(host, to_port or port) if host else None)
+    return forwards
+
+
+def _ports(rule: Rule) -> Iterator[int]:
+    """Yield the destination ports that *rule* names."""
+    for condition in rule.conditions:
+        if condition.key == "dport" and not condition.negated:
+            for first, last in condition.values:
+                yield from range(first, last + 1)
+
+
+def _add_saved(ruleset: Ruleset, text: str) -> None:
+    """Add what iptables-save says, in the place of what nft shows of the same tables."""
+    saved = ruleset_from_save(text)
+    if NFT_VARIANT in text:
+        for table in saved.tables:
+            _remove_table(ruleset, table.replace("iptables", "ip"))
+    ruleset.chains.update(saved.chains)
+    ruleset.tables |= saved.tables
+
+
+def _remove_table(ruleset: Ruleset, table: str) -> None:
+    ruleset.tables.discard(table)
+    for key in [key for key in ruleset.chains if key[0] == table]:
+        del ruleset.chains[key]
+
+
+def _has_legacy_tables(file: Path) -> bool:
+    try:
+        return bool(file.read_text().strip())
+    except OSError:
+        return False
