@@ -254,7 +254,8 @@ class FakeKernel:
         return next(names, "outside")
 
     def _begin(self, source: Endpoint, destination: Endpoint) -> Crossing:
-        target = self.elements.inside_of(destination, source.host)
+        from_inside = self._interface(source.host) != "outside"
+        target = self.elements.inside_of(destination, source.host, from_inside)
         is_forwarded = target is None and destination in self.forwards
         target = target or self.forwards.get(destination, destination)
         entry = Entry(Flow(source, destination, target, source), self.now, is_forwarded=is_forwarded)

@@ -77,11 +77,15 @@ class Elements:
         """Return the endpoint that what *inside* sends is shown to come from."""
         return _value(self._outgoing, inside)
 
-    def inside_of(self, outside: Endpoint, remote: str) -> Endpoint | None:
-        """Return the endpoint that what *remote* sends to *outside* is for, None where it may not."""
+    def inside_of(self, outside: Endpoint, remote: str, from_inside: bool = False) -> Endpoint | None:
+        """Return the endpoint that what *remote* sends to *outside* is for, None where it may not.
+
+        From inside, whoever wants may call a phone by its outside endpoint (hairpinning).
+        """
         for kind, table in self._inward.items():
             element = table.get(outside)
-            if element and self._is_allowed(kind, outside, remote):
+            is_hairpin = from_inside and kind is Kind.SIGNALLING
+            if element and (is_hairpin or self._is_allowed(kind, outside, remote)):
                 return element.value
         return None
 

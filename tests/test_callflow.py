@@ -1,0 +1,84 @@
+"""Calls seen from the middle: what begins, follows and ends them beside the plain cases."""
+
+from __future__ import annotations
+
+import pytest
+
+from natfix.address import Endpoint
+from natfix.config import Inside, Limits, Settings
+from tests.playbook import PROVIDER, World
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def states(world: World) -> list[str]:
+    return [row["state"] for row in world.engine.calls(world.now)]
+
+
+def test_only_dialog_forming_requests_begin_a_call(world: World) -> None:
+    """OPTIONS and MESSAGE leave nothing behind; SUBSCRIBE and INVITE begin something."""
+    world.phone.begins("OPTIONS", "sip:bob@provider.example")
+    world.phone.begins("MESSAGE", "sip:bob@provider.example")
+    assert states(world) == []
+    world.phone.begins("SUBSCRIBE", "sip:bob@provider.example", headers=[("Event", "presence")])
+    assert states(world) == ["early"]
+
+
+def test_a_subscription_keeps_the_phone_reachable_until_it_ends(world: World) -> None:
+    """NOTIFYs reach an unregistered phone for as long as the 2xx said, not longer."""
+    leg = world.phone.begins("SUBSCRIBE", "sip:bob@provider.example", headers=[("Event", "presence")])
+    notifier = world.provider.accepts(world.provider.last, 200, headers=[("Expires", "900")])
+    world.advance(800.0)
+    assert notifier.sends("NOTIFY", headers=[("Subscription-State", "active")]).arrived is not None
+    assert leg.remote_tag
+    world.advance(200.0)
+    assert states(world) == []
+
+
+def test_a_notify_that_says_terminated_ends_the_subscription(world: World) -> None:
+    """RFC 6665, section 4.4.1."""
+    world.phone.begins("SUBSCRIBE", "sip:bob@provider.example", headers=[("Event", "presence")])
+    notifier = world.provider.accepts(world.provider.last, 200, headers=[("Expires", "900")])
+    notifier.sends("NOTIFY", headers=[("Subscription-State", "terminated;reason=noresource")])
+    world.advance(3.0)
+    assert states(world) == []
+
+
+def test_an_unknown_call_is_taken_up_by_its_reinvite(world: World) -> None:
+    """A call that began before natfix did gets its media fixed from its next offer on."""
+    call = world.call(world.phone, world.provider)
+    fresh = World()
+    request = fresh.phone.sdp()
+    text = (f"INVITE sip:bob@{PROVIDER} SIP/2.0\nVia: SIP/2.0/UDP 192.168.1.10:5060;branch=z9hG4bKre;rport\n"
+            f"From: {call.caller.own}\nTo: {call.caller.remote}\nCall-ID: {call.caller.call_id}\n"
+            f"CSeq: 7 INVITE\nContact: {fresh.phone.contact}\nContent-Type: application/sdp\n\n{request}")
+    delivery = fresh.phone.sends(text, PROVIDER)
+    assert b"c=IN IP4 203.0.113.1" in delivery.arrived
+    fresh.provider.replies(fresh.provider.last, 200, fresh.provider.sdp())
+    assert states(fresh) == ["confirmed"]
+
+
+def test_the_remote_contact_may_call_back_directly(world: World) -> None:
+    """Without Record-Route the other UA's own requests come from its Contact's address."""
+    leg = world.phone.invites("sip:bob@provider.example")
+    elsewhere = Endpoint("198.51.100.30", 5060)
+    remote = world.agent("remote", elsewhere)
+    world.provider.replies(world.provider.last, 200, world.provider.sdp(),
+                           contact=f"<sip:remote@{elsewhere}>", tag="r")
+    assert leg.final == 200
+    assert str(elsewhere.host) in world.engine._calls.find(
+        "192.168.1.10", leg.call_id, leg.own_tag, "r").peers
+    assert remote.inbox == []
+
+
+def test_limits_on_dialogs_pass_the_message_and_say_so() -> None:
+    """Too many calls of one host: the INVITE passes, its SDP is left alone, a note tells."""
+    networks = tuple(World().kernel.networks.values())
+    world = World(Settings(inside=Inside(networks), limits=Limits(dialogs_per_host=1)))
+    world.phone.invites("sip:bob@provider.example")
+    leg = world.phone.invites("sip:carol@provider.example")
+    assert leg.delivery.arrived is not None
+    assert "limit" in leg.delivery.rules()
