@@ -26,6 +26,7 @@ from natfix.interfaces import addresses_report
 from natfix.journal import RING, set_up_log
 from natfix.kernel.events import ConntrackEvents, NftEvents
 from natfix.kernel.netfilter import NetfilterKernel
+from natfix.kernel.probe import divert_form
 from natfix.loop import Clock, Loop
 from natfix.machine import Machine
 from natfix.queue_reader import NetfilterQueueReader, queue_counters
@@ -34,7 +35,6 @@ from natfix.reports import Restored
 from natfix.startup import (
     flows_to_adopt,
     refuse_beside_helper,
-    refuse_without_features,
     refuse_without_rights,
     skeleton_from_settings,
 )
@@ -77,7 +77,7 @@ class _Daemon:
         self._addresses = addresses_report(settings, machine.links())
         server = ControlServer(settings.daemon.control_socket, handlers, selector)
         held.callback(server.close)
-        refuse_without_features(machine.capabilities(), settings.signalling.divert)
+        divert_form(machine.capabilities(), settings.signalling.divert)
         refuse_beside_helper(machine.helpers())
         self._reader = NetfilterQueueReader(settings.signalling.queue)
         held.callback(self._reader.close)

@@ -13,35 +13,13 @@ from natfix.config import Settings
 from natfix.errors import KernelRefused, NotPermitted
 from natfix.kernel.base import FlowState, Skeleton
 from natfix.kernel.netlink import has_net_admin
-from natfix.kernel.probe import Capabilities
 from natfix.reports import AddressesChanged, FlowAdopted
-
-NO_QUEUE = {
-    "auto": "this kernel has no NFQUEUE: modprobe nft_queue, or nft_compat and xt_NFQUEUE",
-    "queue": 'this kernel has no nft queue expression: modprobe nft_queue, or [signalling] divert = "auto"',
-    "nfqueue": 'this kernel has no target NFQUEUE: modprobe nft_compat xt_NFQUEUE, or divert = "auto"',
-}
 
 
 def refuse_without_rights() -> None:
     """Raise NotPermitted where this process may not change netfilter."""
     if not has_net_admin():
         raise NotPermitted("natfix needs CAP_NET_ADMIN to see and change packets: run it as root")
-
-
-def refuse_without_features(found: Capabilities, divert: str) -> None:
-    """Raise KernelRefused where the kernel, or libnftables, lacks what natfix cannot do without."""
-    queueing = {"auto": found.queue or found.nfqueue, "queue": found.queue, "nfqueue": found.nfqueue}
-    needed = (
-        (found.library, "libnftables is missing: apt install libnftables1"),
-        (found.nftables, "this kernel has no nftables: modprobe nf_tables"),
-        (found.nat, "this kernel has no nftables NAT: modprobe nft_chain_nat"),
-        (queueing[divert], NO_QUEUE[divert]),
-        (found.conntrack, "this kernel does not show its conntrack entries: modprobe nf_conntrack_netlink"),
-    )
-    for there, sentence in needed:
-        if not there:
-            raise KernelRefused(sentence)
 
 
 def refuse_beside_helper(places: Sequence[str]) -> None:
