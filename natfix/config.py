@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +164,13 @@ def settings_from(path: str) -> Settings:
     if not path and not Path(DEFAULT_PATH).exists():
         return Settings()
     return config_from_file(path or DEFAULT_PATH)
+
+
+def with_control_socket(settings: Settings, path: str) -> Settings:
+    """Return *settings* with another control socket, unless *path* is ""."""
+    if not path:
+        return settings
+    return replace(settings, daemon=replace(settings.daemon, control_socket=path))
 
 
 def expectations(table: type) -> dict[str, Expectation]:

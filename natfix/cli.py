@@ -1,0 +1,188 @@
+"""The command `natfix`: one table of subcommands, one exit code for each kind of error.
+
+Each command imports what it needs when it runs: `natfix status` in a cron job must not wait for the
+engine to load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from natfix import __version__
+from natfix.errors import DONE, NatfixError, NotRunning
+
+if TYPE_CHECKING:
+    from natfix.config import Settings
+
+FAILED = 1
+INTERRUPTED = 130       # 128 + SIGINT, as shells have it
+EXIT_CODES = (
+    "exit codes: 0 done, 1 failed, 2 usage or configuration error, 3 not running, 4 needs more rights, "
+    "5 kernel refuses or lacks something, 6 finished with findings, 75 try again (busy)"
+)
+
+
+class Option(NamedTuple):
+    """One option of a command, as argparse takes it."""
+
+    flag: str
+    settings: dict[str, Any]
+
+
+class Command(NamedTuple):
+    """One subcommand."""
+
+    run: Callable[[argparse.Namespace], int]
+    help: str
+    options: tuple[Option, ...] = ()
+
+
+JSON = Option("--json", {"action": "store_true", "help": "print one JSON document"})
+COUNT = Option("--count", {"type": int, "default": 20, "metavar": "N", "help": "how many messages (20)"})
+FORMAT = Option("--format", {
+    "choices": ("nft", "iptables"), "default": "nft", "help": "for nft (the default), or for iptables-restore"})
+EXAMPLE = Option("--example-config", {
+    "action": "store_true", "help": "print a commented natfix.toml with every setting instead"})
+COMMON = (
+    Option("--config", {"metavar": "FILE", "help": "natfix.toml to read (default: /etc/natfix/natfix.toml)"}),
+    Option("--control-socket", {"metavar": "PATH", "help": "the running natfix answers here"}),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; errors go to stderr, one sentence each."""
+    options = _parser().parse_args(arguments)
+    try:
+        code = COMMANDS[options.command].run(options)
+        sys.stdout.flush()
+        return code
+    except NatfixError as problem:
+        for line in str(problem).splitlines():
+            print(f"natfix: {line}", file=sys.stderr)
+        return problem.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more; no traceback
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    for option in COMMON:
+        common.add_argument(option.flag, default=argparse.SUPPRESS, **option.settings)
+    parser = argparse.ArgumentParser(
+        prog="natfix", description="Makes SIP calls work through NAT on the box that does the NAT.",
+        epilog=EXIT_CODES, parents=[common])
+    parser.add_argument("--version", action="version", version=f"natfix {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        entry = commands.add_parser(name, help=command.help, description=command.help, parents=[common])
+        for option in command.options:
+            entry.add_argument(option.flag, **option.settings)
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """Return the configuration, with what the command line says instead."""
+    from natfix.config import settings_from, with_control_socket
+
+    settings = settings_from(getattr(options, "config", ""))
+    return with_control_socket(settings, getattr(options, "control_socket", ""))
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _check(options: argparse.Namespace) -> int:
+    from natfix import check
+    from natfix.config import with_control_socket
+    from natfix.findings import Host
+
+    settings, findings, code = check.read_configuration(getattr(options, "config", ""))
+    host = Host(with_control_socket(settings, getattr(options, "control_socket", "")))
+    lines = check.check_all(host, findings, code)
+    if options.json:
+        _print_json(check.as_document(lines))
+    else:
+        print(check.as_text(lines))
+    return check.exit_code(lines)
+
+
+def _rules(options: argparse.Namespace) -> int:
+    from natfix import rules
+    from natfix.kernel.probe import probe
+    from natfix.shipped import shipped
+
+    if options.example_config:
+        print(shipped("rules", "natfix.toml.example").read_text(), end="")
+        return DONE
+    skeleton = rules.skeleton_for(_settings(options))
+    if options.format == "iptables":
+        print(rules.iptables_text(skeleton), end="")
+    else:
+        print(rules.nft_text(skeleton, probe()), end="")
+    return DONE
+
+
+def _run(options: argparse.Namespace) -> int:
+    from natfix.live import run
+    from natfix.quirks import all_quirks
+
+    settings = _settings(options)
+    return run(settings, all_quirks(settings.quirks_files))
+
+
+def _ask(options: argparse.Namespace) -> int:
+    """Ask the daemon what the command is called, and show the answer."""
+    from natfix.control import request
+    from natfix.show import TEXTS
+
+    question = {"command": options.command}
+    if "count" in options:
+        question["count"] = options.count
+    answer = request(_settings(options).daemon.control_socket, question)
+    if options.json:
+        _print_json(answer)
+    else:
+        print(TEXTS[options.command](answer))
+    return DONE
+
+
+def _down(options: argparse.Namespace) -> int:
+    from natfix.control import stop
+    from natfix.removal import remove_files
+    from natfix.startup import refuse_without_rights
+
+    settings = _settings(options)
+    refuse_without_rights()
+    try:
+        print(f"natfix: process {stop(settings.daemon.control_socket).get('pid')} has ended")
+    except NotRunning:
+        print("natfix: it was not running")
+    from natfix.kernel.netfilter import NetfilterKernel
+
+    kernel = NetfilterKernel(settings.signalling.mark)
+    kernel.remove()
+    kernel.close()
+    remove_files(settings.daemon)
+    print("natfix: its table, its connections and its state are removed; your own rules are as they were")
+    return DONE
+
+
+COMMANDS = {
+    "check": Command(_check, "look at kernel, rules, links, ports, configuration; change nothing", (JSON,)),
+    "rules": Command(_rules, "print the rules that would be installed, with comments", (FORMAT, EXAMPLE)),
+    "run": Command(_run, "run natfix in the foreground, until SIGTERM or `natfix down`"),
+    "status": Command(_ask, "show the state of the running natfix", (JSON,)),
+    "calls": Command(_ask, "show the calls, their streams and the kernel's packet counters", (JSON,)),
+    "registrations": Command(_ask, "show the phones that have registered", (JSON,)),
+    "notes": Command(_ask, "show what was changed in the last messages, and why", (JSON, COUNT)),
+    "down": Command(_down, "end the running natfix and remove its rules, connections and state"),
+}

@@ -1,0 +1,99 @@
+"""What `natfix status`, `calls`, `registrations` and `notes` print: the daemon's answers, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from natfix.tables import duration, printable, table
+
+Answer = dict[str, Any]
+
+
+def status_text(answer: Answer) -> str:
+    """Return the daemon's state, one line for each thing."""
+    queue = answer.get("queue", {})
+    lines = {
+        "natfix": f"{answer['version']}, process {answer['pid']}, up {duration(answer['uptime'])}",
+        "outside": answer.get("outside_address") or "no address",
+        "calls": f"{answer['calls']}, and {answer['subscriptions']} subscriptions",
+        "registrations": answer["registrations"],
+        "mappings": f"{answer['signalling_mappings']} signalling, {answer['media_mappings']} media; "
+                    f"{answer['flows']} flows in the kernel",
+        "media ports": f"{answer['media_pairs_free']} of {answer['media_pairs']} pairs free",
+        "strangers": f"{answer['refused_packets']} packets refused",
+        f"queue {queue.get('number', '')}".strip(): _pairs(queue, skip=("number",)),
+        "packets": _pairs(answer.get("shell", {})),
+        "messages": _pairs(answer.get("counters", {})),
+    }
+    width = max(map(len, lines))
+    return "\n".join(f"{name:{width}}  {printable(value)}" for name, value in lines.items())
+
+
+def _pairs(counters: dict[str, Any], skip: Iterable[str] = ()) -> str:
+    shown = (f"{name} {value}" for name, value in counters.items() if name not in skip)
+    return ", ".join(shown).replace("_", " ") or "nothing yet"
+
+
+def calls_text(answer: Answer) -> str:
+    """Return one line for each call, and below it one for each of its streams."""
+    calls = answer["calls"]
+    if not calls:
+        return "no calls"
+    head, *lines = table(
+        ("FROM", "TO", "STATE", "FOR", "INSIDE", "OUTSIDE", "PEER", "CALL-ID"),
+        [(call["from"], call["to"], call["state"], duration(call["age"]), call["inside"], call["outside"],
+          call["peer"], call["call_id"]) for call in calls],
+    ).splitlines()
+    shown = [head]
+    for line, call in zip(lines, calls, strict=True):
+        shown += [line, *map(_stream_line, call["streams"])]
+    return "\n".join(shown)
+
+
+def _stream_line(stream: Answer) -> str:
+    """Return a stream's way through the gateway and what the kernel counted; conntrack's counters, so that
+    they prove that the kernel relays."""
+    remote = ", ".join(stream["flows"] or stream["remotes"]) or "nobody yet"
+    ends = (stream["inside"], stream["outside"], remote)
+    counted = "packets not counted (net.netfilter.nf_conntrack_acct is off, or no flow yet)"
+    if "packets_out" in stream:
+        counted = f"out {stream['packets_out']}, in {stream['packets_in']} packets"
+    refused = f", refused {stream['refused']} from strangers" if stream["refused"] else ""
+    return printable(f"    {stream['media']}: {' <-> '.join(ends)}: {counted}{refused}")
+
+
+def registrations_text(answer: Answer) -> str:
+    """Return one line for each binding of a phone."""
+    bindings = answer["registrations"]
+    if not bindings:
+        return "no registrations"
+    return table(
+        ("ADDRESS OF RECORD", "INSIDE", "OUTSIDE", "REGISTRAR", "SINCE", "EXPIRES", "DEVICE"),
+        [(each["aor"], each["inside"], each["outside"], each["registrar"],
+          duration(each["registered_for"]), duration(each["expires_in"]), each["user_agent"])
+         for each in bindings],
+    )
+
+
+def notes_text(answer: Answer) -> str:
+    """Return what was done to the last messages, and why."""
+    lines = []
+    for decision in answer["decisions"]:
+        dropped = " DROPPED" if decision.get("verdict") == "drop" else ""
+        subject = " ".join(filter(None, (decision.get("summary"), decision.get("call_id"))))
+        lines.append(printable(f"{decision['at']} {decision.get('where', '')}{dropped} {subject}"))
+        lines += map(_note_line, decision["notes"])
+    return "\n".join(lines) or "no notes yet"
+
+
+def _note_line(note: dict[str, str]) -> str:
+    old, new = note.get("old", ""), note.get("new", "")
+    change = f" {old!r} => {new!r}" if old != new else ""
+    why = "; ".join(filter(None, (note.get("reason"), note.get("rfc"))))
+    return printable(f"    {note['rule']}: {note.get('header', '')}{change}  ({why})")
+
+
+TEXTS: dict[str, Callable[[Answer], str]] = {
+    "status": status_text, "calls": calls_text, "registrations": registrations_text, "notes": notes_text,
+}
