@@ -153,8 +153,9 @@ def written_header(draw: DrawFn, name: str, value: str) -> str:
     name = draw(st.sampled_from([name, name, name.lower(), name.upper()]))
     colon = draw(st.sampled_from([": ", ": ", ":", " : ", ":\t", ":\r\n  "]))
     trailing = draw(st.sampled_from(["", "", " "]))
-    if ";" in value and '"' not in value and draw(st.integers(0, 3)) == 0:
-        value = value.replace(";", "\r\n\t;", 1)
+    if '"' not in value and draw(st.integers(0, 3)) == 0:
+        where = ">;" if "<" in value else ";"       # no white space inside a URI
+        value = value.replace(where, f"{where[:-1]}\r\n\t;", 1)
     return f"{name}{colon}{value}{trailing}"
 
 
