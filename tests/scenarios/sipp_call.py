@@ -65,19 +65,19 @@ class SippCall:
 
     *to* is where the INVITE is sent, by default the callee itself. *contact* and *via* are what the
     caller writes of itself, by default its own address and port. *files* are other SIPp scenarios for
-    the two ends; *keys* further ``-key`` variables for both.
+    the two ends; *keys* further ``-key`` variables, of the caller and of the callee.
     """
 
     def __init__(self, lab: Lab, offer: str, answer: str, *, caller: str = "phone1", callee: str = "remote1",
                  to: str = "", contact: str = "", via: str = "", port: int = 5060, callee_port: int = 5060,
                  files: tuple[str, str] = ("s13_caller.xml", "s13_callee.xml"), service: str = "bob",
-                 keys: dict[str, str] | None = None) -> None:
+                 keys: Sequence[dict[str, str]] = ({}, {})) -> None:
         self.lab = lab
         own = f"{lab[caller].address}:{port}"
-        keys = {"contact": contact or own, "via": via or own, **(keys or {})}
-        self.callee = Sipp(callee, files[1], port=callee_port, keys={**keys, "sdp": answer})
+        named = {"contact": contact or own, "via": via or own, "sdp": offer, **keys[0]}
+        self.callee = Sipp(callee, files[1], port=callee_port, keys={"sdp": answer, **keys[1]})
         self.caller = Sipp(caller, files[0], to=to or f"{lab[callee].address}:{callee_port}", port=port,
-                           service=service, keys={**keys, "sdp": offer})
+                           service=service, keys=named)
 
     def start(self) -> SippCall:
         """Place it and wait until the ACK has arrived."""
@@ -104,15 +104,9 @@ class SippCall:
         found: Sip = wait_until(find, timeout, f"{start!r} at SIPp on {end.host_name}")
         return found
 
-    def tell(self, end: Sipp, method: str = "INFO") -> None:
-        """Have *end* go on: a request from its own host, that no gateway sees."""
-        host = self.lab[end.host_name]
-        call_id = (messages_received(end) or messages_sent(end))[0]["call-id"]
-        text = (f"{method} sip:go@{host.address} SIP/2.0\r\nVia: SIP/2.0/UDP {host.address}:9;branch=z9hG4bKgo"
-                f"\r\nFrom: <sip:test@{host.address}>;tag=go\r\nTo: <sip:go@{host.address}>\r\n"
-                f"Call-ID: {call_id}\r\nCSeq: 1 {method}\r\nContent-Length: 0\r\n\r\n")
-        with namespaces.socket_in(host.namespace) as go:
-            go.sendto(text.encode(), (host.address, end.port))
+    def tell(self, end: Sipp) -> None:
+        """Have *end* go on, where its scenario waits for INFO."""
+        tell(self.lab, end)
 
     def hang_up(self) -> None:
         """Have the caller hang up, and wait for the end of both."""
@@ -122,7 +116,7 @@ class SippCall:
 
     def start_media(self, caller_port: int, callee_port: int, *, caller_tone: int = 440,
                     callee_tone: int = 880, index: int = 0,
-                    options: tuple[dict[str, object], dict[str, object]] = ({}, {})) -> tuple[RtpAgent, RtpAgent]:
+                    options: Sequence[dict[str, object]] = ({}, {})) -> tuple[RtpAgent, RtpAgent]:
         """Start an RTP endpoint at each end for stream *index*; each sends to where it was told to.
 
         *options* are further ones of :class:`RtpAgent`, the caller's and the callee's.
@@ -136,6 +130,17 @@ class SippCall:
         for agent in agents:
             self.lab.start(agent)
         return agents[0], agents[1]
+
+
+def tell(lab: Lab, end: Sipp) -> None:
+    """Have a SIPp go on: an INFO from its own host, that no gateway sees."""
+    host = lab[end.host_name]
+    call_id = (messages_received(end) or messages_sent(end))[0]["call-id"]
+    text = (f"INFO sip:go@{host.address} SIP/2.0\r\nVia: SIP/2.0/UDP {host.address}:9;branch=z9hG4bKgo\r\n"
+            f"From: <sip:test@{host.address}>;tag=go\r\nTo: <sip:go@{host.address}>\r\n"
+            f"Call-ID: {call_id}\r\nCSeq: 1 INFO\r\nContent-Length: 0\r\n\r\n")
+    with namespaces.socket_in(host.namespace) as go:
+        go.sendto(text.encode(), (host.address, end.port))
 
 
 def messages_received(end: Sipp, start: str = "") -> list[Sip]:
