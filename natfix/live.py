@@ -22,13 +22,13 @@ from natfix.config import Settings
 from natfix.control import ControlServer, Handler
 from natfix.engine import Engine
 from natfix.errors import DONE
-from natfix.interfaces import addresses_report
+from natfix.findings import Host
+from natfix.interfaces import addresses_report, links_now
 from natfix.journal import RING, set_up_log
 from natfix.kernel.events import ConntrackEvents, NftEvents
 from natfix.kernel.netfilter import NetfilterKernel
 from natfix.kernel.probe import divert_form
 from natfix.loop import Clock, Loop
-from natfix.machine import Machine
 from natfix.queue_reader import NetfilterQueueReader, queue_counters
 from natfix.quirks import Quirks
 from natfix.reports import Restored
@@ -40,7 +40,7 @@ from natfix.startup import (
 )
 from natfix.store import Store
 from natfix.upkeep import Facts, Upkeep
-from natfix.watch import LinkEvents
+from natfix.watch import LinkEvents, ports_in_use
 
 # A full collection takes 100 ms at 10,000 calls, and calls leave no garbage cycles behind: young objects
 # are looked at often, all of them practically never.
@@ -49,14 +49,15 @@ GC_THRESHOLD = (5_000, 20, 1_000)
 log = logging.getLogger("natfix")
 
 
-def run(settings: Settings, quirks: Quirks, machine: Machine | None = None) -> int:
+def run(settings: Settings, quirks: Quirks, host: Host | None = None) -> int:
     """Run the daemon until SIGTERM, SIGINT or `natfix down`; return its exit code.
 
-    Raises NatfixError, with one sentence, where it cannot start; nothing is half-installed then.
+    *host* is the machine as `natfix check` sees it. Raises NatfixError, with one sentence, where natfix
+    cannot start; nothing is half-installed then.
     """
     set_up_log(settings.daemon.log_level)
     with ExitStack() as held:
-        daemon = _Daemon(settings, quirks, machine or Machine(), held)
+        daemon = _Daemon(settings, quirks, host or Host(settings), held)
         daemon.begin()
         daemon.loop.run()
         notify_systemd("STOPPING=1")
@@ -68,29 +69,29 @@ class _Daemon:
     """All parts of a running natfix; each is let go in reverse order, the control socket last."""
 
     def __init__(
-        self, settings: Settings, quirks: Quirks, machine: Machine, held: ExitStack,
+        self, settings: Settings, quirks: Quirks, host: Host, held: ExitStack,
     ) -> None:
         selector = selectors.DefaultSelector()
         signals = _Signals()
         handlers: dict[str, Handler] = {}
         refuse_without_rights()
-        self._addresses = addresses_report(settings, machine.links())
+        self._addresses = addresses_report(settings, host.links())
         server = ControlServer(settings.daemon.control_socket, handlers, selector)
         held.callback(server.close)
-        divert_form(machine.capabilities(), settings.signalling.divert)
-        refuse_beside_helper(machine.helpers())
+        divert_form(host.capabilities(), settings.signalling.divert)
+        refuse_beside_helper(host)
         self._reader = NetfilterQueueReader(settings.signalling.queue)
         held.callback(self._reader.close)
         self._store = Store(settings.daemon.state_file)
         held.callback(self._store.close)
         self._kernel = NetfilterKernel(settings.signalling.mark)
         held.callback(self._kernel.close)
-        self._machine = machine
+        self._ports = ports_in_use(self._addresses, host.ruleset)
         self._skeleton = skeleton_from_settings(settings, self._addresses)
         self.loop = Loop(Engine(settings, quirks), self._kernel, self._skeleton, self._reader, self._store,
                          Clock(), selector)
         self._started = self.loop.clock()
-        facts = Facts(lambda: addresses_report(settings, machine.links()), machine.ports_in_use)
+        facts = Facts(lambda: addresses_report(settings, links_now()), ports_in_use)
         self._upkeep = Upkeep(self.loop, facts, NftEvents(self._kernel), ConntrackEvents(), LinkEvents(),
                               self._reader.forget_interfaces, self._addresses)
         handlers.update(self._handlers())
@@ -101,7 +102,7 @@ class _Daemon:
         now = self.loop.clock()
         self.loop.inform([
             self._addresses,
-            self._machine.ports_in_use(self._addresses),
+            self._ports,
             Restored(tuple(self._kernel.mappings()), self._store.load()),
         ], now)
         self._upkeep.begin(now)

@@ -6,14 +6,19 @@ as it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable
 
 from natfix.address import Endpoint, Network, contains
+from natfix.check_firewall import check_helpers
 from natfix.config import Settings
-from natfix.errors import KernelRefused, NotPermitted
+from natfix.errors import KernelRefused, NatfixError, NotPermitted
+from natfix.findings import Host, Status
 from natfix.kernel.base import FlowState, Skeleton
 from natfix.kernel.netlink import has_net_admin
 from natfix.reports import AddressesChanged, FlowAdopted
+
+log = logging.getLogger("natfix")
 
 
 def refuse_without_rights() -> None:
@@ -22,13 +27,15 @@ def refuse_without_rights() -> None:
         raise NotPermitted("natfix needs CAP_NET_ADMIN to see and change packets: run it as root")
 
 
-def refuse_beside_helper(places: Sequence[str]) -> None:
-    """Raise KernelRefused where the kernel's own SIP helper is attached to flows, at *places*."""
-    if places:
-        raise KernelRefused(
-            f"the kernel's own SIP helper is attached by {', '.join(places)}: two fixers on one path break "
-            "Contact twice; remove that (`natfix check` names the command)"
-        )
+def refuse_beside_helper(host: Host) -> None:
+    """Raise KernelRefused where the kernel's own SIP helper is attached to flows, with what removes it."""
+    try:
+        findings = [finding for finding in check_helpers(host) if finding.status is Status.ERROR]
+    except NatfixError as problem:
+        log.warning("whether the kernel's SIP helper is in the way cannot be seen: %s", problem)
+        return
+    if findings:
+        raise KernelRefused(f"{findings[0].text}: remove it with `{findings[0].cure}`")
 
 
 def skeleton_from_settings(settings: Settings, addresses: AddressesChanged) -> Skeleton:

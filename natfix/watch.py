@@ -1,4 +1,4 @@
-"""What changes around natfix: interfaces, addresses and routes by event, local sockets by looking.
+"""What changes around natfix: interfaces, addresses and routes by event, ports of others by looking.
 
 The events of conntrack and nftables come from :mod:`natfix.kernel`; those of the links are here, since
 an rtnetlink socket only has to say *that* something changed: what there is now is read afresh each time.
@@ -6,12 +6,16 @@ an rtnetlink socket only has to say *that* something changed: what there is now 
 
 from __future__ import annotations
 
+import logging
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from natfix.errors import KernelRefused
+from natfix.errors import KernelRefused, NatfixError
+from natfix.firewall import Ruleset
+from natfix.firewall_now import forwarded_udp_ports, ruleset_now
+from natfix.reports import AddressesChanged, PortsInUse
 
 # linux/rtnetlink.h: RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE
 LINK_GROUPS = 0x1 | 0x10 | 0x40
@@ -21,6 +25,8 @@ PROC_NET = Path("/proc/thread-self/net")
 ANY_HOST = "0.0.0.0"
 IPV6_ANY = "0" * 32
 IPV4_MAPPED = socket.htonl(0xFFFF).to_bytes(4).hex().upper().rjust(24, "0")     # ::ffff:a.b.c.d, by words
+
+log = logging.getLogger("natfix")
 
 
 class LinkEvents:
@@ -52,6 +58,24 @@ class LinkEvents:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def ports_in_use(
+    addresses: AddressesChanged, ruleset: Callable[[], Ruleset] = ruleset_now,
+) -> PortsInUse:
+    """Return the UDP ports of the outside addresses that local programs or the operator's forwards have.
+
+    Where the operator's rules cannot be read, the forwards are missing, and the log says so.
+    """
+    hosts = tuple(addresses.outside.values())
+    local = local_udp_ports(hosts)
+    try:
+        rules = ruleset()
+    except NatfixError as problem:
+        log.warning("the operator's own port forwards cannot be seen: %s", problem)
+        return PortsInUse(local)
+    forwarded = [port for name in addresses.outside for port in forwarded_udp_ports(rules, name, hosts)]
+    return PortsInUse(local, dict.fromkeys(forwarded))
 
 
 def local_udp_ports(hosts: Iterable[str], folder: Path = PROC_NET) -> frozenset[int]:

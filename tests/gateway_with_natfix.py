@@ -25,12 +25,12 @@ from dataclasses import replace
 from natfix import live
 from natfix.config import config_from_file
 from natfix.errors import NatfixError
+from natfix.findings import Host
 from natfix.kernel.probe import probe
-from natfix.machine import Machine
 from natfix.quirks import Quirks
 try:
-    machine = eval(sys.argv[2])
-    sys.exit(live.run(config_from_file(sys.argv[1]), Quirks(), machine))
+    settings = config_from_file(sys.argv[1])
+    sys.exit(live.run(settings, Quirks(), eval(sys.argv[2])))
 except NatfixError as problem:
     print(f"natfix: {problem}", file=sys.stderr)
     sys.exit(problem.exit_code)
@@ -67,10 +67,10 @@ class Live:
         return file
 
     def launch(
-        self, text: str = "", machine: str = "Machine()", **environment: str,
+        self, text: str = "", host: str = "Host(settings)", **environment: str,
     ) -> subprocess.Popen[bytes]:
         """Start a daemon on the gateway without waiting for it."""
-        command = [sys.executable, "-c", PROGRAM, str(self.configuration(text)), machine]
+        command = [sys.executable, "-c", PROGRAM, str(self.configuration(text)), host]
         daemon = self.wires.gateway.call(lambda: subprocess.Popen(
             command, stderr=(self.folder / f"log{len(self.daemons)}").open("wb"),
             env={**os.environ, **environment}))
@@ -87,9 +87,9 @@ class Live:
     def log(self) -> str:
         return (self.folder / f"log{len(self.daemons) - 1}").read_text()
 
-    def refusal(self, text: str = "", machine: str = "Machine()") -> tuple[int, str]:
+    def refusal(self, text: str = "", host: str = "Host(settings)") -> tuple[int, str]:
         """Start a daemon that must refuse; return its exit code and what it said."""
-        code = self.launch(text, machine).wait(10)
+        code = self.launch(text, host).wait(10)
         return code, self.log()
 
     def ask(self, command: str, **more: Any) -> dict[str, Any]:

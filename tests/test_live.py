@@ -299,16 +299,15 @@ def test_occupied_queue_is_refused(live: Live) -> None:
     live.call_out()
 
 
-@pytest.mark.parametrize(("text", "machine", "code", "sentence"), [
-    ('[outside]\ninterface = "wan7"\n', "Machine()", 2, 'there is no interface "wan7"'),
-    ("", "Machine(capabilities=lambda: replace(probe(), nfqueue=False, queue=False))", 5, "nft_queue"),
-    ("", "Machine(capabilities=lambda: replace(probe(), library=False))", 5, "libnftables"),
-    ("", "Machine(helpers=lambda: ['inet filter pre'])", 5, "SIP helper is attached by inet filter pre"),
+@pytest.mark.parametrize(("text", "host", "code", "sentence"), [
+    ('[outside]\ninterface = "wan7"\n', "Host(settings)", 2, 'there is no interface "wan7"'),
+    ("", "Host(settings, capabilities=lambda: replace(probe(), nfqueue=False, queue=False))", 5, "nft_queue"),
+    ("", "Host(settings, capabilities=lambda: replace(probe(), library=False))", 5, "libnftables"),
 ])
-def test_refusals_leave_nothing(live: Live, text: str, machine: str, code: int, sentence: str) -> None:
+def test_refusals_leave_nothing(live: Live, text: str, host: str, code: int, sentence: str) -> None:
     """What cannot work is one sentence and its exit code, and the machine is as before."""
     before = live.rules()
-    ended, said = live.refusal(text, machine)
+    ended, said = live.refusal(text, host)
     assert (ended, sentence in said) == (code, True), said
     assert "Traceback" not in said
     assert live.rules() == before
@@ -327,13 +326,13 @@ def test_kernel_helper_is_found(live: Live) -> None:
         }""")
     code, said = live.refusal()
     assert code == 5
-    assert "inet helpers pre" in said
+    assert "remove it with `nft delete rule inet helpers pre handle" in said
 
 
 def test_without_rights_is_refused(live: Live) -> None:
     """Without CAP_NET_ADMIN natfix ends with 4."""
     command = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin",
-               sys.executable, "-c", PROGRAM, str(live.configuration()), "Machine()"]
+               sys.executable, "-c", PROGRAM, str(live.configuration()), "Host(settings)"]
     done = live.wires.gateway.call(
         lambda: subprocess.run(command, capture_output=True, text=True, check=False))
     assert done.returncode == 4, done.stderr

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import socket
-import subprocess
-import threading
 import time
 from collections.abc import Callable
 
@@ -14,6 +10,7 @@ import pytest
 
 from natfix.errors import Busy
 from natfix.queue_reader import BATCH, NetfilterQueueReader, QueuedPacket, is_cut, queue_counters
+from tests.namespace import kernel_test, namespace
 
 QUEUE = 77
 PORT = 9999
@@ -22,30 +19,21 @@ RULES = f"""
 -A INPUT -p udp --dport {PORT} -j NFQUEUE --queue-num {QUEUE}
 COMMIT
 """
-CLONE_NEWNET = 0x40000000
+
+
+def on_the_kernel(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark *test* as one that talks to this machine's kernel."""
+    for mark in kernel_test:
+        test = mark(test)
+    return test
 
 
 def in_new_namespace(work: Callable[[], None]) -> None:
-    """Call *work* in a thread that has a network namespace with nothing but loopback and RULES."""
-    problems: list[BaseException] = []
-
-    def enter_and_work() -> None:
-        try:
-            assert ctypes.CDLL(None).unshare(CLONE_NEWNET) == 0
-            subprocess.run(["ip", "link", "set", "lo", "mtu", "1500", "up"], check=True)
-            subprocess.run(["iptables-restore"], input=RULES, text=True, check=True)
-            work()
-        except BaseException as problem:
-            problems.append(problem)
-
-    thread = threading.Thread(target=enter_and_work)
-    thread.start()
-    thread.join()
-    if problems:
-        raise problems[0]
-
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root: an NFQUEUE needs CAP_NET_ADMIN")
+    """Call *work* in a namespace that has nothing but loopback and RULES."""
+    with namespace() as made:
+        made.run("ip link set lo mtu 1500")
+        made.run("iptables-restore", RULES)
+        made.call(work)
 
 
 class Pair:
@@ -101,8 +89,7 @@ def with_payload(packet: QueuedPacket, payload: bytes) -> bytes:
     return bytes(head) + payload
 
 
-@pytest.mark.kernel
-@needs_root
+@on_the_kernel
 def test_batch_verdicts_and_path() -> None:
     """One read hands over what waits, with its hook and interface; each packet takes its own verdict."""
     def work(pair: Pair) -> None:
@@ -120,8 +107,7 @@ def test_batch_verdicts_and_path() -> None:
     with_pair(work)
 
 
-@pytest.mark.kernel
-@needs_root
+@on_the_kernel
 def test_packet_larger_than_the_packages_limit_arrives_whole() -> None:
     """The package asks for 4016 bytes; a reassembled packet of 9,028 arrives, and leaves, whole."""
     def work(pair: Pair) -> None:
@@ -134,8 +120,7 @@ def test_packet_larger_than_the_packages_limit_arrives_whole() -> None:
     with_pair(work)
 
 
-@pytest.mark.kernel
-@needs_root
+@on_the_kernel
 def test_cut_packet_is_never_written_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A packet that arrived cut goes on exactly as it came, whatever the engine made of it."""
     monkeypatch.setattr("natfix.queue_reader.COPY_RANGE", 1000)
@@ -149,8 +134,7 @@ def test_cut_packet_is_never_written_back(monkeypatch: pytest.MonkeyPatch) -> No
     with_pair(work)
 
 
-@pytest.mark.kernel
-@needs_root
+@on_the_kernel
 def test_read_is_bounded() -> None:
     """A flood does not keep a read from ending: it hands over BATCH packets, the next read goes on."""
     def work(pair: Pair) -> None:
@@ -160,8 +144,7 @@ def test_read_is_bounded() -> None:
     with_pair(work)
 
 
-@pytest.mark.kernel
-@needs_root
+@on_the_kernel
 def test_occupied_queue_is_refused() -> None:
     """A queue number that another program has bound is refused as busy (exit 75), with the cure."""
     def work(_pair: Pair) -> None:
@@ -171,8 +154,7 @@ def test_occupied_queue_is_refused() -> None:
     with_pair(work)
 
 
-@pytest.mark.kernel
-@needs_root
+@on_the_kernel
 def test_closed_queue_can_be_bound_again() -> None:
     """close() gives the number back at once: restart is the upgrade path."""
     def work() -> None:
@@ -182,8 +164,7 @@ def test_closed_queue_can_be_bound_again() -> None:
     in_new_namespace(work)
 
 
-@pytest.mark.kernel
-@needs_root
+@on_the_kernel
 def test_full_socket_is_counted() -> None:
     """Packets lost because the socket's buffer was full show up as overflows, and reading goes on."""
     def work(pair: Pair) -> None:
@@ -200,8 +181,7 @@ def test_full_socket_is_counted() -> None:
     with_pair(work)
 
 
-@pytest.mark.kernel
-@needs_root
+@on_the_kernel
 def test_speed_of_a_rewrite() -> None:
     """Reading and rewriting costs less than 60 us of CPU per packet (design, section 9: 84 us per call)."""
     def work(pair: Pair) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import select
 import socket
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from natfix.watch import LinkEvents, local_udp_ports
-from tests.test_queue_reader import in_new_namespace, needs_root
+from natfix.errors import KernelRefused
+from natfix.firewall import Ruleset
+from natfix.firewall_nft import ruleset_from_json
+from natfix.reports import AddressesChanged
+from natfix.watch import LinkEvents, local_udp_ports, ports_in_use
+from tests.namespace import Namespace, kernel_test, namespace
+from tests.test_queue_reader import on_the_kernel
 
 UDP = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
  2605: 0100007F:176D 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 23836 2 0 0
@@ -48,33 +54,56 @@ def test_real_sockets_are_found() -> None:
         assert port not in local_udp_ports([])
 
 
-@pytest.mark.kernel
-@needs_root
+ADDRESSES = AddressesChanged({"wan0": "203.0.113.1"}, ())
+FORWARD = {"nftables": [
+    {"chain": {"family": "ip", "table": "nat", "name": "pre", "type": "nat", "hook": "prerouting"}},
+    {"rule": {"family": "ip", "table": "nat", "chain": "pre", "handle": 1, "expr": [
+        {"match": {"op": "==", "left": {"payload": {"protocol": "udp", "field": "dport"}}, "right": 5061}},
+        {"dnat": {"addr": "192.168.1.5"}},
+    ]}},
+]}
+
+
+def test_forwards_of_the_operator_are_in_use() -> None:
+    """A port that the operator's own DNAT rule takes is told as a forward."""
+    assert 5061 in ports_in_use(ADDRESSES, lambda: ruleset_from_json(FORWARD)).forwards
+
+
+def test_unreadable_rules_cost_the_forwards_only(caplog: pytest.LogCaptureFixture) -> None:
+    """Without the program nft the local sockets are still known, and the log says what is not."""
+    def refuse() -> Ruleset:
+        raise KernelRefused("the program nft is missing")
+    with caplog.at_level(logging.WARNING, "natfix"):
+        assert ports_in_use(ADDRESSES, refuse).forwards == {}
+    assert "the program nft is missing" in caplog.text
+
+
+@pytest.fixture
+def place() -> Iterator[Namespace]:
+    with namespace() as made:
+        yield made
+
+
 @pytest.mark.parametrize("change", [
-    "ip link set lo down", "ip addr add 192.0.2.1/24 dev lo", "ip route add 198.51.100.0/24 dev lo",
+    pytest.param(change, marks=kernel_test) for change in (
+        "ip link set lo down", "ip addr add 192.0.2.1/24 dev lo", "ip route add 198.51.100.0/24 dev lo")
 ])
-def test_link_changes_are_told(change: str) -> None:
+def test_link_changes_are_told(place: Namespace, change: str) -> None:
     """A link, address or route that changes makes the source readable once, and draining quiets it."""
-    def work() -> None:
-        events = LinkEvents()
-        assert not events.drain()
-        subprocess.run(change.split(), check=True)
-        assert select.select([events], [], [], 2)[0]
-        assert events.drain()
-        assert not events.drain()
-        events.close()
-    in_new_namespace(work)
+    events = place.call(LinkEvents)
+    assert not events.drain()
+    place.run(change)
+    assert select.select([events], [], [], 2)[0]
+    assert events.drain()
+    assert not events.drain()
+    events.close()
 
 
-@pytest.mark.kernel
-@needs_root
-def test_lost_link_events_count_as_change() -> None:
+@on_the_kernel
+def test_lost_link_events_count_as_change(place: Namespace) -> None:
     """Where the socket's buffer overflowed, something has changed."""
-    def work() -> None:
-        events = LinkEvents()
-        events._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        commands = "".join(f"addr add 192.0.2.{number}/32 dev lo\n" for number in range(1, 100))
-        subprocess.run(["ip", "-batch", "-"], input=commands, text=True, check=True)
-        assert events.drain()
-        events.close()
-    in_new_namespace(work)
+    events = place.call(LinkEvents)
+    events._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    place.run("ip -batch -", "".join(f"addr add 192.0.2.{number}/32 dev lo\n" for number in range(1, 100)))
+    assert events.drain()
+    events.close()
