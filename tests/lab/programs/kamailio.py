@@ -35,6 +35,7 @@ modparam("registrar", "min_expires", 1)
 modparam("registrar", "use_path", 1)
 modparam("registrar", "path_mode", 0)
 modparam("path", "use_received", 0)
+{hide_topology}
 
 request_route {{
     if (!mf_process_maxfwd_header("10")) {{ sl_send_reply("483", "Too Many Hops"); exit; }}
@@ -88,6 +89,10 @@ PROXY = """
     t_relay();
 """
 
+HIDING = """loadmodule "topoh.so"
+modparam("topoh", "mask_key", "natfix")
+"""
+
 
 class Kamailio:
     """A Kamailio on *host*: registrar and proxy, or with *next_hop* a proxy that sends everything there.
@@ -95,16 +100,18 @@ class Kamailio:
     *users* (name to password) switches digest on for REGISTER and out-of-dialog requests. *routes*
     (regular expression of the user part to ``host:port``) are trunks. *record_route* keeps it in the
     dialog. *service_route* adds that header to the 2xx of REGISTER. A user with several contacts is
-    rung in parallel. A proxy with *next_hop* adds Path to REGISTER (RFC 3327).
+    rung in parallel. A proxy with *next_hop* adds Path to REGISTER (RFC 3327). With *hide_topology* it shows
+    nothing of those behind it, as a PBX does: their Vias and Contacts are replaced by its own words.
     """
 
     def __init__(self, host: str = "provider", *, users: dict[str, str] | None = None,
                  record_route: bool = True, routes: dict[str, str] | None = None, next_hop: str = "",
                  service_route: bool = False, aliases: tuple[str, ...] = (), port: int = 5060,
-                 children: int = 2) -> None:
+                 children: int = 2, hide_topology: bool = False) -> None:
         self.host_name, self.port, self.children = host, port, children
         self.users, self.routes, self.aliases = users or {}, routes or {}, aliases
         self.record_route, self.service_route, self.next_hop = record_route, service_route, next_hop
+        self.hide_topology = hide_topology
         self.process: Process | None = None
         self.address = ""
 
@@ -133,6 +140,7 @@ class Kamailio:
         }
         return CONFIG.format(
             address=self.address, port=self.port, children=self.children,
+            hide_topology=HIDING if self.hide_topology else "",
             aliases="\n".join(f'alias="{name}"' for name in self.aliases),
             modules="\n".join(f'loadmodule "{name}.so"' for name in MODULES),
             record_in_dialog="if (is_method(\"INVITE\")) record_route();" if record else "",
