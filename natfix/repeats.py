@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from natfix.address import Endpoint
 from natfix.commands import Note
+from natfix.edits import EditTuple
 
 LIFETIME = 32.0             # seconds; 64*T1, after which RFC 3261's transactions retransmit no more
 MAX_PER_GENERATION = 50000
-
-RepeatKey = tuple[Endpoint, Endpoint, bytes]
-EditTuple = tuple[tuple[int, int, bytes], ...]
 
 
 class Treated:
