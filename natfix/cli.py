@@ -45,7 +45,7 @@ class Command(NamedTuple):
 JSON = Option("--json", {"action": "store_true", "help": "print one JSON document"})
 COUNT = Option("--count", {"type": int, "default": 20, "metavar": "N", "help": "how many messages (20)"})
 FORMAT = Option("--format", {
-    "choices": ("nft", "iptables"), "default": "nft", "help": "for nft (the default), or for iptables-restore"})
+    "choices": ("nft", "iptables"), "default": "nft", "help": "for nft (default), or for iptables-restore"})
 EXAMPLE = Option("--example-config", {
     "action": "store_true", "help": "print a commented natfix.toml with every setting instead"})
 COMMON = (
