@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("NATFIX_DATA", PROJECT.parent / "shared" / "data"))
-LAB_TOOLS = ("ip", "nft", "conntrack", "kamailio", "baresip", "sipp", "tcpdump", "tshark", "ss")
+LAB_TOOLS = ("ip", "nft", "conntrack", "kamailio", "baresip", "linphonec", "sipp", "tcpdump", "tshark", "ss")
 
 
 @pytest.fixture(scope="session")

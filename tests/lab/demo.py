@@ -104,7 +104,7 @@ def run_round(title: str, with_natfix: bool) -> Round:
         inside, outside = (sip_messages(capture.stop()) for capture in sides)
         result.pairs = pair_messages(inside, outside, GATEWAY_ADDRESS)
         if natfix is not None:
-            result.decisions = natfix.request("notes")["notes"]
+            result.decisions = natfix.request("notes")["decisions"]
     if with_natfix:
         print_changes(result)
     return result
@@ -176,15 +176,21 @@ def print_changes(result: Round) -> None:
     """Say what natfix changed in each message and why, and what two captures prove of it."""
     say("\n== what natfix changed, and why")
     for decision in result.decisions:
-        edits = [note for note in decision["notes"] if note.get("old") != note.get("new")]
+        edits = list(filter(is_edit, decision["notes"]))
         if edits:
             say(f"\n{decision['summary']}")
         for note in edits:
             say(f"  {text_from_note(note)}")
+    told = sum(any(map(is_edit, decision["notes"])) for decision in result.decisions)
     changed = [pair for pair in result.pairs if pair.changes()]
     lines = sum(len(pair.changes()) for pair in changed)
     say(f"\ncaptures inside and outside: {len(result.pairs)} SIP messages crossed the gateway, "
-        f"{len(changed)} of them changed, in {lines} lines")
+        f"{len(changed)} of them changed, in {lines} lines (natfix tells of {told})")
+
+
+def is_edit(note: dict[str, str]) -> bool:
+    """Tell a rewrite from an explanation of why something was left alone."""
+    return note.get("old") != note.get("new")
 
 
 def text_from_note(note: dict[str, str]) -> str:

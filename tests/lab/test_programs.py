@@ -11,7 +11,7 @@ from tests.lab.counters import media_flows
 from tests.lab.host import LabError, wait_until
 from tests.lab.lab import Lab
 from tests.lab.pcap import sip_messages
-from tests.lab.programs import Baresip, Capture, Kamailio, RtpAgent, Sipp
+from tests.lab.programs import Baresip, Capture, Kamailio, Linphone, RtpAgent, Sipp
 
 pytestmark = pytest.mark.lab
 
@@ -90,6 +90,30 @@ def test_hold_resume_and_transfer(make_lab: type[Lab]) -> None:
     alice.transfer(carol.uri)
     carol.wait_incoming()
     wait_until(lambda: b"REFER sip:" in _sip_text(capture), 3.0, "a REFER")
+
+
+def test_attended_transfer_by_linphone(make_lab: type[Lab]) -> None:
+    """Linphone calls two phones and connects them (REFER with Replaces); they hear each other."""
+    lab = make_lab(remotes=3)
+    provider = lab.start(Kamailio(users={"alice": "ecila", "bob": "bob", "carol": "lorac"}))
+    rows = (("remote1", "alice", 440), ("remote2", "bob", 880), ("remote3", "carol", 660))
+    alice, bob, carol = (lab.start(Linphone(host, user, registrar=provider.address, password=user[::-1],
+                                            tone=tone)) for host, user, tone in rows)
+    for user in (alice, bob, carol):
+        user.register()
+    first = alice.dial(bob.uri)
+    talk(1.0)
+    assert alice.heard(880).seconds > 0.5
+    alice.hold()
+    alice.wait_printed("is now (paused)")
+    second = alice.dial(carol.uri)
+    bob.record()
+    carol.record()
+    mark = carol.mark()
+    alice.transfer_to_call(first, second)
+    carol.wait_printed(r"Call 2 with \S+ (connected)", mark)
+    talk()
+    assert_two_way(bob, carol)
 
 
 def test_two_calls_of_one_second_apart_have_their_own_recordings(lab: Lab) -> None:
