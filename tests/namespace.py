@@ -19,6 +19,7 @@ from typing import TypeVar
 import pytest
 
 T = TypeVar("T")
+Test = TypeVar("Test", bound=Callable[..., None])
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -27,6 +28,13 @@ kernel_test = [
     pytest.mark.kernel,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it makes network namespaces"),
 ]
+
+
+def on_kernel(test: Test) -> Test:
+    """Decorate one test with what ``pytestmark = kernel_test`` gives all tests of a module."""
+    for mark in kernel_test:
+        test = mark(test)
+    return test
 
 
 class Namespace:

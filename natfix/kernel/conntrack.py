@@ -17,6 +17,7 @@ from natfix.address import Endpoint
 from natfix.commands import Flow, Kind, OpenFlow
 from natfix.errors import KernelRefused
 from natfix.kernel.base import FlowState
+from natfix.kernel.elements import LONGEST
 from natfix.kernel.netlink import (
     CONNTRACK,
     CREATE,
@@ -231,7 +232,7 @@ def _unmarking(flow: Flow, bit: int) -> Message:
 
 def _settings(command: OpenFlow, bit: int, status: int) -> bytes:
     fixed = FIXED_TIMEOUT if command.fixed else 0
-    settings = number(TIMEOUT, max(1, int(command.lifetime))) + number(STATUS, status | fixed)
+    settings = number(TIMEOUT, max(1, int(min(command.lifetime, LONGEST)))) + number(STATUS, status | fixed)
     if command.kind is Kind.SIGNALLING:
         settings += number(MARK, bit) + number(MARK_MASK, bit)
     return settings

@@ -52,6 +52,8 @@ EXPRESSION_DATA, COUNTER_PACKETS = 2, 2                                 # NFTA_E
 COMMENT = 0                                                             # NFTNL_UDATA_SET_ELEM_COMMENT
 COMMENT_SIZE = 127          # bytes; nft takes 128 with the final zero
 
+LONGEST = (1 << 31) // 1000     # seconds; some weeks: conntrack counts in jiffies, up to 1000 a second
+
 MESSAGE_ELEMENTS = 256      # elements of one message: an attribute ends at 65,535 bytes
 
 # A key or value of two fields (address . port) and of three, each field padded to four bytes.
@@ -94,7 +96,7 @@ def element(key: bytes, data: bytes = b"", lifetime: float = 0, comment: str = "
     if data:
         parts += _DATA_HEAD + data
     if lifetime:
-        parts += _TIMEOUT_HEAD + max(1, int(lifetime * 1000)).to_bytes(8)
+        parts += _TIMEOUT_HEAD + max(1, int(min(lifetime, LONGEST) * 1000)).to_bytes(8)
     if comment:
         said = comment.encode()[:COMMENT_SIZE].decode(errors="ignore").encode() + b"\0"
         parts += attribute(USER_DATA, bytes((COMMENT, len(said))) + said)

@@ -92,7 +92,7 @@ class _Events:
             self._socket.bind((0, 0))
             self._socket.setblocking(False)
             force_buffer(self._socket, SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_SPACE)
-            _attach_filter(self._socket, steps)
+            attach_filter(self._socket, steps)
             self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
         except OSError as problem:
             raise KernelRefused(f"the kernel tells no netfilter events ({problem.strerror})") from None
@@ -155,7 +155,7 @@ class NftEvents(_Events):
         return (anything or own in tables) and not self._kernel.is_intact(), anything or bool(tables - {own})
 
 
-def _attach_filter(target: socket.socket, steps: tuple[Step, ...]) -> None:
+def attach_filter(target: socket.socket, steps: tuple[Step, ...]) -> None:
     """Set *steps* as the socket's filter: a struct sock_fprog, with a pointer to sock_filter structs."""
     code = b"".join(
         struct.pack("=HBBI", step.code, step.if_true, step.if_false, step.value) for step in steps)

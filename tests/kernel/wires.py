@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from natfix.address import Endpoint
-from natfix.commands import Flow
+from natfix.commands import AddMapping, Flow, Kind
 from natfix.kernel.base import Skeleton
 from natfix.kernel.netfilter import NetfilterKernel
+from natfix.queue_reader import NetfilterQueueReader, QueuedPacket
 from tests.namespace import Namespace
 
 PHONE, PHONE_2 = "192.168.1.10", "192.168.1.11"
 GATEWAY = "203.0.113.1"
 REMOTE, STRANGER = "203.0.113.50", "203.0.113.66"
 BIT = 0x04000000
+
+MEDIA, SIGNALLING = Kind.MEDIA, Kind.SIGNALLING
+RTP, RTP_OUT, RTP_REMOTE = Endpoint(PHONE, 12000), Endpoint(GATEWAY, 30000), Endpoint(REMOTE, 40000)
+RTP_2, RTP_OUT_2 = Endpoint(PHONE_2, 12000), Endpoint(GATEWAY, 30002)
+SIP, SIP_OUT, SIP_REMOTE = Endpoint(PHONE, 5060), Endpoint(GATEWAY, 15060), Endpoint(REMOTE, 5060)
 
 SKELETON = Skeleton(("outside",), (5060,), (30000, 39999), BIT, 5060, bypass=True)
 
@@ -70,6 +77,15 @@ class Wires:
         """Remove natfix's table."""
         self.gateway.call(self.kernel.remove)
 
+    def rules(self) -> str:
+        """Return all rules of the gateway, as both tools print them, without counters."""
+        return self.gateway.run("nft -s list ruleset 2>&1; iptables-save 2>&1 | sed /^#/d")
+
+    def entries(self, what: str = "") -> list[str]:
+        """Return the gateway's UDP conntrack entries, as conntrack(8) prints them, with *what* in them."""
+        listing = self.gateway.run("conntrack -L -p udp 2>/dev/null")
+        return [line for line in listing.splitlines() if what in line]
+
     def bind(self, host: str, port: int) -> socket.socket:
         """Return a UDP socket of the host that has the address *host*."""
         places = {PHONE: self.inside, PHONE_2: self.inside, GATEWAY: self.gateway}
@@ -95,6 +111,11 @@ def wires() -> Iterator[Wires]:
         made.close()
 
 
+def is_lost(source: socket.socket, to: Endpoint, receiver: socket.socket) -> bool:
+    """Tell whether a datagram from *source* fails to reach *receiver*."""
+    return sent(source, to, receiver) is None
+
+
 def sent(source: socket.socket, to: Endpoint, receiver: socket.socket, text: bytes = b"x") -> Endpoint | None:
     """Send a datagram from *source* to *to*; return where *receiver* saw it come from, None if it did not."""
     source.sendto(text, to)
@@ -109,3 +130,40 @@ def sent(source: socket.socket, to: Endpoint, receiver: socket.socket, text: byt
 def flow_out(inside: Endpoint, remote: Endpoint, outside: Endpoint) -> Flow:
     """Return the flow of a mapping towards *remote*."""
     return Flow(inside, remote, remote, outside)
+
+
+FLOW = flow_out(RTP, RTP_REMOTE, RTP_OUT)
+
+
+class Queue:
+    """The gateway's NFQUEUE, read by hand."""
+
+    def __init__(self, gateway: Wires) -> None:
+        self._space = gateway.gateway
+        self._reader = self._space.call(lambda: NetfilterQueueReader(SKELETON.queue))
+
+    def accept(self, count: int, before: Callable[[], None] = lambda: None) -> list[bytes]:
+        """Wait for *count* packets, call *before*, let them go; return their UDP ports and payloads."""
+        packets: list[QueuedPacket] = []
+        deadline = time.monotonic() + 1
+        while len(packets) < count and time.monotonic() < deadline:
+            packets += self._space.call(self._reader.read)
+            time.sleep(0.005)
+        before()
+        for packet in packets:
+            packet.accept()
+        return [packet.raw[20:24] + packet.raw[28:] for packet in packets]
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def ports(source: int, destination: int) -> bytes:
+    """Return what :meth:`Queue.accept` shows before a payload."""
+    return source.to_bytes(2) + destination.to_bytes(2)
+
+
+def media(inside: Endpoint = RTP, outside: Endpoint = RTP_OUT, lifetime: float = 60, inward: bool = True,
+          owner: str = "call 1") -> AddMapping:
+    """Return a media mapping, with the first phone's endpoints unless told otherwise."""
+    return AddMapping(MEDIA, inside, outside, lifetime, inward, owner)
