@@ -36,7 +36,7 @@ PROBES = (
           "no answer and no media comes in",
           "ct state established,related accept", "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"),
     Probe("media from a port that was not announced", True, frozenset({"new", "dnat"}), frozenset({"dnat"}),
-          Status.WARNING, "calls with peers that are behind a NAT themselves, and early media, stay silent",
+          Status.WARNING, "early media, and calls with peers behind a NAT, stay silent",
           "ct status dnat accept", "-m conntrack --ctstate DNAT -j ACCEPT"),
 )
 

@@ -106,7 +106,7 @@ class LocalSocket(NamedTuple):
 
 
 def udp_sockets(table: str) -> Iterator[LocalSocket]:
-    """Yield the sockets of *table*, the text of /proc/net/udp (proc(5))."""
+    """Yield the sockets of *table*, the text of /proc/thread-self/net/udp (proc(5))."""
     for line in table.splitlines()[1:]:
         words = line.split()
         address, _, port = words[1].partition(":")
@@ -118,7 +118,7 @@ def check_ports(host: Host) -> Iterator[Finding]:
     """Are the outside ports free that natfix gives to phones?"""
     settings = host.settings
     (first, last), ephemeral = settings.media.ports, _ephemeral_ports(host)
-    servers = sorted({each.port for each in udp_sockets(host.read("proc/net/udp"))
+    servers = sorted({each.port for each in udp_sockets(host.read("proc/thread-self/net/udp"))
                       if each.is_server and first <= each.port <= last and each.host != "127.0.0.1"
                       and each.port not in ephemeral})
     if servers:
@@ -172,7 +172,7 @@ def check_conntrack(host: Host) -> Iterator[Finding]:
 def check_queue(host: Host) -> Iterator[Finding]:
     """Is the queue number free, or natfix's own?"""
     number = host.settings.signalling.queue
-    owners = _queue_owners(host.read("proc/net/netfilter/nfnetlink_queue"))
+    owners = _queue_owners(host.read("proc/thread-self/net/netfilter/nfnetlink_queue"))
     running = _running(host.settings.daemon.control_socket)
     if running:
         yield Finding(Status.OK, f"natfix is running{running}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from natfix.address import Endpoint, network_from_text
 from natfix.errors import NotPermitted
 from natfix.firewall import Facts, Rule, Ruleset
-from natfix.firewall_iptables import ruleset_from_save
+from natfix.firewall_iptables import HOOKS, ruleset_from_save
 from natfix.firewall_nft import ruleset_from_json
 from natfix.kernel import libnftables
 from natfix.kernel.netlink import has_net_admin
@@ -18,7 +18,7 @@ from natfix.programs import is_installed, output_of
 LISTING = libnftables.JSON | libnftables.TERSE      # no elements: natfix's own may be many
 NO_RIGHTS = "CAP_NET_ADMIN is missing, so rules cannot be seen: run this as root"
 OWN_TABLE = "ip natfix"
-LEGACY_TABLES = Path("/proc/net/ip_tables_names")   # what iptables-legacy has loaded; absent: nothing
+LEGACY_TABLES = Path("/proc/thread-self/net/ip_tables_names")   # what iptables-legacy has loaded, if any
 NFT_VARIANT = "(nf_tables)"                         # iptables-save says so in its first line
 
 
@@ -67,13 +67,23 @@ def _ports(rule: Rule) -> Iterator[int]:
 
 
 def _add_saved(ruleset: Ruleset, text: str) -> None:
-    """Add what iptables-save says, in the place of what nft shows of the same tables."""
+    """Add what iptables-save says; what is iptables' own in nft's listing gives way to it."""
     saved = ruleset_from_save(text)
-    if NFT_VARIANT in text:
-        for table in saved.tables:
-            _remove_table(ruleset, table.replace("iptables", "ip"))
+    for table in tuple(saved.tables):
+        twin = table.replace("iptables", "ip")
+        if NFT_VARIANT in text:
+            if not _is_made_by_iptables(ruleset, twin):
+                _remove_table(saved, table)     # shown empty, with a remark that nft must list it
+                continue
+            _remove_table(ruleset, twin)
     ruleset.chains.update(saved.chains)
     ruleset.tables |= saved.tables
+
+
+def _is_made_by_iptables(ruleset: Ruleset, table: str) -> bool:
+    """Tell whether all base chains of an nft table are such as iptables-nft makes."""
+    base = [chain for (owner, _), chain in ruleset.chains.items() if owner == table and chain.hook]
+    return bool(base) and all(HOOKS.get(chain.name) == chain.hook for chain in base)
 
 
 def _remove_table(ruleset: Ruleset, table: str) -> None:

@@ -28,6 +28,9 @@ iptables -P FORWARD DROP
 iptables -A FORWARD -m conntrack --ctstate DNAT -j ACCEPT
 nft add table inet mine
 nft 'add chain inet mine forward { type filter hook forward priority 0; }'
+nft add table ip nat
+nft 'add chain ip nat postrouting { type nat hook postrouting priority srcnat; }'
+nft add rule ip nat postrouting oifname wan0 masquerade
 nft add table ip natfix
 nft 'add chain ip natfix divert { type filter hook forward priority mangle; }'
 '''
@@ -41,8 +44,9 @@ def test_all_rules_but_our_own() -> None:
     done = subprocess.run(
         ["unshare", "-n", "sh", "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines() == [
-        "['inet mine', 'iptables filter']",
+        "['inet mine', 'ip nat', 'iptables filter']",
         "('inet mine', 'forward') forward accept 0",
+        "('ip nat', 'postrouting') postrouting accept 1",
         "('iptables filter', 'FORWARD') forward drop 1",
         "('iptables filter', 'INPUT') input accept 0",
         "('iptables filter', 'OUTPUT') output accept 0",
