@@ -16,5 +16,6 @@ def test_checkers_find_nothing(command: str) -> None:
     """ruff on everything, mypy in strict mode on the package (the configuration is in pyproject.toml)."""
     name, *arguments = command.split()
     pytest.importorskip(name, reason=f"{name} is not installed (pip install '.[test]')")
-    done = subprocess.run([sys.executable, "-m", name, *arguments], cwd=PROJECT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", name, *arguments], cwd=PROJECT, text=True,
+                          capture_output=True)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"

@@ -3,7 +3,9 @@
 from tests.lab.programs.baresip import Baresip
 from tests.lab.programs.capture import Capture
 from tests.lab.programs.kamailio import Kamailio
+from tests.lab.programs.linphone import Linphone
 from tests.lab.programs.rtp_agent import RtpAgent
+from tests.lab.programs.rtp_crowd import RtpCrowd
 from tests.lab.programs.sipp import Sipp, SippResult
 
-__all__ = ["Baresip", "Capture", "Kamailio", "RtpAgent", "Sipp", "SippResult"]
+__all__ = ["Baresip", "Capture", "Kamailio", "Linphone", "RtpAgent", "RtpCrowd", "Sipp", "SippResult"]
