@@ -174,11 +174,10 @@ class Rewriter:
         mapping.shown.add(kind)
         written = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
         call = turn.sender_call
-        if inverse_text(shown, mapping.inside) == written:
-            return
-        if call is not None and kind != VIA:
-            call.written[kind, shown] = written
-        else:
+        is_canonical = inverse_text(shown, mapping.inside) == written
+        if call is not None and (kind == CONTACT or (kind == ROUTE and not is_canonical)):
+            call.written[kind, shown] = written     # a Contact always: its binding may be spelled otherwise
+        elif not is_canonical:
             self._spelling.remember(turn.message.branch, kind, shown, written, turn.now)
 
     def _show_parameter(self, turn: Turn, span: tuple[int, int] | None, header: str) -> None:
@@ -336,7 +335,7 @@ class Rewriter:
         spelled = self._spelling.recall(turn.message.branch, kind, shown)
         if spelled is not None:
             return spelled
-        if kind == CONTACT and call is None:
+        if kind == CONTACT:
             binding = self._registrations.find_user(mapping.inside, user)
             if binding is not None and binding.shown == shown:
                 return binding.written
