@@ -15,6 +15,7 @@ import selectors
 import signal
 import socket
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from natfix import __version__
@@ -93,7 +94,7 @@ class _Daemon:
         self._started = self.loop.clock()
         facts = Facts(lambda: addresses_report(settings, links_now()), ports_in_use)
         self._upkeep = Upkeep(self.loop, facts, NftEvents(self._kernel), ConntrackEvents(), LinkEvents(),
-                              self._reader.forget_interfaces, self._addresses)
+                              self._reader, self._addresses)
         handlers.update(self._handlers())
         signals.tell(self.loop)
 
@@ -107,11 +108,15 @@ class _Daemon:
         ], now)
         self._upkeep.begin(now)
         self._kernel.install(self._skeleton)
-        self.loop.inform(flows_to_adopt(self._kernel.flows(), self._skeleton, self._addresses), now)
-        self.loop.repair(now)
+        # From here on nothing may end the start: the rules lead SIP to a daemon that has to be there.
+        self.loop.guard(partial(self._adopt, now))
+        self.loop.guard(partial(self.loop.repair, now))
         _spare_the_garbage_collector()
         log.info("natfix: ready")
         notify_systemd("READY=1")
+
+    def _adopt(self, now: float) -> None:
+        self.loop.inform(flows_to_adopt(self._kernel.flows(), self._skeleton, self._addresses), now)
 
     # what the control socket asks
 

@@ -35,6 +35,7 @@ from natfix.store import Store
 
 PAUSE = 1.0         # seconds between two attempts at what keeps failing, and between two repairs
 LONGEST_PAUSE = 64.0    # seconds; a full conntrack table is not helped by one more resync a second
+LONGEST_WAIT = 60.0     # seconds; nothing depends on it
 MAX_KINDS = 100     # kinds of failure that are logged; all are counted
 
 log = logging.getLogger("natfix")
@@ -232,12 +233,12 @@ class Loop:
 
     # time
 
-    def _patience(self, now: float) -> float | None:
-        """Seconds until something is due; None where nothing is."""
-        due = list(self._schedule.values())
+    def _patience(self, now: float) -> float:
+        """Seconds until something is due."""
+        due = [now + LONGEST_WAIT, *self._schedule.values()]
         if (timer := self.engine.next_timeout()) is not None:
             due.append(max(timer, self._timer_held))
-        return max(0.0, min(due) - now) if due else None
+        return max(0.0, min(due) - now)
 
     def _run_due(self, now: float) -> None:
         for task in [task for task, when in self._schedule.items() if when <= now]:

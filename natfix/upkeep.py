@@ -5,7 +5,7 @@ natfix's own rules, which somebody may have flushed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -13,13 +13,16 @@ from typing import Protocol
 from natfix.address import Endpoint
 from natfix.background import Background
 from natfix.commands import Flow
+from natfix.leak import LeakMeter, open_meters
 from natfix.loop import PAUSE, Loop, Source
 from natfix.mappings import reversed_flow
+from natfix.queue_reader import QueueReader, queue_counters
 from natfix.reports import AddressesChanged, FlowCounters, FlowDestroyed, PortsInUse
 
 COUNT_EVERY = 20.0          # seconds between two readings of the flows' counters
 COUNT_AT_ONCE = 128         # flows looked up between two looks at the queue: some 3 ms
 COUNT_ON_DEMAND = 1000      # flows up to which `natfix calls` waits for fresh counters
+FLOWS_APART = 0.1           # seconds between two reports of flows that ended
 PORTS_EVERY = 30.0          # seconds between two looks at local sockets and the operator's forwards
 SETTLE = 0.3                # seconds for changes that come in flocks (a link that comes up)
 
@@ -58,7 +61,7 @@ class Upkeep:
 
     def __init__(
         self, loop: Loop, facts: Facts, rules: RuleEvents, flows: FlowEvents, links: LinkChanges,
-        forget_interfaces: Callable[[], None], addresses: AddressesChanged,
+        reader: QueueReader, addresses: AddressesChanged,
     ) -> None:
         """*addresses* is what the engine is told at the start."""
         self._loop = loop
@@ -66,11 +69,15 @@ class Upkeep:
         self._rules = rules
         self._flows = flows
         self._links = links
-        self._forget_interfaces = forget_interfaces
+        self._reader = reader
         self._background = Background()
         self._addresses = addresses
         self._ports: PortsInUse | None = None
         self._restored = 0.0
+        self._meters: list[LeakMeter] = []
+        self._ended: dict[Flow, None] = {}
+        self._told = 0.0
+        self._lost = 0
         self._uncounted: list[Flow] = []
         self._refused: dict[Endpoint, int] = {}
         self._complaint = ""
@@ -90,28 +97,50 @@ class Upkeep:
         own, others = self._rules.read()
         now = self._loop.clock()
         if own:
+            self._meters = self._meters or self._open_meters()
             self._loop.call_at(max(now, self._restored + PAUSE), self._restore)
         if others:
             self._loop.call_at(now + SETTLE, self._look_at_ports)
 
+    def _open_meters(self) -> list[LeakMeter]:
+        networks = [network for network, _ in self._addresses.inside]
+        return open_meters(self._loop.skeleton.outside_interfaces, networks)
+
     def _restore(self, now: float) -> None:
         self._restored = now
-        log.warning("somebody changed or flushed natfix's own table: it is put back")
         self._loop.restore_rules(now)
+        log.warning("somebody changed or flushed natfix's own table: it was put back")
+        meters, self._meters = self._meters, []
+        leaked = sum(meter.count() for meter in meters)
+        self._loop.counters["leaked"] += leaked
+        if leaked:
+            log.warning("meanwhile %d packets left with their inside source address", leaked)
+        self._background.ask("close meters", partial(_close_all, meters), lambda _: None, self._complain)
 
     # conntrack
 
     def _on_flows(self) -> None:
         wanted = self._loop.engine.flows_of_interest()
         ended = [flow for flow in self._flows.read() if flow in wanted or reversed_flow(flow) in wanted]
-        if ended:
-            self._loop.report([FlowDestroyed(flow) for flow in ended], self._loop.clock())
+        self._tell_later(ended)
+
+    def _tell_later(self, ended: Iterable[Flow]) -> None:
+        """Two flows that stand in each other's way would be opened in turns, as fast as events come."""
+        self._ended.update(dict.fromkeys(ended))
+        if self._ended:
+            self._loop.call_at(max(self._loop.clock(), self._told + FLOWS_APART), self._tell_ended)
+
+    def _tell_ended(self, now: float) -> None:
+        self._told = now
+        ended, self._ended = self._ended, {}
+        self._loop.report([FlowDestroyed(flow) for flow in ended], now)
 
     def _count(self, now: float) -> None:
         """Read the counters of the next few flows; between rounds over all of them lie COUNT_EVERY."""
         self._loop.call_at(now + COUNT_EVERY, self._count)
         if not self._uncounted:
             self._begin_round()
+            self._report_losses()
         self._count_some(COUNT_AT_ONCE, now)
         if self._uncounted:
             self._loop.call_at(now, self._count)
@@ -130,12 +159,22 @@ class Upkeep:
         flows, self._uncounted = self._uncounted[:count], self._uncounted[count:]
         states = self._loop.kernel.counters(flows) if flows else {}
         self._loop.report([FlowCounters(states, self._refused)], now)
+        # Events are lost where many flows end at once; the engine knows which of these it still wants.
+        self._tell_later(flow for flow in flows if flow not in states)
+
+    def _report_losses(self) -> None:
+        """Say it where SIP was dropped because it came faster than natfix treats it."""
+        counters = queue_counters(self._loop.skeleton.queue)
+        lost = counters.get("queue_full", 0) + counters.get("socket_full", 0)
+        if lost > self._lost:
+            log.error("the queue was full: %d SIP packets were dropped", lost - self._lost)
+        self._lost = lost
 
     # links and sockets
 
     def _on_links(self) -> None:
         if self._links.drain():
-            self._forget_interfaces()
+            self._reader.forget_interfaces()
             self._loop.call_at(self._loop.clock() + SETTLE, self._look_at_links)
 
     def _look_at_links(self, _now: float) -> None:
@@ -173,3 +212,8 @@ class Upkeep:
         if str(problem) != self._complaint:
             self._complaint = str(problem)
             log.warning("%s", problem)
+
+
+def _close_all(meters: Iterable[LeakMeter]) -> None:
+    for meter in meters:
+        meter.close()

@@ -77,6 +77,8 @@ class RecordingKernel:
         self.refusing: set[str] = set()
         self.held: list[KernelMapping] = []
         self.entries: list[FlowState] = []
+        self.gone: set[Flow] = set()
+        self.packets = 0
 
     def _note(self, verb: str, what: Any = None) -> None:
         self.done.append((verb, what))
@@ -106,7 +108,9 @@ class RecordingKernel:
     def counters(self, flows: Iterable[Flow]) -> dict[Flow, FlowState]:
         asked = list(flows)
         self._note("counters", asked)
-        return {flow: FlowState(flow, 120.0, 5, 4, 0, True) for flow in asked}
+        self.packets += 7
+        known = [flow for flow in asked if flow not in self.gone]
+        return {flow: FlowState(flow, 120.0, self.packets, 4, 0, True) for flow in known}
 
     def refused(self) -> dict[Endpoint, int]:
         return {}
@@ -144,6 +148,7 @@ class ListReader:
     def __init__(self) -> None:
         self.overflows = 0
         self.batches: list[list[WaitingPacket]] = []
+        self.forgotten = 0
         self._wake, self._waker = os.pipe()
 
     def put(self, *packets: WaitingPacket) -> None:
@@ -158,7 +163,7 @@ class ListReader:
         return self.batches.pop(0)
 
     def forget_interfaces(self) -> None:
-        """Has no names to forget."""
+        self.forgotten += 1
 
     def close(self) -> None:
         os.close(self._wake)

@@ -167,14 +167,17 @@ def test_stop_returns_when_the_next_can_start(live: Live) -> None:
 
 
 def test_flushed_ruleset_comes_back(live: Live) -> None:
-    """`nft flush ruleset` in mid-call: table and contents are back within a second, and RTP goes on."""
+    """`nft flush ruleset` in mid-call: table and contents are back within a second, RTP goes on, and what
+    left with an inside source is counted."""
     live.start()
     live.call_out()
     phone_rtp, remote_rtp = live.wires.bind(PHONE, RTP), live.wires.bind(REMOTE, REMOTE_RTP)
+    capture = live.wires.outside.call(
+        lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x800)))
     stream = Rtp(phone_rtp, (REMOTE, REMOTE_RTP), remote_rtp)
     time.sleep(0.3)
-    before = live.wires.gateway.run("nft -s list table ip natfix")
-    for _ in range(2):
+    before = live.wires.gateway.run("nft list table ip natfix")
+    for _ in range(2):      # the second comes while restoring is rationed
         live.wires.gateway.run("nft flush ruleset")
         flushed = time.monotonic()
         wait_until(lambda: "natfix" in live.wires.gateway.run("nft list tables"), 2)
@@ -182,7 +185,23 @@ def test_flushed_ruleset_comes_back(live: Live) -> None:
     wait_until(lambda: _elements(live.wires.gateway.run("nft list table ip natfix")) == _elements(before), 2)
     time.sleep(0.3)
     assert len(stream.end()) <= 60
-    assert live.ask("status")["shell"]["rules_restored"] == 2
+    shell = live.ask("status")["shell"]
+    assert shell["rules_restored"] == 2
+    leaked = _count_from(capture, PHONE)
+    assert leaked > 10
+    assert abs(shell["leaked"] - leaked) <= 3
+
+
+def _count_from(capture: socket.socket, host: str) -> int:
+    """Return how many of the captured packets have *host* as their source."""
+    capture.setblocking(False)
+    count = 0
+    while True:
+        try:
+            count += capture.recv(100)[12:16] == socket.inet_aton(host)
+        except BlockingIOError:
+            capture.close()
+            return count
 
 
 def _elements(listing: str) -> list[str]:

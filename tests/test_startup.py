@@ -35,7 +35,9 @@ HELPER = {"nftables": [
 ]}
 
 
-def state(source: Endpoint, remote: Endpoint, shown: Endpoint, mark: int = 0, replied: bool = True) -> FlowState:
+def state(
+    source: Endpoint, remote: Endpoint, shown: Endpoint, mark: int = 0, replied: bool = True,
+) -> FlowState:
     return FlowState(Flow(source, remote, remote, shown), 100.0, 3, 2, mark, replied)
 
 

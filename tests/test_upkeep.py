@@ -16,7 +16,16 @@ from natfix.commands import Flow, Outcome
 from natfix.loop import PAUSE, Loop
 from natfix.mappings import reversed_flow
 from natfix.reports import AddressesChanged, FlowCounters, FlowDestroyed, PortsInUse
-from natfix.upkeep import COUNT_AT_ONCE, COUNT_EVERY, COUNT_ON_DEMAND, PORTS_EVERY, SETTLE, Facts, Upkeep
+from natfix.upkeep import (
+    COUNT_AT_ONCE,
+    COUNT_EVERY,
+    COUNT_ON_DEMAND,
+    FLOWS_APART,
+    PORTS_EVERY,
+    SETTLE,
+    Facts,
+    Upkeep,
+)
 from tests.standins import SKELETON, ListReader, ListStore, RecordingKernel, StandInEngine
 
 INSIDE = ((network_from_text("192.168.1.0/24"), "lan0"),)
@@ -68,10 +77,9 @@ class Bench:
         self.rules, self.flows, self.links = Events(), Events(), Events()
         self.addresses: AddressesChanged | Exception = AT_HOME
         self.ports = frozenset({53})
-        self.forgotten = 0
         facts = Facts(self._addresses, self._ports_in_use)
-        self.upkeep = Upkeep(self.loop, facts, self.rules, self.flows, self.links, self._forget,
-                             AT_HOME)
+        self.upkeep = Upkeep(self.loop, facts, self.rules, self.flows, self.links,
+                             cast(Any, self.reader), AT_HOME)
         self.upkeep.begin(self.now)
 
     def _addresses(self) -> AddressesChanged:
@@ -81,9 +89,6 @@ class Bench:
 
     def _ports_in_use(self, _addresses: AddressesChanged) -> PortsInUse:
         return PortsInUse(self.ports)
-
-    def _forget(self) -> None:
-        self.forgotten += 1
 
     def turn(self, seconds: float = 0.0) -> None:
         """Move the clock and let the loop turn once."""
@@ -157,7 +162,70 @@ def test_only_flows_of_interest_are_reported(bench: Bench) -> None:
     bench.engine.flows = {known, turned}
     bench.flows.feed([known, other, reversed_flow(turned)])
     bench.turn()
+    bench.turn()
     assert bench.engine.reports == [FlowDestroyed(known), FlowDestroyed(reversed_flow(turned))]
+
+
+def test_flows_that_fight_do_not_spin(bench: Bench) -> None:
+    """Ends that follow each other at once are told FLOWS_APART from each other, together."""
+    bench.engine.flows = {flow_number(1), flow_number(2)}
+    for number in (1, 2, 1, 2):
+        bench.flows.feed([flow_number(number)])
+        bench.turn()
+        bench.turn()
+    assert len(bench.engine.reports) == 1
+    bench.turn(FLOWS_APART)
+    assert len(bench.engine.reports) == 3
+
+
+def test_lost_end_is_found_by_counting(bench: Bench) -> None:
+    """A flow that the kernel does not know any more is reported, although no event came."""
+    bench.engine.flows = {flow_number(1), flow_number(2)}
+    bench.kernel.gone = {flow_number(2)}
+    bench.turn(COUNT_EVERY)
+    bench.turn()
+    assert bench.reports(FlowDestroyed) == [FlowDestroyed(flow_number(2))]
+
+
+class Meter:
+    """A leak meter that has seen seven packets."""
+
+    closed = False
+
+    def count(self) -> int:
+        return 7
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_leaked_packets_are_counted(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What leaves with an inside source between a flush and the return of the rules is counted and said."""
+    meter = Meter()
+    asked = []
+    monkeypatch.setattr("natfix.upkeep.open_meters", lambda *asked_for: asked.append(asked_for) or [meter])
+    bench.rules.feed((True, False))
+    with caplog.at_level(logging.WARNING, "natfix"):
+        bench.turn()
+        bench.turn()
+    bench.answer()
+    assert asked == [(("wan0",), [INSIDE[0][0]])]
+    assert bench.loop.counters["leaked"] == 7
+    assert "7 packets left with their inside source address" in caplog.text
+    assert meter.closed
+
+
+def test_full_queue_is_an_alarm(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Packets lost to a full queue are said in the log, each only once."""
+    monkeypatch.setattr("natfix.upkeep.queue_counters", lambda number: {"queue_full": 3, "socket_full": 2})
+    with caplog.at_level(logging.ERROR, "natfix"):
+        bench.turn(COUNT_EVERY)
+        bench.turn(COUNT_EVERY)
+    assert caplog.text.count("5 SIP packets were dropped") == 1
 
 
 def test_counters_come_in_slices(bench: Bench) -> None:
@@ -208,7 +276,7 @@ def test_new_outside_address_is_told_within_two_seconds(bench: Bench) -> None:
     bench.turn(SETTLE)
     bench.answer()
     assert bench.engine.reports == [MOVED]
-    assert bench.forgotten == 2
+    assert bench.reader.forgotten == 2
 
 
 def test_moved_default_route_moves_the_rules(bench: Bench) -> None:
@@ -240,5 +308,6 @@ def test_what_follows_from_a_report_is_done(bench: Bench) -> None:
     bench.engine.flows = {flow_number(1)}
     bench.engine.report_answer = lambda report: Outcome(commands=[cast(Any, "open it again")])
     bench.flows.feed([flow_number(1)])
+    bench.turn()
     bench.turn()
     assert bench.kernel.done == [("apply", ["open it again"])]
