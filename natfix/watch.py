@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from natfix.address import Endpoint
 from natfix.errors import KernelRefused, NatfixError
 from natfix.firewall import Ruleset
 from natfix.firewall_now import forwarded_udp_ports, ruleset_now
@@ -74,8 +75,10 @@ def ports_in_use(
     except NatfixError as problem:
         log.warning("the operator's own port forwards cannot be seen: %s", problem)
         return PortsInUse(local)
-    forwarded = [port for name in addresses.outside for port in forwarded_udp_ports(rules, name, hosts)]
-    return PortsInUse(local, dict.fromkeys(forwarded))
+    forwards: dict[int, Endpoint | None] = {}
+    for name in addresses.outside:
+        forwards |= forwarded_udp_ports(rules, name, hosts)
+    return PortsInUse(local, forwards)
 
 
 def local_udp_ports(hosts: Iterable[str], folder: Path = PROC_NET) -> frozenset[int]:
