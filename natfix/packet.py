@@ -1,90 +1,109 @@
 """IPv4/UDP datagrams: taken apart into endpoints and payload, and put together again.
 
-``struct`` only: scapy takes 388 us for what takes 11 here.
+What a verdict hands back to the kernel is not checksummed there: both checksums must be right here.
 """
 
 from __future__ import annotations
 
-import socket
-import struct
+from socket import inet_ntoa
+from struct import Struct
 from typing import NamedTuple
 
 from natfix.address import Endpoint
 from natfix.errors import MalformedPacket
 
-UDP = 17
-UDP_HEADER = 8
-DONT_FRAGMENT = 0x40        # in the sixth byte of the IP header
-_UDP = struct.Struct("!HHH")
-_TWO_SHORTS = struct.Struct("!HH")
-_SHORT = struct.Struct("!H")
+UDP = 17                        # IP protocol number
+UDP_HEADER_LENGTH = 8
+SHORTEST = 20 + UDP_HEADER_LENGTH
+LONGEST = 0xFFFF                # bytes; RFC 791, section 3.1, total length
+
+DONT_FRAGMENT = 0x4000
+FRAGMENT = 0x3FFF               # more fragments, and the fragment offset
+
+IP_HEADER = Struct("!BBHHHBBH4s4s")
+UDP_HEADER = Struct("!HHHH")
+PSEUDO_HEADER = Struct("!4s4sHH")   # RFC 768; the length follows the protocol
+UDP_START = Struct("!HHH")
 
 
 class Packet(NamedTuple):
-    """A whole UDP datagram."""
+    """One whole, unfragmented UDP datagram, as it arrived."""
 
     raw: bytes
-    header_length: int      # of the IP header, options included
+    header_length: int          # bytes of IP header, options included
     source: Endpoint
     destination: Endpoint
     payload: bytes
 
 
 def packet_from_bytes(raw: bytes) -> Packet:
-    """Take an IPv4 packet apart.
+    """Take an IPv4 packet apart; bytes behind its total length (link-layer padding) are left out.
 
-    Raises MalformedPacket for what is not UDP, a fragment, cut, or has lengths that contradict each other.
+    Raises MalformedPacket where it is not IPv4 and UDP, is a fragment, arrived cut, or has lengths that
+    contradict each other.
     """
-    if len(raw) < 28 or raw[0] >> 4 != 4:
+    if len(raw) < SHORTEST or raw[0] >> 4 != 4:
         raise MalformedPacket("not an IPv4 packet with a UDP header")
-    if raw[9] != UDP:
+    version_length, _, total, _, fragment, _, protocol, _, source, destination = IP_HEADER.unpack_from(raw)
+    header_length = (version_length & 15) * 4
+    payload_start = header_length + UDP_HEADER_LENGTH
+    if protocol != UDP:
         raise MalformedPacket("not UDP")
-    header_length = (raw[0] & 15) * 4
-    total = raw[2] << 8 | raw[3]
     if total > len(raw):
         raise MalformedPacket("the packet arrived cut")
-    if header_length < 20 or total < header_length + UDP_HEADER:
-        raise MalformedPacket("the IP lengths contradict each other")
-    if raw[6] & 0x3F or raw[7]:
+    if header_length < 20 or payload_start > total:
+        raise MalformedPacket("the IP header's lengths contradict each other")
+    if fragment & FRAGMENT:
         raise MalformedPacket("a fragment")
-    source_port, destination_port, length = _UDP.unpack_from(raw, header_length)
-    if length < UDP_HEADER or header_length + length > total:
-        raise MalformedPacket("the UDP length contradicts the IP length")
+    source_port, destination_port, length = UDP_START.unpack_from(raw, header_length)
+    if length < UDP_HEADER_LENGTH or header_length + length > total:
+        raise MalformedPacket("the UDP length does not fit the packet")
     return Packet(
-        raw, header_length,
-        Endpoint(socket.inet_ntoa(raw[12:16]), source_port),
-        Endpoint(socket.inet_ntoa(raw[16:20]), destination_port),
-        raw[header_length + UDP_HEADER:header_length + length],
+        raw,
+        header_length,
+        Endpoint(inet_ntoa(source), source_port),
+        Endpoint(inet_ntoa(destination), destination_port),
+        raw[payload_start:header_length + length],
     )
 
 
 def rebuild(packet: Packet, payload: bytes, identification: int) -> bytes:
-    """Return *packet* with another payload, its lengths and checksums right.
+    """Return *packet* with another payload: lengths and checksums made right, IP options kept.
 
-    A packet that grew may no longer fit the path, and its sender obeys the MTU already: DF is cleared, so
-    that the kernel can fragment it. Linux sets no IP identification with DF; *identification* (1 to
-    65535) becomes it then, or the fragments of two packets would be mixed up (RFC 6864, section 4.1).
+    A packet that grew may exceed an MTU that its sender obeyed, so it loses "don't fragment". Linux
+    gives such packets the identification 0, which would mix up the fragments of several (RFC 6864,
+    section 4): it is replaced by *identification* (1 to 65535, another one each time).
+    Raises MalformedPacket where the result would be longer than an IPv4 packet can be.
     """
-    size = packet.header_length
-    header = bytearray(packet.raw[:size])
-    length = UDP_HEADER + len(payload)
-    _SHORT.pack_into(header, 2, size + length)
-    if len(payload) > len(packet.payload) and header[6] & DONT_FRAGMENT:
-        header[6] &= ~DONT_FRAGMENT & 0xFF
-        _SHORT.pack_into(header, 4, identification)
-    header[10:12] = b"\0\0"
-    _SHORT.pack_into(header, 10, _checksum(header))
-    ports = packet.raw[size:size + 4]
-    pseudo = bytes(header[12:20]) + _TWO_SHORTS.pack(UDP, length)      # RFC 768
-    datagram = b"".join((ports, _TWO_SHORTS.pack(length, 0), payload))
-    checksum = _checksum(pseudo + datagram) or 0xFFFF       # 0 would mean "none"
-    return b"".join((header, ports, _TWO_SHORTS.pack(length, checksum), payload))
+    raw, size = packet.raw, packet.header_length
+    length = UDP_HEADER_LENGTH + len(payload)
+    if size + length > LONGEST:
+        raise MalformedPacket("with its new payload the packet would be longer than 65,535 bytes")
+    first, service, _, old_identification, fragment, ttl, _, _, source, destination = \
+        IP_HEADER.unpack_from(raw)
+    if fragment & DONT_FRAGMENT and len(payload) > len(packet.payload):
+        fragment &= ~DONT_FRAGMENT
+        old_identification = identification
+    fields = (first, service, size + length, old_identification, fragment, ttl, UDP)
+    options = raw[20:size]
+    checksum = _checksum(IP_HEADER.pack(*fields, 0, source, destination) + options)
+    source_port, destination_port = packet.source.port, packet.destination.port
+    bare = UDP_HEADER.pack(source_port, destination_port, length, 0) + payload
+    udp_checksum = _checksum(PSEUDO_HEADER.pack(source, destination, UDP, length) + bare)
+    return b"".join((
+        IP_HEADER.pack(*fields, checksum, source, destination),
+        options,
+        UDP_HEADER.pack(source_port, destination_port, length, udp_checksum or 0xFFFF),     # RFC 768
+        payload,
+    ))
 
 
-def _checksum(data: bytes | bytearray) -> int:
-    """Return the Internet checksum (RFC 1071): one's complement sums are remainders modulo 0xFFFF."""
-    if len(data) % 2:
-        data = data + b"\0"
-    remainder = int.from_bytes(data, "big") % 0xFFFF
-    # Data that is not all zero never sums up to 0, but to its other spelling 0xFFFF.
-    return 0xFFFF - (remainder or 0xFFFF)
+def _checksum(data: bytes) -> int:
+    """Return the Internet checksum of *data* (RFC 1071), which must not be all zeros.
+
+    The ones' complement sum of 16-bit words is the number that the bytes make, modulo 65535.
+    """
+    number = int.from_bytes(data, "big")
+    if len(data) & 1:
+        number <<= 8
+    return 0xFFFF - (number % 0xFFFF or 0xFFFF)

@@ -1,8 +1,14 @@
-"""Session descriptions as spans (RFC 8866): just the lines that say where media goes."""
+"""SDP (RFC 8866) as spans: where media is wanted, and nothing else.
+
+Offsets are absolute in the message's bytes. Lines that say nothing about addresses and ports are never
+looked at, in the order or out of it. What an unreadable line would mean is never guessed: c= and m= make
+the whole body malformed, an attribute counts as unknown (RFC 8866, section 5.13).
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from natfix.errors import MalformedMessage
@@ -10,236 +16,264 @@ from natfix.sip.message import Message
 
 Span = tuple[int, int]
 
-MAX_MEDIA = 64          # m-lines; more is an attack
-MAX_CANDIDATES = 64     # per m-line
-MAX_PARTS = 16          # of a multipart body
+MAX_MEDIA = 64                  # m-lines of one description
+MAX_CANDIDATES = 256            # of one m-line; more are left unread
 
-# One pass over the lines that matter; "\n" or the very beginning stands before each.
+NUMBER = rb"([0-9]{1,5}+)(?![0-9])"
+LINE_END = rb"[ \t]*+(?=[\r\n]|\Z)"
 _LINE = re.compile(
-    rb"^(?:(?P<kind>[vocm])=(?P<value>[^\r\n]*)"
-    rb"|a=(?:rtcp:(?P<rtcp>[^\r\n]*)|(?P<mux>rtcp-mux)[ \t]*\r?$|candidate:(?P<candidate>[^\r\n]*)"
-    rb"|(?P<direction>sendrecv|sendonly|recvonly|inactive)[ \t]*\r?$))",
-    re.MULTILINE,
-)
-_CONNECTION = re.compile(rb"IN +(IP[46]) +([^\s/]{1,255})(?:/[0-9/]*)?[ \t]*")
-_ORIGIN = re.compile(rb"[^ ]+ +[^ ]+ +([^ ]+) +IN +(IP[46]) +([^\s]{1,255})[ \t]*")
-_MEDIA = re.compile(rb"([a-zA-Z0-9.+_-]{1,32}) +([0-9]{1,5})(?:/([0-9]{1,2}))?(?![0-9/]) +([^ ]{1,64})")
-_RTCP = re.compile(rb"[ \t]*([0-9]{1,5})(?![0-9])(?: +IN +(IP[46]) +([^\s]{1,255}))?")
+    rb"\n(?:([cmo])=|a=(?:(rtcp|candidate):|(rtcp-mux|sendrecv|sendonly|recvonly|inactive)"
+    + LINE_END + rb"))([^\r\n]*+)")
+# "/ttl" and "/number of addresses" belong to multicast (RFC 8866, section 5.7), not to the address.
+_CONNECTION = re.compile(
+    rb"[ \t]*+([^\s/]++)[ \t]++([^\s/]++)[ \t]++([^\s/]{1,255}+)(?:/[0-9/]{1,10}+)?" + LINE_END)
+_MEDIA = re.compile(
+    rb"[ \t]*+([^\s/]{1,64}+)[ \t]++" + NUMBER + rb"(?:/([0-9]{1,3}+))?[ \t]++(\S{1,64}+)")
+_RTCP = re.compile(
+    rb"[ \t]*+" + NUMBER + rb"(?:[ \t]++IN[ \t]++(IP[46])[ \t]++([^\s/]{1,255}+))?" + LINE_END)
 _CANDIDATE = re.compile(
-    rb"[^ ]{1,64} +([0-9]{1,3}) +([^ ]{1,16}) +[0-9]{1,12} +([^ ]{1,255}) +([0-9]{1,5})(?![0-9])"
-    rb" +typ +([a-z]{1,16})",
-    re.IGNORECASE,
-)
-_BOUNDARY = re.compile(
-    rb";[ \t\r\n]*boundary[ \t]*=[ \t]*(?:\"([^\"\r\n]{1,70})\"|([^ \t;,\"\r\n]{1,70}))", re.IGNORECASE)
-_PART_TYPE = re.compile(
-    rb"^content-type[ \t]*:[ \t]*([^ \t\r\n;]+)", re.IGNORECASE | re.MULTILINE)
-_PART_ENCODING = re.compile(
-    rb"^content-(?:transfer-)?encoding[ \t]*:[ \t]*([^ \t\r\n;]+)", re.IGNORECASE | re.MULTILINE)
-PLAIN = frozenset({b"binary", b"8bit", b"7bit", b"identity"})       # encodings that leave the bytes as they are
+    rb"[ \t]*+\S{1,64}+[ \t]++([0-9]{1,3}+)[ \t]++(\S{1,32}+)[ \t]++[0-9]{1,10}+[ \t]++(\S{1,255}+)[ \t]++"
+    + NUMBER + rb"[ \t]++typ[ \t]++(\S{1,32}+)"
+    rb"(?:[ \t]++raddr[ \t]++(\S{1,255}+)[ \t]++rport[ \t]++" + NUMBER + rb")?")
+
+_CONTENT_TYPE = re.compile(rb"([^\s/;]{1,64}+)\s*+/\s*+([^\s;]{1,64}+)\s*+(?=;|\Z)")
+# RFC 2046, section 5.1.1: 1 to 70 characters; quoted where it has any that a token has not.
+_BOUNDARY = re.compile(rb';\s*+(?i:boundary)\s*+=\s*+(?:"([^"\r\n]{1,70}+)"|([^\s;"]{1,70}+))')
+_PART_HEADER = re.compile(rb"^([A-Za-z-]{1,64}+)[ \t]*+:[ \t]*+([^\r\n]*+(?:\r?\n[ \t][^\r\n]*+)*)", re.M)
+_PART_START = re.compile(rb"\r?\n\r?\n")
+
+SDP = b"application/sdp"
+# What is signed, sealed or only quoted is not ours to change.
+OPAQUE_MULTIPARTS = frozenset({b"multipart/signed", b"multipart/encrypted", b"multipart/report"})
+PLAIN_ENCODINGS = frozenset({b"", b"identity", b"7bit", b"8bit", b"binary"})
+MAX_PARTS = 32
+DEEPEST = 2                     # a multipart inside of a multipart
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class Connection:
-    """An address in a c=, o= or a=rtcp line; the span covers the address only."""
+    """An address with the span of its text, from c=, o= or a=rtcp."""
 
     start: int
     end: int
     host: str
-    family: str         # "IP4" or "IP6"
+    family: str                 # "IP4" or "IP6"; "" where the network is not the Internet
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class Candidate:
-    """An ICE candidate (RFC 8839, section 5.1)."""
+    """One a=candidate line (RFC 8839, section 5.1)."""
 
-    component: int      # 1 RTP, 2 RTCP
-    transport: str
+    component: int              # 1 RTP, 2 RTCP
+    transport: str              # as written; "UDP" in any case
     address: str
     port: int
-    type: str           # "host", "srflx", "prflx", "relay"
+    type: str                   # "host", "srflx", "prflx", "relay"
     address_span: Span
     port_span: Span
+    raddr_span: Span | None     # of the related address and port, where both are there
+    rport_span: Span | None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class Media:
-    """One m-line with the lines that belong to it."""
+    """One m-line with the lines below it."""
 
-    index: int
-    kind: str                               # "audio", "video", "image", ...
+    index: int                  # 0 for the topmost
+    kind: str                   # "audio", "video", "image" ...
     port: int
     port_span: Span
-    count: int                              # of port pairs ("port/count")
+    count: int                  # 1, or what follows "port/"
     proto: str
-    direction: str                          # inherited from the session
-    connection: Connection | None = None    # its own c=
+    direction: str              # "sendrecv", "sendonly", "recvonly", "inactive"
+    connection: Connection | None = None    # the first of its own c= lines
     effective: Connection | None = None     # its own, else the session's
-    rtcp_port: int | None = None            # RFC 3605
+    rtcp_port: int | None = None            # a=rtcp (RFC 3605)
     rtcp_port_span: Span | None = None
     rtcp_address: Connection | None = None
-    rtcp_mux: bool = False                  # RFC 5761
+    rtcp_mux: bool = False
     candidates: list[Candidate] = field(default_factory=list)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class Session:
     """A session description."""
 
     start: int
     end: int
-    origin: Connection | None = None
+    origin: Connection | None = None        # the address of o=; None where o= cannot be read
     origin_version: str = ""
-    connection: Connection | None = None
-    direction: str = "sendrecv"
+    connection: Connection | None = None    # the session's own c=
     media: list[Media] = field(default_factory=list)
 
 
 def session_from_span(raw: bytes, start: int, end: int) -> Session:
-    """Read raw[start:end] as SDP.
-
-    Raises MalformedMessage where it does not begin with v=, or an m=, c= or a=rtcp line cannot be read:
-    half of a description must not be rewritten.
-    """
-    if not raw.startswith(b"v=", start):
-        raise MalformedMessage("SDP that does not begin with v=")
+    """Read the SDP between two offsets; raises MalformedMessage where it is none, or an address or port
+    in it cannot be read."""
+    if not raw.startswith(b"v=", start, end):
+        raise MalformedMessage("no SDP: it does not begin with v=")
     session = Session(start, end)
     media: Media | None = None
+    direction = "sendrecv"          # RFC 8866, section 6.7
     for line in _LINE.finditer(raw, start, end):
-        kind = line["kind"]
-        if kind == b"m":
-            media = _media(raw, line.span("value"), session)
-        elif kind == b"c":
-            _take_connection(_connection(raw, line.span("value")), session, media)
-        elif kind == b"o":
-            _take_origin(raw, line.span("value"), session)
-        elif line["direction"] is not None:
-            (media or session).direction = line["direction"].decode()
-        elif media is not None:
-            _take_attribute(raw, line, media)
+        letter, attribute, flag, _ = line.groups()
+        value_start, value_end = line.span(4)
+        if letter == b"m":
+            media = _media(raw, value_start, value_end, len(session.media), direction)
+            session.media.append(media)
+        elif letter == b"c":
+            _take_connection(media or session, _connection(raw, value_start, value_end))
+        elif letter == b"o":
+            _take_origin(session, raw, value_start, value_end)
+        elif media is None:
+            if flag is not None and flag != b"rtcp-mux":
+                direction = flag.decode()
+        elif flag == b"rtcp-mux":
+            media.rtcp_mux = True
+        elif flag is not None:
+            media.direction = flag.decode()
+        elif attribute == b"rtcp":
+            _take_rtcp(media, raw, value_start, value_end)
+        else:
+            _take_candidate(media, raw, value_start, value_end)
     for media in session.media:
         media.effective = media.connection or session.connection
     return session
 
 
-def _media(raw: bytes, span: Span, session: Session) -> Media:
-    match = _MEDIA.match(raw, *span)
-    if match is None or int(match[2]) > 0xFFFF:
-        raise MalformedMessage("an m= line that cannot be read")
-    if len(session.media) >= MAX_MEDIA:
-        raise MalformedMessage("too many m= lines")
-    media = Media(
-        len(session.media), match[1].decode(), int(match[2]), match.span(2), max(int(match[3] or 1), 1),
-        match[4].decode("latin-1"), session.direction,
-    )
-    session.media.append(media)
-    return media
+def _media(raw: bytes, start: int, end: int, index: int, direction: str) -> Media:
+    found = _MEDIA.match(raw, start, end)
+    if found is None:
+        raise MalformedMessage("an m= line cannot be read")
+    kind, port_text, count_text, proto = found.groups()
+    port, count = int(port_text), int(count_text or 1)
+    if port > 65535 or not count:
+        raise MalformedMessage("an m= line's port is out of range")
+    if index == MAX_MEDIA:
+        raise MalformedMessage(f"more than {MAX_MEDIA} m= lines")
+    return Media(
+        index, kind.decode("latin-1"), port, found.span(2), count, proto.decode("latin-1"), direction)
 
 
-def _connection(raw: bytes, span: Span) -> Connection:
-    match = _CONNECTION.fullmatch(raw, *span)
-    if match is None:
-        raise MalformedMessage("a c= line that cannot be read")
-    return Connection(*match.span(2), match[2].decode("latin-1"), match[1].decode())
+def _connection(raw: bytes, start: int, end: int) -> Connection:
+    found = _CONNECTION.match(raw, start, end)
+    if found is None:
+        raise MalformedMessage("a c= line cannot be read")
+    network, family, host = found.groups()
+    return Connection(*found.span(3), host.decode("latin-1"), _family(network, family))
 
 
-def _take_connection(connection: Connection, session: Session, media: Media | None) -> None:
-    """Of several c= lines of one m-line (RFC 8866, section 5.7: layers) the first is the stream's."""
-    if media is None:
-        session.connection = connection
-    elif media.connection is None:
-        media.connection = connection
+def _family(network: bytes, family: bytes) -> str:
+    return family.decode("latin-1").upper() if network.upper() == b"IN" else ""
 
 
-def _take_origin(raw: bytes, span: Span, session: Session) -> None:
-    match = _ORIGIN.fullmatch(raw, *span)
-    if match is not None and session.origin is None:
-        session.origin = Connection(*match.span(3), match[3].decode("latin-1"), match[2].decode())
-        session.origin_version = match[1].decode("latin-1")
+def _take_connection(owner: Media | Session, connection: Connection) -> None:
+    """Several c= lines in one m-line are layers of one multicast (RFC 8866, section 5.7)."""
+    if owner.connection is None:
+        owner.connection = connection
 
 
-def _take_attribute(raw: bytes, line: re.Match[bytes], media: Media) -> None:
-    if line["mux"] is not None:
-        media.rtcp_mux = True
-    elif line["rtcp"] is not None:
-        _take_rtcp(raw, line.span("rtcp"), media)
-    elif line["candidate"] is not None and len(media.candidates) < MAX_CANDIDATES:
-        _take_candidate(raw, line.span("candidate"), media)
+def _take_origin(session: Session, raw: bytes, start: int, end: int) -> None:
+    """Read o= from its end: user names with spaces are wrong, and in use."""
+    fields = raw[start:end].rsplit(None, 4)
+    if len(fields) != 5 or session.origin is not None:
+        return
+    _, version, network, family, host = fields
+    host_start = raw.rfind(host, start, end)
+    session.origin_version = version.decode("latin-1")
+    session.origin = Connection(
+        host_start, host_start + len(host), host.decode("latin-1"), _family(network, family))
 
 
-def _take_rtcp(raw: bytes, span: Span, media: Media) -> None:
-    match = _RTCP.match(raw, *span)
-    if match is None or int(match[1]) > 0xFFFF:
-        raise MalformedMessage("an a=rtcp line that cannot be read")
-    media.rtcp_port, media.rtcp_port_span = int(match[1]), match.span(1)
-    if match[3] is not None:
-        media.rtcp_address = Connection(*match.span(3), match[3].decode("latin-1"), match[2].decode())
+def _take_rtcp(media: Media, raw: bytes, start: int, end: int) -> None:
+    found = _RTCP.match(raw, start, end)
+    if found is None or (port := int(found[1])) > 65535:
+        return
+    media.rtcp_port = port
+    media.rtcp_port_span = found.span(1)
+    if found[3] is not None:
+        media.rtcp_address = Connection(*found.span(3), found[3].decode("latin-1"), found[2].decode())
 
 
-def _take_candidate(raw: bytes, span: Span, media: Media) -> None:
-    match = _CANDIDATE.match(raw, *span)
-    if match is not None and int(match[4]) <= 0xFFFF:
-        media.candidates.append(Candidate(
-            int(match[1]), match[2].decode("latin-1").lower(), match[3].decode("latin-1"), int(match[4]),
-            match[5].decode().lower(), match.span(3), match.span(4),
-        ))
+def _take_candidate(media: Media, raw: bytes, start: int, end: int) -> None:
+    found = _CANDIDATE.match(raw, start, end)
+    if found is None or len(media.candidates) == MAX_CANDIDATES or (port := int(found[4])) > 65535:
+        return
+    related = found[6] is not None
+    media.candidates.append(Candidate(
+        int(found[1]), found[2].decode("latin-1"), found[3].decode("latin-1"), port,
+        found[5].decode("latin-1"), found.span(3), found.span(4),
+        found.span(6) if related else None, found.span(7) if related else None,
+    ))
+
+
+# Bodies
 
 
 def find_sdp(message: Message) -> Span | None:
-    """Return where the SDP of *message* is: its body, or the one SDP part of a multipart body.
+    """Return the span of a message's SDP: the whole body, or the only such part of a multipart body.
 
-    None where there is none, more than one, or it is encoded.
+    None where there is none, where it is encoded, signed or encrypted, and where there are several:
+    nothing says which one counts.
     """
     start, end = message.body
-    header = message.first("content-type")
-    if start == end or header is None or message.first("content-encoding") is not None:
+    if start == end:
         return None
-    value = message.raw[header.start:header.end]
-    kind = value.partition(b";")[0].strip().lower()
-    if kind == b"application/sdp":
+    raw = message.raw
+    content_type = message.first("content-type")
+    if content_type is None or not _is_plain(message.text("content-encoding").encode("latin-1")):
+        return None
+    value = raw[content_type.start:content_type.end]
+    if value.lower() == SDP:
         return start, end
-    if kind.startswith(b"multipart/"):
-        return _sdp_part(message.raw, start, end, value)
-    return None
+    found = list(_descriptions(raw, start, end, value, 0))
+    return found[0] if len(found) == 1 else None
 
 
-def _sdp_part(raw: bytes, start: int, end: int, content_type: bytes) -> Span | None:
-    parts = [span for span in _parts(raw, start, end, content_type) if _is_plain_sdp(raw, *span)]
-    if len(parts) != 1:
-        return None
-    body = _part_body(raw, *parts[0])
-    return (body, parts[0][1]) if body < parts[0][1] else None
+def _descriptions(raw: bytes, start: int, end: int, content_type: bytes, depth: int) -> Iterator[Span]:
+    """Yield the SDP of a body of this type, or of its parts."""
+    kind = _kind(content_type)
+    if kind == SDP:
+        yield start, end
+    elif kind.startswith(b"multipart/") and kind not in OPAQUE_MULTIPARTS and depth < DEEPEST:
+        boundary = _BOUNDARY.search(content_type)
+        if boundary is not None:
+            for part_start, part_end in _parts(raw, start, end, boundary[1] or boundary[2]):
+                yield from _in_part(raw, part_start, part_end, depth + 1)
 
 
-def _parts(raw: bytes, start: int, end: int, content_type: bytes) -> list[Span]:
-    """Return the parts between the boundaries (RFC 2046, section 5.1.1), headers included."""
-    match = _BOUNDARY.search(content_type)
-    if match is None:
-        return []
-    delimiter = b"--" + (match[1] or match[2])
-    found: list[Span] = []
-    at = raw.find(delimiter, start, end)
-    while at >= 0 and len(found) < MAX_PARTS:
-        begun = at + len(delimiter)
-        at = raw.find(b"\n" + delimiter, begun, end)
-        if at >= 0:
-            stop = at - 1 if raw[at - 1:at] == b"\r" else at
-            found.append((begun, stop))
-            at += 1
-    return found
+def _in_part(raw: bytes, start: int, end: int, depth: int) -> Iterator[Span]:
+    blank = _PART_START.search(raw, start, end)
+    if blank is None:
+        return
+    headers = {
+        header[1].lower(): header[2].strip()
+        for header in _PART_HEADER.finditer(raw[start:blank.start()].lstrip(b"\r\n"))
+    }
+    if _is_plain(headers.get(b"content-transfer-encoding", b"")) \
+            and _is_plain(headers.get(b"content-encoding", b"")):
+        yield from _descriptions(raw, blank.end(), end, headers.get(b"content-type", b""), depth)
 
 
-def _part_body(raw: bytes, start: int, end: int) -> int:
-    positions = [raw.find(empty, start, end) + len(empty) for empty in (b"\r\n\r\n", b"\n\n")
-                 if raw.find(empty, start, end) >= 0]
-    return min(positions, default=end)
+def _parts(raw: bytes, start: int, end: int, boundary: bytes) -> Iterator[Span]:
+    """Yield the spans between delimiter lines (RFC 2046, section 5.1.1), each from the line end that
+    its delimiter has on; the line end before the next delimiter belongs to that one."""
+    delimiter = re.compile(rb"(?:\A|\r?\n)--" + re.escape(boundary) + rb"(--)?[ \t]*+(?=\r?\n|\Z)")
+    body = raw[start:end]
+    part_start = None
+    for count, found in enumerate(delimiter.finditer(body)):
+        if part_start is not None:
+            yield part_start, start + found.start()
+        if found[1] is not None or count == MAX_PARTS:
+            return
+        part_start = start + found.end()
 
 
-def _is_plain_sdp(raw: bytes, start: int, end: int) -> bool:
-    headers_end = _part_body(raw, start, end)
-    kind = _PART_TYPE.search(raw, start, headers_end)
-    encoding = _PART_ENCODING.search(raw, start, headers_end)
-    return (
-        kind is not None and kind[1].lower() == b"application/sdp"
-        and (encoding is None or encoding[1].lower() in PLAIN)
-    )
+def _kind(content_type: bytes) -> bytes:
+    """Return "type/subtype" in lower case, b"" where the text is none."""
+    found = _CONTENT_TYPE.match(content_type)
+    return b"/".join(found.groups()).lower() if found is not None else b""
+
+
+def _is_plain(encoding: bytes) -> bool:
+    return encoding.strip().lower() in PLAIN_ENCODINGS

@@ -1,6 +1,12 @@
-"""The parts of header values that name hosts, as spans (RFC 3261, section 25.1).
+"""SIP header values as spans: comma-separated lists, Via, addresses, URIs, host and port.
 
-Every pattern is linear: each repetition is bounded, or followed by what it cannot match itself.
+All offsets are absolute in the message's bytes, so that an edit needs no arithmetic. The expressions
+have the names of RFC 3261, section 25.1.
+
+The bytes are anybody's, so the expressions of natfix keep to three rules, which make their time linear:
+a repeated character class is possessive; what follows a repeated group begins with something that the
+group cannot begin with; what is searched for, not matched at a place, begins with one fixed character.
+(Possessive *groups* would be shorter. Before Python 3.11.5 they match wrongly: cpython gh-106052.)
 """
 
 from __future__ import annotations
@@ -13,180 +19,181 @@ from natfix.errors import MalformedMessage
 
 Span = tuple[int, int]
 
-MAX_VALUES = 128        # in one header line; more is an attack
-MAX_PARAMETERS = 64
+# A label with "_" is no host name (RFC 1123, section 2.1), and in daily use.
+HOST = rb"(\[[0-9A-Fa-f:.]{2,64}+\]|[A-Za-z0-9._-]{1,255}+)"
+PORT = rb"([0-9]{1,5}+)(?![0-9])"
+HOSTPORT = HOST + rb"(?::" + PORT + rb")?"
+SENT_BY = HOST + rb"(?:\s*+:\s*+" + PORT + rb")?"      # COLON may have white space around it
+QUOTED_STRING = rb'"(?:[^"\\]++|\\.)*"'
+# RFC 3261 wants tokens and hosts; in practice a name or value is whatever ends at a separator.
+PARAM = rb"([^\s;=,\"<>]++)(?:\s*+=\s*+(" + QUOTED_STRING + rb"|[^\s;,\"]*+))?"
 
-_WS = rb"[ \t\r\n]{0,16}"
-_HOSTPORT = re.compile(
-    rb"(?P<host>\[[0-9A-Fa-f:.]{2,64}\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9._])?)"
-    rb"(?:" + _WS + rb":" + _WS + rb"(?P<port>[0-9]{1,5})(?![0-9]))?"
-)
-_SENT_PROTOCOL = re.compile(
-    _WS.join((b"", rb"SIP", rb"/", rb"2\.0", rb"/", rb"([A-Za-z0-9-]{1,16})[ \t\r\n]{1,16}")),
-    re.IGNORECASE,
-)
-_PARAMETER = re.compile(
-    _WS + rb";" + _WS + rb"([^ \t\r\n;=,<>\"?]{1,64})"
-    rb"(?:" + _WS + rb"=" + _WS + rb"(\"(?:[^\"\\]|\\.)*\"|[^ \t\r\n;,<>\"?]*))?",
-    re.DOTALL,
-)
-_QUOTED = re.compile(rb"\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
-_BREAK = re.compile(rb"[\",<]")
-_SCHEME = re.compile(rb"(sips?):", re.IGNORECASE)
+_HOSTPORT = re.compile(SENT_BY)
+_VIA = re.compile(
+    rb"\s*+(?i:SIP)\s*+/\s*+2\.0\s*+/\s*+([^\s/;,]{1,32}+)\s++" + SENT_BY + rb"\s*+(?=[;,]|\Z)")
+_URI = re.compile(
+    rb"\s*+((?i:sips?+)):(?:([^@<>\"\s]*+)@)?" + HOSTPORT + rb"\s*+(?=[;?]|\Z)")
+_OTHER_URI = re.compile(rb"\s*+(?:\*\s*+\Z|(?!(?i:sips?+):)[A-Za-z][A-Za-z0-9+.-]*+:)")
+# LAQUOT after a display name, which is a quoted string or tokens.
+_TO_BRACKET = re.compile(rb"\s*+(?:" + QUOTED_STRING + rb"|[^\"<;,:]++)*<([^<>]*+)>", re.S)
+_PARAM = re.compile(rb";\s*+" + PARAM, re.S)
+_PARAMS = re.compile(rb"(?:\s*+;\s*+(?:" + PARAM + rb")?)*\s*+(?=,|\Z)", re.S)
+_SEPARATOR = re.compile(QUOTED_STRING + rb"|<[^<>]*+>|[,\"<]", re.S)
 
 
 class HostPort(NamedTuple):
-    """A host and an optional port; the span covers both, just as they are written."""
+    """"host" or "host:port"; the span covers just that."""
 
     start: int
     end: int
-    host: str
-    port: int | None
+    host: str                   # an IPv6 address with its brackets
+    port: int | None            # 1 to 65535; None where it is left out
 
     def endpoint(self, default: int = SIP_PORT) -> Endpoint | None:
-        """Return the endpoint that is named, None where the host is not an IPv4 address."""
-        return Endpoint(self.host, self.port or default) if is_ipv4(self.host) else None
+        """Return the endpoint; None where the host is not a dotted IPv4 address."""
+        if not is_ipv4(self.host):
+            return None
+        return Endpoint(self.host, default if self.port is None else self.port)
 
 
 class Uri(NamedTuple):
-    """A sip: or sips: URI; ``params`` holds the spans of its parameters' values."""
+    """A sip: or sips: URI."""
 
     start: int
     end: int
-    scheme: str
-    user: str
+    scheme: str                 # lower case
+    user: str                   # as written, password included; "" without one
     hostport: HostPort
-    params: dict[str, Span]
+    params: dict[str, Span]     # by lower-case name; an empty span where there is no value
 
 
 class Via(NamedTuple):
-    """One Via value; a parameter without a value has an empty span."""
+    """One hop of a Via header."""
 
     start: int
     end: int
-    transport: str
+    transport: str              # upper case
     sent_by: HostPort
     params: dict[str, Span]
 
 
 class Address(NamedTuple):
-    """A name-addr or addr-spec with its header parameters; ``uri`` is None for "*", tel: and the like."""
+    """A name-addr or addr-spec with its header parameters."""
 
     start: int
     end: int
-    uri: Uri | None
-    params: dict[str, Span]
+    uri: Uri | None             # None for "*", and for URIs that are not SIP
+    params: dict[str, Span]     # the header's; those inside of <> are the URI's
 
 
 def split_values(raw: bytes, start: int, end: int) -> list[Span]:
-    """Split a header value at its commas; those in quotes and angle brackets do not count.
+    """Return the spans of a comma-separated list; commas in quotes and in <> do not count.
 
-    Raises MalformedMessage where a quote or bracket stays open.
+    White space around the commas is part of the spans. Raises MalformedMessage where a quote or a
+    bracket is not closed.
     """
     if raw.find(b",", start, end) < 0:
         return [(start, end)]
-    values: list[Span] = []
-    begun = position = start
-    while (match := _BREAK.search(raw, position, end)) is not None:
-        position = match.end()
-        if match[0] == b",":
-            values.append((begun, match.start()))
-            begun = position
-        else:
-            position = _after_enclosed(raw, match.start(), end)
-    values.append((begun, end))
-    if len(values) > MAX_VALUES:
-        raise MalformedMessage("too many values in one header")
-    return values
-
-
-def _after_enclosed(raw: bytes, start: int, end: int) -> int:
-    """Return where the quoted string or bracket that begins at *start* ends."""
-    if raw.startswith(b"<", start):
-        closing = raw.find(b">", start, end)
-        if closing >= 0:
-            return closing + 1
-    elif (match := _QUOTED.match(raw, start, end)) is not None:
-        return match.end()
-    raise MalformedMessage("a quote or angle bracket stays open")
+    spans = []
+    at = start
+    for found in _SEPARATOR.finditer(raw, start, end):
+        text = found[0]
+        if text == b",":
+            spans.append((at, found.start()))
+            at = found.end()
+        elif len(text) == 1:
+            raise MalformedMessage("a quote or bracket in a header is not closed")
+    spans.append((at, end))
+    return spans
 
 
 def hostport_at(raw: bytes, start: int, end: int) -> HostPort:
-    """Read a host and port at *start*; raises MalformedMessage where there is none."""
-    match = _HOSTPORT.match(raw, start, end)
-    if match is None:
-        raise MalformedMessage("no host")
-    port = int(match["port"]) if match["port"] else None
-    if port is not None and not 0 < port <= 0xFFFF:
-        raise MalformedMessage("no such port")
-    return HostPort(match.start(), match.end(), match["host"].decode("ascii"), port)
+    """Read the host, and port if there is one, at *start*; raises MalformedMessage where none is."""
+    found = _HOSTPORT.match(raw, start, end)
+    if found is None:
+        raise MalformedMessage("not a host")
+    return _hostport(found, 1)
 
 
 def via_at(raw: bytes, start: int, end: int) -> Via:
-    """Read one Via value; raises MalformedMessage where it is none."""
-    match = _SENT_PROTOCOL.match(raw, start, end)
-    if match is None:
-        raise MalformedMessage("no SIP/2.0 Via")
-    sent_by = hostport_at(raw, match.end(), end)
-    params = _parameters(raw, sent_by.end, end)
-    return Via(start, end, match[1].decode("ascii").upper(), sent_by, params)
+    """Read one Via value, of which a comma may begin the next; raises MalformedMessage for nonsense."""
+    found = _VIA.match(raw, start, end)
+    if found is None:
+        raise MalformedMessage("not a Via")
+    stop, params = _header_params(raw, found.end(), end)
+    return Via(start, stop, found[1].decode("latin-1").upper(), _hostport(found, 2), params)
 
 
 def uri_at(raw: bytes, start: int, end: int) -> Uri:
-    """Read a sip: or sips: URI; raises MalformedMessage for any other."""
-    match = _SCHEME.match(raw, start, end)
-    if match is None:
-        raise MalformedMessage("no sip: URI")
-    user_start = match.end()
-    at = raw.rfind(b"@", user_start, end)
-    host_start = at + 1 if at >= 0 else user_start
-    hostport = hostport_at(raw, host_start, end)
-    user = raw[user_start:at].decode("latin-1") if at >= 0 else ""
-    params = _parameters(raw, hostport.end, end) if hostport.end < end else {}
-    return Uri(start, end, match[1].decode("ascii").lower(), user, hostport, params)
+    """Read the sip: or sips: URI that fills the span; raises MalformedMessage where it is none."""
+    found = _URI.match(raw, start, end)
+    if found is None:
+        raise MalformedMessage("not a SIP URI")
+    return _uri(raw, found, end)
 
 
 def address_at(raw: bytes, start: int, end: int) -> Address:
-    """Read one address value: "name" <uri>;params, or uri;params, whose parameters are the header's.
-
-    Raises MalformedMessage where a quote or bracket stays open.
-    """
-    while start < end and raw[start] in b" \t\r\n":
-        start += 1
-    after_name = start
-    if raw.startswith(b'"', start):
-        after_name = _after_enclosed(raw, start, end)
-    opening = raw.find(b"<", after_name, end)
-    if opening < 0:
-        return _bare_address(raw, start, end)
-    closing = raw.find(b">", opening, end)
-    if closing < 0:
-        raise MalformedMessage("an angle bracket stays open")
-    return Address(start, end, _uri_or_none(raw, opening + 1, closing), _parameters(raw, closing + 1, end))
-
-
-def _bare_address(raw: bytes, start: int, end: int) -> Address:
-    """Without brackets a semicolon ends the URI (RFC 3261, section 20.10)."""
-    semicolon = raw.find(b";", start, end)
-    stop = semicolon if semicolon >= 0 else end
-    return Address(start, end, _uri_or_none(raw, start, stop), _parameters(raw, stop, end))
+    """Read one address, of which a comma may begin the next; raises MalformedMessage for nonsense."""
+    bracket = _TO_BRACKET.match(raw, start, end)
+    if bracket is not None:
+        uri_start, uri_end = bracket.span(1)
+        params_start = bracket.end()
+    else:
+        # RFC 3261, section 20.10: without <> all parameters are the header's.
+        uri_start, uri_end = start, _bare_end(raw, start, end)
+        params_start = uri_end
+    found = _URI.match(raw, uri_start, uri_end)
+    if found is None and _OTHER_URI.match(raw, uri_start, uri_end) is None:
+        raise MalformedMessage("not an address")
+    uri = None if found is None else _uri(raw, found, uri_end)
+    stop, params = _header_params(raw, params_start, end)
+    return Address(start, stop, uri, params)
 
 
-def _uri_or_none(raw: bytes, start: int, end: int) -> Uri | None:
-    try:
-        return uri_at(raw, start, end)
-    except MalformedMessage:
-        return None
+def _hostport(found: re.Match[bytes], group: int) -> HostPort:
+    """Return the host in *group* and the port in the next one."""
+    text = found[group + 1]
+    if text is None:
+        return HostPort(found.start(group), found.end(group), found[group].decode(), None)
+    port = int(text)
+    if not 0 < port < 65536:
+        raise MalformedMessage("a port is out of range")
+    return HostPort(found.start(group), found.end(group + 1), found[group].decode(), port)
 
 
-def _parameters(raw: bytes, start: int, end: int) -> dict[str, Span]:
-    """Return the value spans of ;name=value parameters; of one that comes twice, the first."""
+def _uri(raw: bytes, found: re.Match[bytes], end: int) -> Uri:
+    user = found[2].decode("latin-1") if found[2] else ""
+    params = {} if found.end() == end else _uri_params(raw, found.end(), end)
+    return Uri(found.start(1), end, found[1].decode().lower(), user, _hostport(found, 3), params)
+
+
+def _bare_end(raw: bytes, start: int, end: int) -> int:
+    for mark in (b";", b","):
+        found = raw.find(mark, start, end)
+        end = found if found >= 0 else end
+    return end
+
+
+def _uri_params(raw: bytes, start: int, end: int) -> dict[str, Span]:
+    question = raw.find(b"?", start, end)       # headers; no parameter holds a "?"
+    return _params(raw, start, end if question < 0 else question)
+
+
+def _header_params(raw: bytes, start: int, end: int) -> tuple[int, dict[str, Span]]:
+    """Return where the parameters end, and what they are."""
+    if start == end:
+        return end, {}
+    found = _PARAMS.match(raw, start, end)
+    if found is None:
+        raise MalformedMessage("a header's parameters cannot be read")
+    return found.end(), _params(raw, start, found.end())
+
+
+def _params(raw: bytes, start: int, end: int) -> dict[str, Span]:
+    """Return value spans by lower-case name; of parameters with the same name the first."""
     params: dict[str, Span] = {}
-    position = start
-    while position < end and (match := _PARAMETER.match(raw, position, end)) is not None:
-        name = match[1].decode("latin-1").lower()
-        params.setdefault(name, match.span(2) if match[2] is not None else (match.end(), match.end()))
-        position = match.end()
-        if len(params) > MAX_PARAMETERS:
-            raise MalformedMessage("too many parameters")
+    for found in _PARAM.finditer(raw, start, end):
+        name = found[1].decode("latin-1").lower()
+        if name not in params:
+            params[name] = found.span(2) if found[2] is not None else (found.end(1), found.end(1))
     return params

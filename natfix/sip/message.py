@@ -1,176 +1,244 @@
-"""A SIP message as spans into its datagram (RFC 3261, section 7): nothing is copied or normalised.
+"""SIP messages as spans: the start line, the headers natfix reads, the body.
 
-One linear regular expression finds the headers that natfix reads; all others are never looked at.
+Nothing is copied or decoded but the few texts that every message is looked up by. Offsets are those of
+the UDP payload. A message that two readers could take apart differently is refused: what natfix sees
+must be what the user agents see.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from natfix.errors import MalformedMessage
+from natfix.sip.fields import QUOTED_STRING, split_values, via_at
 
-MAX_HEADERS = 512           # of those that natfix reads; more is an attack, not a message
+Span = tuple[int, int]
 
-# Header names that natfix reads, with their compact form (RFC 3261, section 7.3.3, and the IANA registry).
-NAMES = {
-    "Via": "v", "From": "f", "To": "t", "Call-ID": "i", "CSeq": "", "Contact": "m", "Route": "",
-    "Record-Route": "", "Path": "", "Service-Route": "", "Content-Length": "l", "Content-Type": "c",
-    "Content-Encoding": "e", "Expires": "", "User-Agent": "", "Server": "", "P-Asserted-Identity": "",
-    "P-Preferred-Identity": "", "Diversion": "", "History-Info": "", "Remote-Party-ID": "",
-    "Reply-To": "", "Refer-To": "r", "Referred-By": "b", "Warning": "", "Call-Info": "",
-    "Authorization": "", "Proxy-Authorization": "", "Subscription-State": "",
-}
-_CANONICAL = {
-    spelling.lower().encode(): name.lower()
-    for name, compact in NAMES.items() for spelling in (name, compact) if spelling
-}
+# The headers natfix reads, as they are usually written, with their compact forms (RFC 3261, 7.3.3).
+HEADERS = (
+    "Via v", "From f", "To t", "Call-ID i", "CSeq", "Contact m", "Route", "Record-Route", "Path",
+    "Service-Route", "Content-Length l", "Content-Type c", "Content-Encoding e", "Content-Disposition",
+    "Expires", "User-Agent", "Server", "P-Asserted-Identity", "P-Preferred-Identity", "Diversion",
+    "History-Info", "Remote-Party-ID", "Reply-To", "Refer-To r", "Referred-By b", "Replaces", "Warning",
+    "Call-Info", "Require", "Supported k", "RSeq", "RAck", "Session-Expires x", "Authorization",
+    "Proxy-Authorization", "Event o", "Subscription-State",
+)
+# Others that are common: listed so that they are skipped at the first look.
+SKIPPED = (
+    "Accept", "Accept-Encoding", "Accept-Language", "Allow", "Allow-Events", "u", "Date", "Max-Forwards",
+    "MIME-Version", "Min-SE", "Organization", "Privacy", "Proxy-Authenticate", "Subject", "s", "Timestamp",
+    "WWW-Authenticate",
+)
+# RFC 3261, section 8.1.1 asks for From and To as well; nothing is found by these alone.
+MANDATORY = ("via", "call-id", "cseq")
+# A second one that says otherwise makes the message mean different things to different readers.
+SINGLE = frozenset({"from", "to", "call-id", "cseq", "content-length", "content-type", "content-encoding"})
 
-_TOKEN = rb"[A-Za-z0-9.!%*_+`'~-]"
+MAX_HEADERS = 512               # of those that natfix reads
+MAX_CSEQ = 2**32 - 1            # RFC 3261 has 2**31 - 1; some user agents start anywhere
+
+TOKEN = rb"[A-Za-z0-9.!%*_+`'~-]{1,64}+"
 _START_LINE = re.compile(
-    rb"SIP/2\.0 +(?P<status>[1-6][0-9]{2})(?=[ \r\n])[^\r\n]*\r?\n"
-    rb"|(?P<method>" + _TOKEN + rb"{1,64}) +(?P<uri>[^ \r\n]+) +SIP/2\.0 *\r?\n",
-    re.IGNORECASE,
-)
-# The lookahead keeps the empty line that ends the headers for the next match to see. A value goes on over
-# lines that begin with white space (RFC 3261, section 7.3.1).
-_HEADER = re.compile(
-    rb"^(" + b"|".join(re.escape(spelling) for spelling in _CANONICAL) + rb")[ \t]*:[ \t]*"
-    rb"([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)",
-    re.IGNORECASE | re.MULTILINE,
-)
-_TAG = re.compile(rb";[ \t\r\n]*tag[ \t\r\n]*=[ \t\r\n]*([^ \t\r\n;,>]+)", re.IGNORECASE)
-_BRANCH = re.compile(rb";[ \t\r\n]*branch[ \t\r\n]*=[ \t\r\n]*([^ \t\r\n;,]+)", re.IGNORECASE)
-_CSEQ = re.compile(rb"([0-9]{1,10})[ \t\r\n]+(" + _TOKEN + rb"{1,64})[ \t\r\n]*")
-_LENGTH = re.compile(rb"[0-9]{1,9}[ \t\r\n]*")
+    rb"[\r\n]*+(?:(?i:SIP)/2\.0[ \t]++([1-6][0-9]{2})(?![0-9])[ \t]*+([^\r\n]*+)"
+    rb"|(" + TOKEN + rb")[ \t]++([^\s]++)[ \t]++(?i:SIP)/2\.0[ \t]*+)(\r?\n)")
+_CSEQ = re.compile(rb"([0-9]{1,10}+)\s++(" + TOKEN + rb")\Z")
+# The tag among the header's parameters: behind the name-addr, or the bare URI, and not in quotes.
+_TAG = re.compile(
+    rb"(?:[^\"<;]++|" + QUOTED_STRING + rb")*(?:<[^<>]*+>\s*+)?"
+    rb"(?:;(?!\s*+(?i:tag)\s*+=)(?:[^;\"]++|" + QUOTED_STRING + rb")*)*"
+    rb";\s*+(?i:tag)\s*+=\s*+([^\s;,\"]++)", re.S)
+
+
+def _names(headers: tuple[str, ...], skipped: tuple[str, ...]) -> dict[bytes, str]:
+    """Return the canonical name by each usual spelling; "" for what is skipped."""
+    table = {}
+    for entry in headers:
+        canonical = entry.split()[0].lower()
+        for name in entry.split():
+            table.update({spelling.encode(): canonical for spelling in (name, name.lower(), name.upper())})
+    for name in skipped:
+        table.update({spelling.encode(): "" for spelling in (name, name.lower(), name.upper())})
+    return table
+
+
+_NAMES = _names(HEADERS, SKIPPED)
 
 
 class Header(NamedTuple):
-    """One header line: its long name in lower case, and the span of its value."""
+    """One header that natfix reads; the span is its value, continuation lines included."""
 
-    name: str
+    name: str                   # canonical: lower case, long form
     start: int
-    end: int
+    end: int                    # without white space at either end
 
 
+@dataclass(slots=True, eq=False)
 class Message:
-    """A request or response; spans are offsets into ``raw``."""
+    """A SIP request or response."""
 
-    __slots__ = (
-        "_first", "body", "branch", "call_id", "cseq", "cseq_method", "from_tag", "headers", "is_request",
-        "method", "raw", "request_uri", "status", "to_tag",
-    )
-
-    def __init__(self, raw: bytes, start: re.Match[bytes]) -> None:
-        self.raw = raw
-        self.is_request = start["method"] is not None
-        self.status = 0 if self.is_request else int(start["status"])
-        self.request_uri = start.span("uri") if self.is_request else (0, 0)
-        head_end, body_start = _end_of_headers(raw, start.end())
-        self.headers = _headers(raw, start.end(), head_end)
-        self._first: dict[str, Header] = {}
-        for header in self.headers:
-            self._first.setdefault(header.name, header)
-        self.body = (body_start, self._body_end(body_start))
-        self.call_id = self.text("call-id")
-        self.cseq, self.cseq_method = self._cseq()
-        self.method = start["method"].decode() if self.is_request else self.cseq_method
-        self.from_tag = self._tag("from")
-        self.to_tag = self._tag("to")
-        self.branch = self._parameter("via", _BRANCH)
+    raw: bytes
+    is_request: bool
+    method: str                 # of a response: CSeq's
+    status: int                 # 100 to 699; 0 for requests
+    reason: str                 # "" for requests
+    request_uri: Span           # (0, 0) for responses
+    headers: list[Header]       # in the message's order
+    body: Span
+    call_id: str
+    from_tag: str               # "" where there is none
+    to_tag: str
+    cseq: int
+    cseq_method: str
+    _first: dict[str, Header]
 
     def first(self, name: str) -> Header | None:
-        """Return the first header called *name* (long form, lower case)."""
+        """Return the topmost header called *name* (canonical), None where there is none."""
         return self._first.get(name)
 
     def all(self, name: str) -> list[Header]:
-        """Return every header called *name*."""
-        return [header for header in self.headers if header.name == name] if name in self._first else []
+        """Return all headers called *name* (canonical), from the top."""
+        return [header for header in self.headers if header.name == name]
 
     def text(self, name: str) -> str:
-        """Return the value of the first header called *name*, "" where there is none."""
+        """Return the value of the topmost header called *name* as written, "" where there is none."""
         header = self._first.get(name)
-        return self.raw[header.start:header.end].decode("latin-1").strip() if header else ""
+        return "" if header is None else self.raw[header.start:header.end].decode("latin-1")
+
+    @property
+    def branch(self) -> str:
+        """The topmost Via's branch: with the method it names the transaction (RFC 3261, 17.1.3)."""
+        header = self._first["via"]
+        try:
+            start, end = split_values(self.raw, header.start, header.end)[0]
+            span = via_at(self.raw, start, end).params.get("branch", (0, 0))
+        except MalformedMessage:
+            return ""
+        return self.raw[span[0]:span[1]].decode("latin-1")
 
     @property
     def user_agent(self) -> str:
-        """How the sender calls itself."""
+        """What the sender calls itself: User-Agent, or Server in responses; "" where it does not."""
         return self.text("user-agent") or self.text("server")
-
-    def _body_end(self, start: int) -> int:
-        """Return where the body ends: bytes after Content-Length are not part of it (RFC 3261, 18.3)."""
-        lengths = {self.raw[h.start:h.end].strip() for h in self.all("content-length")}
-        if not lengths:
-            return len(self.raw)
-        if len(lengths) > 1:
-            raise MalformedMessage("two Content-Length headers contradict each other")
-        text = lengths.pop()
-        if _LENGTH.fullmatch(text) is None:
-            raise MalformedMessage("Content-Length is not a number")
-        end = start + int(text)
-        if end > len(self.raw):
-            raise MalformedMessage("the body is shorter than Content-Length says")
-        return end
-
-    def _cseq(self) -> tuple[int, str]:
-        header = self._first.get("cseq")
-        match = _CSEQ.fullmatch(self.raw, header.start, header.end) if header else None
-        if match is None:
-            raise MalformedMessage("no CSeq that can be read")
-        return int(match[1]), match[2].decode()
-
-    def _tag(self, name: str) -> str:
-        header = self._first.get(name)
-        if header is None:
-            return ""
-        after_uri = self.raw.rfind(b">", header.start, header.end)
-        match = _TAG.search(self.raw, max(after_uri, header.start), header.end)
-        return match[1].decode("latin-1") if match else ""
-
-    def _parameter(self, name: str, pattern: re.Pattern[bytes]) -> str:
-        header = self._first.get(name)
-        match = pattern.search(self.raw, header.start, header.end) if header else None
-        return match[1].decode("latin-1") if match else ""
 
 
 def is_sip(payload: bytes) -> bool:
-    """Tell SIP from keep-alives, STUN and the rest by its first line, cheaply."""
-    start = 0
-    while payload[start:start + 1] in (b"\r", b"\n") and start < 8:
-        start += 1
-    end = payload.find(b"\n", start)
-    return end >= 0 and payload.upper().find(b"SIP/2.0", start, end) >= 0 if start < len(payload) else False
+    """Tell, by its first line only, whether a payload is a SIP message; keep-alives and STUN are not."""
+    return _START_LINE.match(payload) is not None
 
 
 def message_from_bytes(payload: bytes) -> Message:
-    """Read the headers of a message.
+    """Take a SIP message apart; raises MalformedMessage where it is none, or is not safely understood."""
+    start_line = _START_LINE.match(payload)
+    if start_line is None:
+        raise MalformedMessage("no SIP start line")
+    status, reason, method, _, line_end = start_line.groups()
+    at = start_line.end()
+    stop, body_start = _header_block(payload, at, line_end)
+    headers, first = _headers(payload, at, stop, line_end)
+    for name in MANDATORY:
+        if name not in first:
+            raise MalformedMessage(f"no {name} header")
+    cseq, cseq_method = _cseq(payload, first["cseq"])
+    if method is not None and method.decode() != cseq_method:
+        raise MalformedMessage("CSeq names another method")
+    return Message(
+        payload,
+        method is not None,
+        cseq_method,
+        int(status or 0),
+        reason.decode("latin-1") if reason else "",
+        start_line.span(4) if method is not None else (0, 0),
+        headers,
+        (body_start, _body_end(payload, body_start, first.get("content-length"))),
+        payload[first["call-id"].start:first["call-id"].end].decode("latin-1"),
+        _tag(payload, first.get("from")),
+        _tag(payload, first.get("to")),
+        cseq,
+        cseq_method,
+        first,
+    )
 
-    Leading empty lines are skipped (RFC 3261, section 7.5). Raises MalformedMessage where the start line,
-    CSeq or Content-Length cannot be trusted.
-    """
-    start = 0
-    while payload.startswith((b"\r\n", b"\n"), start):
-        start += 1
-    match = _START_LINE.match(payload, start)
-    if match is None:
-        raise MalformedMessage("no SIP/2.0 start line")
-    return Message(payload, match)
+
+def _header_block(payload: bytes, at: int, line_end: bytes) -> Span:
+    """Return where the headers end and where the body starts; raises where that is ambiguous."""
+    if payload[at:at + 1] in (b" ", b"\t"):
+        raise MalformedMessage("the start line is folded")
+    blank = payload.find(line_end + line_end, at - len(line_end))
+    if blank < 0:
+        stop = body_start = len(payload)        # the datagram ends with the headers
+    else:
+        stop, body_start = max(blank, at), blank + 2 * len(line_end)
+    newlines = payload.count(b"\n", at, stop)
+    returns = payload.count(b"\r", at, stop)
+    if returns != (newlines if line_end == b"\r\n" else 0) \
+            or (returns and payload.count(b"\r\n", at, stop) != newlines):
+        raise MalformedMessage("header lines end in more than one way")
+    return stop, body_start
 
 
-def _end_of_headers(raw: bytes, start: int) -> tuple[int, int]:
-    """Return where the last header ends, and where the body begins."""
-    start -= 2 if raw.startswith(b"\r\n", start - 2) else 1
-    for empty_line in (b"\r\n\r\n", b"\n\n", b"\n\r\n"):
-        end = raw.find(empty_line, start)
-        if end >= 0:
-            return end + 1, end + len(empty_line)
-    return len(raw), len(raw)
-
-
-def _headers(raw: bytes, start: int, end: int) -> list[Header]:
-    headers = [
-        Header(_CANONICAL[match[1].lower()], *match.span(2)) for match in _HEADER.finditer(raw, start, end)
-    ]
+def _headers(
+    payload: bytes, at: int, stop: int, line_end: bytes
+) -> tuple[list[Header], dict[str, Header]]:
+    """Return the headers that natfix reads, in order, and the first of each name."""
+    headers: list[Header] = []
+    first: dict[str, Header] = {}
+    for line in _unfolded(payload[at:stop]).split(line_end):
+        written, colon, value = line.partition(b":")
+        name = _NAMES.get(written)
+        if name is None:
+            name = _NAMES.get(written.rstrip(b" \t").lower(), "")
+        if name and colon:
+            text = value.lstrip(b" \t")
+            end = at + len(line)
+            start = end - len(text)
+            header = Header(name, start, start + len(text.rstrip(b" \t")))
+            headers.append(header)
+            if first.setdefault(name, header) is not header and name in SINGLE:
+                _refuse_contradiction(payload, first[name], header)
+        at += len(line) + len(line_end)
     if len(headers) > MAX_HEADERS:
-        raise MalformedMessage("too many headers")
-    return headers
+        raise MalformedMessage(f"more than {MAX_HEADERS} headers")
+    return headers, first
+
+
+def _unfolded(block: bytes) -> bytes:
+    """Return a copy of the same length in which continuation lines (RFC 3261, 7.3.1) are joined."""
+    if b"\n " not in block and b"\n\t" not in block:
+        return block
+    for fold in (b"\r\n ", b"\r\n\t", b"\n ", b"\n\t"):
+        block = block.replace(fold, b" " * len(fold))
+    return block
+
+
+def _refuse_contradiction(payload: bytes, one: Header, other: Header) -> None:
+    if payload[one.start:one.end] != payload[other.start:other.end]:
+        raise MalformedMessage(f"two {one.name} headers contradict each other")
+
+
+def _cseq(payload: bytes, header: Header) -> tuple[int, str]:
+    found = _CSEQ.match(payload, header.start, header.end)
+    if found is None or (number := int(found[1])) > MAX_CSEQ:
+        raise MalformedMessage("CSeq cannot be read")
+    return number, found[2].decode()
+
+
+def _tag(payload: bytes, header: Header | None) -> str:
+    if header is None:
+        return ""
+    found = _TAG.match(payload, header.start, header.end)
+    return found[1].decode("latin-1") if found is not None else ""
+
+
+def _body_end(payload: bytes, start: int, header: Header | None) -> int:
+    """Return where the body ends: what follows Content-Length's bytes is none of it (RFC 3261, 18.3)."""
+    if header is None:
+        return len(payload)
+    digits = payload[header.start:header.end]
+    if not digits.isdigit() or len(digits) > 9:
+        raise MalformedMessage("Content-Length is no number")
+    end = start + int(digits)
+    if end > len(payload):
+        raise MalformedMessage("Content-Length is longer than the datagram")
+    return end
