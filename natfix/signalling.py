@@ -79,6 +79,7 @@ class Signalling:
         holder = ("trunk", str(inside))
         self._mappings.hold(mapping, holder, float("inf"), now)
         self._mappings.open_inward(mapping, now)
+        mapping.shown.add("contact")    # the operator has told the provider: requests to it name the PBX
         for peer in peers:
             self._mappings.allow(mapping, peer, holder, now)
             self._keep_flow(mapping, Endpoint(peer, 5060), holder, float("inf"), now)

@@ -215,6 +215,7 @@ def test_a_declared_trunk_is_called_without_registering() -> None:
                         trunks=(Trunk(inside=PHONE.host, peers=(PROVIDER.host,)),))
     world = World(settings)
     leg = world.provider.invites(f"sip:4711@{OUTSIDE}", Endpoint(OUTSIDE, 5060))
+    assert world.phone.last.uri == f"sip:4711@{PHONE.host}"
     world.assert_two_way_audio(world.answer(leg, world.phone))
     world.advance(100_000.0)
     again = world.provider.invites(f"sip:4711@{OUTSIDE}", Endpoint(OUTSIDE, 5060))
