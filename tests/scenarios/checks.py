@@ -22,8 +22,8 @@ INSIDE_ADDRESS = re.compile(r"\b192\.168\.\d+\.\d+")
 OUTSIDE_ADDRESS = re.compile(r"\b203\.0\.113\.1\b")
 URI_HOSTPORT = re.compile(r"sips?:(?:[^@>;?\s]*@)?([^;>?\s]+)")
 MEDIA_OBJECTS = ("media_out", "media_in", "media_allowed", "media_open")   # of natfix's own nft table
-# The Call-ID is the one place where a UA may write its address and no fixer may touch it.
-UNTOUCHED = ("call-id", "in-reply-to", "replaces")
+# Where an address may stand that no fixer may touch: it is a name, or a digest was computed over it.
+UNTOUCHED = ("call-id", "in-reply-to", "replaces", "authorization", "proxy-authorization")
 PATIENCE = 5.0      # seconds from a call's end until nothing of its media may be left; natfix takes 2
 
 
@@ -50,7 +50,7 @@ def messages(pcap: Path) -> list[Sip]:
 
 
 def assert_no_inside_address(seen: list[Sip]) -> None:
-    """No line of any message but its Call-ID names an inside address."""
+    """No line of any message that a fixer may touch names an inside address."""
     assert seen, "nothing was captured outside"
     named = [f"{message.start}: {line}" for message in seen for line in _lines(message)
              if INSIDE_ADDRESS.search(line)]

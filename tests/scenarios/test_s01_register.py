@@ -29,7 +29,7 @@ def test_call_comes_in_long_after_the_last_packet(lab: Lab) -> None:
     bob.register()
     registration, = natfix.request("registrations")["registrations"]
     assert (registration["inside"], registration["outside"]) == ("192.168.1.10:5060", "203.0.113.1:5060")
-    assert tap.seen_outside("SIP/2.0 401") >= 2     # digest was asked for and given
+    assert tap.seen_outside("SIP/2.0 401"), "digest was not asked for"
     forget_flows(lab)
     bob.dial(alice.uri)
     talk()

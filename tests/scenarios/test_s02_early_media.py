@@ -19,7 +19,7 @@ pytestmark = pytest.mark.lab
 FAR = ("203.0.113.60", 14000)
 TRUNK = '[[trunk]]\ninside = "192.168.1.10:5060"\npeers = ["203.0.113.60"]\n'
 
-caller, callee = Caller(invites=2), Callee()
+caller, callee = Caller(domain="example.com", invites=2), Callee()
 CALLS = scenario(
     caller.request("INVITE", 1, sdp(12000), "Supported: 100rel"),
     caller.receive(100, optional=True), caller.receive(407, auth=True), caller.ack_refusal(1),

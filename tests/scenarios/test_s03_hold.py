@@ -40,7 +40,7 @@ def test_both_phones_hold_and_resume(lab: Lab) -> None:
 
     switch(alice, "hold", "recvonly")
     switch(bob, "hold", "inactive")
-    switch(bob, "resume", "recvonly")
+    switch(bob, "resume", "sendonly")
     switch(alice, "resume", "sendrecv")
     talk()
     assert_two_way(alice, bob)

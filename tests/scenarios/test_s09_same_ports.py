@@ -85,7 +85,8 @@ def test_next_call_from_the_same_port_after_one_second(make_lab: Callable[..., L
 caller, callee = Caller(), Callee()
 CALLS = scenario(
     caller.request("INVITE", 1, sdp(10000)), caller.receive(100, optional=True),
-    caller.receive(200, rrs=True), caller.ack(1), caller.told(), caller.request("BYE", 2), caller.receive(200))
+    caller.receive(200, rrs=True), caller.ack(1),
+    caller.told(), caller.request("BYE", 2), caller.receive(200))
 ANSWERS = scenario(
     callee.invited(), callee.answer(200, sdp("[field0]")), callee.receive("ACK"),
     callee.receive("BYE"), callee.reply(200))
