@@ -102,8 +102,8 @@ class _Daemon:
         """Take up what was before, install the rules, and be ready."""
         now = self.loop.clock()
         self.loop.inform([
+            self._ports,        # first: trunks choose their ports when they hear of the address
             self._addresses,
-            self._ports,
             Restored(tuple(self._kernel.mappings()), self._store.load()),
         ], now)
         self._upkeep.begin(now)
