@@ -32,10 +32,19 @@ def ruleset_from_json(listing: dict[str, Any]) -> Ruleset:
         ruleset.chains[_table(item), item["name"]] = Chain(
             _table(item), item["name"], item.get("type", ""), item.get("hook", ""),
             item.get("policy", "accept"))
-    helpers = {(_table(item), item["name"]): item["type"] for item in _items(listing, "ct helper")}
+    named = {(_table(item), item["name"]): item["type"] for item in _items(listing, "ct helper")}
+    named |= {(_table(item), f"@{item['name']}"): item.get("elem", []) for item in _items(listing, "map")}
     for item in _items(listing, "rule"):
-        ruleset.chains[_table(item), item["chain"]].rules.extend(_rules(item, helpers))
+        ruleset.chains[_table(item), item["chain"]].rules.extend(_rules(item, named))
     return ruleset
+
+
+def dnat_maps(listing: dict[str, Any]) -> frozenset[tuple[str, str]]:
+    """Return table and name of the maps that DNAT rules look into; a terse listing lacks their elements."""
+    return frozenset(
+        (_table(item), data[1:]) for item in _items(listing, "rule") for part in item.get("expr", ())
+        if "dnat" in part and isinstance(data := _lookup(part["dnat"]).get("data"), str)
+    )
 
 
 def tables_with_xt(listing: dict[str, Any]) -> frozenset[str]:
@@ -57,8 +66,8 @@ def _table(item: dict[str, Any]) -> str:
     return f"{item['family']} {item['table']}"
 
 
-def _rules(item: dict[str, Any], helpers: Mapping[tuple[str, str], str]) -> Iterator[Rule]:
-    """Yield the rule *item*; a verdict map becomes one rule for each of its elements."""
+def _rules(item: dict[str, Any], named: Mapping[tuple[str, str], Any]) -> Iterator[Rule]:
+    """Yield the rule *item*; a map becomes one rule for each of its elements."""
     conditions: list[Condition] = []
     effects: list[Effect] = []
     handle = f"handle {item['handle']}" if "handle" in item else ""
@@ -75,7 +84,10 @@ def _rules(item: dict[str, Any], helpers: Mapping[tuple[str, str], str]) -> Iter
         elif kind == "xt":
             conditions.append(NOT_UNDERSTOOD)
         elif kind == "ct helper":
-            effects.append(Effect("helper", helpers.get((_table(item), value), value)))
+            effects.append(Effect("helper", named.get((_table(item), value), value)))
+        elif kind == "dnat" and (lookup := _lookup(value)):
+            elements = _elements(lookup["data"], _table(item), named)
+            yield from (_dnat_rule(conditions, lookup["key"], each, handle) for each in elements)
         else:
             effects.extend(_effects(kind, value))
     if effects:
@@ -173,6 +185,36 @@ def _effects(kind: str, value: Any) -> Iterator[Effect]:
         yield Effect("notrack")
     elif kind == "queue":
         yield Effect("queue", value.get("num") if isinstance(value, dict) else None)
+
+
+def _lookup(dnat: Any) -> dict[str, Any]:
+    """Return the map that a DNAT statement takes its target from, {} where it says the target itself."""
+    address = dnat.get("addr") if isinstance(dnat, dict) else None
+    return dict(address["map"]) if isinstance(address, dict) and "map" in address else {}
+
+
+def _elements(data: Any, table: str, named: Mapping[tuple[str, str], Any]) -> list[Any]:
+    """Return key and value of each element of a map, which stands in the rule or has a name."""
+    return list(named.get((table, data), ()) if isinstance(data, str) else data.get("set", ()))
+
+
+def _dnat_rule(conditions: list[Condition], key: Any, element: list[Any], handle: str) -> Rule:
+    """Return the rule that one *element*, key and value, of a DNAT map is."""
+    wanted, target = element
+    own = [
+        _condition({"left": left, "op": "==", "right": right})
+        for left, right in zip(_parts(key), _parts(wanted), strict=False)
+    ]
+    address, port = (*_parts(target), 0)[:2]
+    effect = Effect("dnat", _forward({"addr": address, "port": port}))
+    return Rule((*conditions, *own), effects=(effect,), handle=handle)
+
+
+def _parts(value: Any) -> list[Any]:
+    """Return the parts of a concatenation, or the one value that there is."""
+    if isinstance(value, dict) and "elem" in value:
+        value = value["elem"]["val"]
+    return list(value["concat"]) if isinstance(value, dict) and "concat" in value else [value]
 
 
 def _forward(value: Any) -> tuple[str, int] | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from natfix.address import Endpoint, network_from_text
 from natfix.errors import NotPermitted
 from natfix.firewall import Facts, Rule, Ruleset
 from natfix.firewall_iptables import HOOKS, ruleset_from_save
-from natfix.firewall_nft import ruleset_from_json
+from natfix.firewall_nft import dnat_maps, ruleset_from_json
 from natfix.kernel import libnftables
 from natfix.kernel.netlink import has_net_admin
 from natfix.programs import is_installed, output_of
@@ -29,13 +30,23 @@ def ruleset_now(legacy_tables: Path = LEGACY_TABLES) -> Ruleset:
     """
     if not has_net_admin():
         raise NotPermitted(NO_RIGHTS)
-    ruleset = ruleset_from_json(json.loads(libnftables.run("list ruleset", LISTING) or "{}"))
+    ruleset = ruleset_from_json(_listing())
     _remove_table(ruleset, OWN_TABLE)
     if is_installed("iptables-save"):
         _add_saved(ruleset, output_of("iptables-save"))
     if _has_legacy_tables(legacy_tables) and is_installed("iptables-legacy-save"):
         _add_saved(ruleset, output_of("iptables-legacy-save"))
     return ruleset
+
+
+def _listing() -> dict[str, Any]:
+    """Return nft's listing without elements, but for those of maps that the operator forwards by."""
+    listing: dict[str, Any] = json.loads(libnftables.run("list ruleset", LISTING) or "{}")
+    for table, name in dnat_maps(listing):
+        if table != OWN_TABLE:
+            whole = json.loads(libnftables.run(f"list map {table} {name}", libnftables.JSON) or "{}")
+            listing["nftables"] += whole.get("nftables", [])
+    return listing
 
 
 def forwarded_udp_ports(

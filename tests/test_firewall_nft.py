@@ -11,7 +11,7 @@ import pytest
 
 from natfix.address import network_from_text
 from natfix.firewall import NEVER, NOT_UNDERSTOOD, Condition, Effect, Rule, Ruleset
-from natfix.firewall_nft import ruleset_from_json, tables_with_xt
+from natfix.firewall_nft import dnat_maps, ruleset_from_json, tables_with_xt
 
 pytestmark = [
     pytest.mark.kernel,
@@ -111,6 +111,32 @@ def test_nat_chains() -> None:
     made = ruleset_from_json(listing_of(text))
     effects = {effect.kind: rule.conditions[0] for _, rule in made.rules() for effect in rule.effects}
     assert effects == {"masquerade": Condition("oifname", ("wan0",)), "dnat": Condition("iifname", ("wan0",))}
+
+
+MAPS = '''table ip nat {
+    map named { type inet_service : ipv4_addr . inet_service; elements = { 5070 : 10.0.0.7 . 5060 }; }
+    chain pre { type nat hook prerouting priority dstnat;
+        dnat to udp dport map { 5060 : 10.0.0.5, 5080-5090 : 10.0.0.6 }
+        dnat ip to ip daddr . udp dport map { 203.0.113.1 . 5061 : 10.0.0.5 . 5060 }
+        dnat ip addr . port to udp dport map @named
+    }
+}'''
+
+
+def test_dnat_maps_are_rules() -> None:
+    """Each element of a DNAT map, written in the rule or named, is a rule of its own."""
+    listing = listing_of(MAPS)
+    assert dnat_maps(listing) == {("ip nat", "named")}
+    for entry in listing["nftables"]:
+        if "map" in entry:      # the terse listing has left this out
+            entry["map"]["elem"] = [[5070, {"concat": ["10.0.0.7", 5060]}]]
+    rules = ruleset_from_json(listing).chains["ip nat", "pre"].rules
+    assert sorted((rule.conditions[-1].values, rule.effects[0].value) for rule in rules) == [
+        (((5060, 5060),), ("10.0.0.5", 0)),
+        (((5061, 5061),), ("10.0.0.5", 5060)),
+        (((5070, 5070),), ("10.0.0.7", 5060)),
+        (((5080, 5090),), ("10.0.0.6", 0)),
+    ]
 
 
 def test_iptables_tables_are_recognised() -> None:

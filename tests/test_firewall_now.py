@@ -59,6 +59,23 @@ def test_absent_legacy_tables_are_no_error() -> None:
     assert isinstance(ruleset_now(Path("/nonexistent")), Ruleset)
 
 
+@pytest.mark.kernel
+@needs_root
+def test_forwards_by_a_named_map() -> None:
+    """The elements of a map that the operator's DNAT rule looks into are read with the rules."""
+    script = """
+nft add table ip nat
+nft 'add map ip nat m { type inet_service : ipv4_addr; elements = { 5062 : 10.0.0.5 }; }'
+nft 'add chain ip nat pre { type nat hook prerouting priority dstnat; }'
+nft 'add rule ip nat pre iifname wan0 dnat to udp dport map @m'
+exec "$0" -c 'from natfix.firewall_now import *; print(forwarded_udp_ports(ruleset_now(), "wan0", ()))'
+"""
+    done = subprocess.run(
+        ["unshare", "-n", "sh", "-ec", script, sys.executable], capture_output=True, text=True, check=True,
+        cwd=ROOT)
+    assert done.stdout == "{5062: Endpoint(host='10.0.0.5', port=5062)}\n"
+
+
 def forwards(*rules: Rule) -> dict[int, Endpoint | None]:
     chain = Chain("ip nat", "prerouting", "nat", "prerouting", rules=list(rules))
     return forwarded_udp_ports(Ruleset({("ip nat", "prerouting"): chain}), "wan0", ("203.0.113.1",))
