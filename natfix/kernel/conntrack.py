@@ -129,10 +129,13 @@ class Conntrack:
                     found[part[index]] = entry.state
         return found
 
-    def dump(self) -> list[FlowState]:
+    def dump(self) -> list[Entry]:
         """Return every UDP entry."""
-        bodies = self._connection.dump(GET, head(socket.AF_INET))
-        return [entry.state for entry in map(entry_from_body, bodies) if entry]
+        try:
+            bodies = self._connection.dump(GET, head(socket.AF_INET))
+        except OSError as problem:
+            raise KernelRefused(f"the conntrack table cannot be read: {problem.strerror}") from None
+        return [entry for entry in map(entry_from_body, bodies) if entry]
 
     def unmark(self, flows: Sequence[Flow], bit: int) -> None:
         """Take *bit* from the marks of *flows*; absent ones are no error."""

@@ -56,12 +56,13 @@ LONGEST = (1 << 31) // 1000     # seconds; some weeks: conntrack counts in jiffi
 
 MESSAGE_ELEMENTS = 256      # elements of one message: an attribute ends at 65,535 bytes
 
+ENDPOINT_SIZE = 8           # bytes
 # A key or value of two fields (address . port) and of three, each field padded to four bytes.
 _PORT = struct.Struct("!H2x")
 # What stands before a key, a value and a timeout: headers that are the same each time. A timeout is in
 # milliseconds, in 64 bits.
-_KEY_HEADS = {size: nested_head(KEY, VALUE, size) for size in (4, 8, 12)}
-_DATA_HEAD = nested_head(DATA, VALUE, 8)
+_KEY_HEADS = {size: nested_head(KEY, VALUE, size) for size in (4, ENDPOINT_SIZE, 12)}
+_DATA_HEAD = nested_head(DATA, VALUE, ENDPOINT_SIZE)
 _TIMEOUT_HEAD = ATTRIBUTE.pack(12, TIMEOUT)
 
 

@@ -21,9 +21,10 @@ from natfix.commands import CloseFlow, Command, Flow, OpenFlow
 from natfix.errors import KernelRefused
 from natfix.kernel import libnftables
 from natfix.kernel.base import FlowState, KernelMapping, Skeleton
-from natfix.kernel.conntrack import Conntrack
+from natfix.kernel.conntrack import FIXED_TIMEOUT, Conntrack
 from natfix.kernel.divert import divert_messages
 from natfix.kernel.elements import (
+    ENDPOINT_SIZE,
     IN,
     MEMORY,
     OUT,
@@ -146,12 +147,12 @@ class NetfilterKernel:
             found += [
                 KernelMapping(kind, endpoint_from_key(item.key), endpoint_from_key(item.data),
                               item.data in inward, item.lifetime, item.comment)
-                for item in self._elements(name)
+                for item in self._elements(name) if len(item.key) == len(item.data) == ENDPOINT_SIZE
             ]
         return found
 
     def flows(self) -> list[FlowState]:
-        return self._conntrack.dump()
+        return [entry.state for entry in self._conntrack.dump()]
 
     def counters(self, flows: Iterable[Flow]) -> dict[Flow, FlowState]:
         asked = set(flows)
@@ -179,11 +180,13 @@ class NetfilterKernel:
         self._close(list(self._made))
         ours: list[Flow] = []
         marked: list[Flow] = []
-        for state in self.flows():
-            if state.flow.destination in outside or state.flow.reply_destination in outside:
-                ours.append(state.flow)
-            elif state.mark & bits:
-                marked.append(state.flow)
+        for (flow, *_, mark, _), status in self._conntrack.dump():
+            # A registrar's flow may have outlived its mapping: nobody else marks flows and fixes their time.
+            lasting = mark & bits and status & FIXED_TIMEOUT
+            if lasting or flow.destination in outside or flow.reply_destination in outside:
+                ours.append(flow)
+            elif mark & bits:
+                marked.append(flow)
         self._conntrack.close(ours)
         self._conntrack.unmark(marked, bits)
 
@@ -219,12 +222,13 @@ class NetfilterKernel:
 def skeleton_text(skeleton: Skeleton, form: str) -> str:
     """Return ``nft/natfix.nft`` with the settings put in; *form* is "queue" or "nfqueue".
 
-    In the form "nfqueue" the divert rule is missing: no nft text can say it.
+    In the form "nfqueue" the divert rule is missing: no nft text can say it. Raises KernelRefused where
+    an interface's name cannot be put in.
     """
     text = shipped("nft", "natfix.nft").read_text()
     first, last = skeleton.media_ports
     values = {
-        "outside": "{ " + ", ".join(f'"{name}"' for name in skeleton.outside_interfaces) + " }",
+        "outside": _interfaces(skeleton.outside_interfaces),
         "sip_ports": "{ " + ", ".join(map(str, skeleton.sip_ports)) + " }",
         "media_ports": f"{first}-{last}",
         "sip_bit": f"0x{skeleton.mark:08x}",
@@ -237,6 +241,20 @@ def skeleton_text(skeleton: Skeleton, form: str) -> str:
     said = f"NFQUEUE --queue-num {skeleton.queue}" + (" --queue-bypass" if skeleton.bypass else "")
     text = QUEUE_RULE.sub(rf"\1# xtables target instead of nft's queue, added by netlink: {said}", text)
     return text.replace(FLUSH_DIVERT, "")     # that rule replaces its predecessor in one transaction
+
+
+def _interfaces(names: Sequence[str]) -> str:
+    """Return an nft set of interface names.
+
+    Raises KernelRefused for a name that nft would read as something else, and where there is none: every
+    interface would count as inside then.
+    """
+    if not names:
+        raise KernelRefused("there is no outside interface to install rules for")
+    for name in names:
+        if re.fullmatch(r"[^\s\"\\*/]{1,15}", name) is None:
+            raise KernelRefused(f"nftables cannot name the interface {name!r}")
+    return "{ " + ", ".join(f'"{name}"' for name in names) + " }"
 
 
 def load_skeleton(text: str, present: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from natfix.address import Endpoint
 from natfix.commands import Flow
@@ -49,6 +49,10 @@ NO_DIVERT = {
 }
 
 TABLE = "natfix-probe"
+TABLE_NAME, TABLE_FLAGS, DORMANT = 1, 2, 1                  # NFTA_TABLE_*, NFT_TABLE_F_DORMANT
+CHAIN_TABLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_TYPE = 1, 3, 4, 7    # NFTA_CHAIN_*
+HOOK_NUMBER, HOOK_PRIORITY = 1, 2                               # NFTA_HOOK_*
+PREROUTING, FORWARD = 0, 2                                      # NF_INET_*
 NEW_TABLE, NEW_CHAIN = NFTABLES << 8, NFTABLES << 8 | 3
 
 
@@ -56,28 +60,31 @@ NEW_TABLE, NEW_CHAIN = NFTABLES << 8, NFTABLES << 8 | 3
 class Capabilities:
     """What the kernel, and our rights, allow."""
 
-    net_admin: bool
-    library: bool       # libnftables is installed
-    nftables: bool
-    nat: bool           # nat chains
-    queue: bool         # nft's own queue expression
-    nfqueue: bool       # the xtables target NFQUEUE, in an nft rule
-    conntrack: bool     # conntrack entries by netlink
+    net_admin: bool = False
+    library: bool = False       # libnftables is installed
+    nftables: bool = False
+    nat: bool = False           # nat chains
+    queue: bool = False         # nft's own queue expression
+    nfqueue: bool = False       # the xtables target NFQUEUE, in an nft rule
+    conntrack: bool = False     # conntrack entries by netlink
 
 
 def probe() -> Capabilities:
     """Return what this thread can do in its network namespace; never raises."""
-    if not has_net_admin():
-        return Capabilities(False, _has_library(), False, False, False, False, False)
-    connection = Connection()
+    able = Capabilities(net_admin=has_net_admin(), library=_has_library())
+    if not able.net_admin:
+        return able
     try:
-        return Capabilities(
-            net_admin=True,
-            library=_has_library(),
+        connection = Connection()
+    except KernelRefused:
+        return able
+    try:
+        return replace(
+            able,
             nftables=_accepts(connection),
-            nat=_accepts(connection, _chain("probe", "nat", 0, -105)),
-            queue=_accepts(connection, _divert_chain(), _rule(queue_expression(0, True))),
-            nfqueue=_accepts(connection, _divert_chain(), _rule(queue_target(0, True))),
+            nat=_accepts(connection, _chain("probe", "nat", PREROUTING)),
+            queue=_accepts(connection, _chain(CHAIN, "filter", FORWARD), _rule(queue_expression(0, True))),
+            nfqueue=_accepts(connection, _chain(CHAIN, "filter", FORWARD), _rule(queue_target(0, True))),
             conntrack=_has_conntrack(connection),
         )
     finally:
@@ -118,17 +125,17 @@ def _forms(wanted: str) -> tuple[str, ...]:
 
 
 def _accepts(connection: Connection, *messages: Message) -> bool:
-    table = Message(NEW_TABLE, REQUEST | CREATE, head(socket.AF_INET) + text(1, TABLE))
+    # Dormant: where a chain of an active table is given up, the kernel drops every packet that waits in
+    # any queue of the namespace, be it natfix's own or that of an intrusion detection.
+    table = Message(NEW_TABLE, REQUEST | CREATE,
+                    head(socket.AF_INET) + text(TABLE_NAME, TABLE) + number(TABLE_FLAGS, DORMANT))
     return not connection.exchange(batch([table, *messages], commit=False)).errors
 
 
-def _chain(name: str, kind: str, hook: int, priority: int) -> Message:
-    return Message(NEW_CHAIN, REQUEST | CREATE, head(socket.AF_INET) + text(1, TABLE) + text(3, name)
-                   + nest(4, number(1, hook), number(2, priority & 0xFFFFFFFF)) + text(7, kind))
-
-
-def _divert_chain() -> Message:
-    return _chain(CHAIN, "filter", 2, -150)
+def _chain(name: str, kind: str, hook: int) -> Message:
+    return Message(NEW_CHAIN, REQUEST | CREATE, head(socket.AF_INET) + text(CHAIN_TABLE, TABLE)
+                   + text(CHAIN_NAME, name) + text(CHAIN_TYPE, kind)
+                   + nest(CHAIN_HOOK, number(HOOK_NUMBER, hook), number(HOOK_PRIORITY, 0)))
 
 
 def _rule(verdict: bytes) -> Message:

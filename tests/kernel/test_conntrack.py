@@ -68,21 +68,21 @@ def test_entry_without_nat(table: Conntrack) -> None:
     """A flow whose reply is its mirror image is made without any NAT."""
     plain = Flow(INSIDE, REMOTE, REMOTE, INSIDE)
     table.open([opened(plain)], BIT)
-    assert [state.flow for state in table.dump()] == [plain]
+    assert [entry.state.flow for entry in table.dump()] == [plain]
 
 
 def test_signalling_entry_is_marked(table: Conntrack) -> None:
     """SIP flows get the bit that diverts them, media flows do not."""
     table.open([opened(kind=Kind.SIGNALLING), opened(Flow(OUTSIDE, REMOTE, REMOTE, INSIDE))], BIT)
-    assert sorted(state.mark for state in table.dump()) == [0, BIT]
+    assert sorted(entry.state.mark for entry in table.dump()) == [0, BIT]
 
 
 def test_opening_again_refreshes(table: Conntrack) -> None:
     """The same flow gets its new lifetime; there is still one entry."""
     table.open([opened(lifetime=60)], BIT)
     table.open([opened(lifetime=500)], BIT)
-    state, = table.dump()
-    assert 498 <= state.lifetime <= 500
+    entry, = table.dump()
+    assert 498 <= entry.state.lifetime <= 500
 
 
 def test_flow_that_the_remote_began_is_the_same_flow(table: Conntrack) -> None:
@@ -110,14 +110,14 @@ def test_entry_with_another_nat_is_replaced(table: Conntrack) -> None:
     """A flow that was masqueraded elsewhere moves to where it is wanted."""
     table.open([opened(Flow(INSIDE, REMOTE, REMOTE, Endpoint("203.0.113.1", 12000)))], BIT)
     table.open([opened()], BIT)
-    assert [state.flow for state in table.dump()] == [FLOW]
+    assert [entry.state.flow for entry in table.dump()] == [FLOW]
 
 
 def test_entry_that_holds_the_reply_tuple_is_replaced(table: Conntrack) -> None:
     """What owns the tuple that the remote will send makes room."""
     table.open([opened(Flow(REMOTE, OUTSIDE, OUTSIDE, REMOTE))], BIT)
     table.open([opened()], BIT)
-    assert [state.flow for state in table.dump()] == [FLOW]
+    assert [entry.state.flow for entry in table.dump()] == [FLOW]
 
 
 def test_many_flows_at_once(table: Conntrack) -> None:
@@ -155,9 +155,9 @@ def test_counts_are_absent_without_accounting(space: Namespace, table: Conntrack
 def test_unmarking_takes_one_bit(space: Namespace, table: Conntrack) -> None:
     """The other bits of a mark stay."""
     space.run("conntrack -I -p udp -s 192.168.1.10 -d 198.51.100.7 --sport 1 --dport 2 -t 60 -m 0x04000011")
-    flow = table.dump()[0].flow
+    flow = table.dump()[0].state.flow
     table.unmark([flow], BIT)
-    assert table.dump()[0].mark == 0x11
+    assert table.dump()[0].state.mark == 0x11
 
 
 def test_refusal_names_the_flow(table: Conntrack, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_refusal_names_the_flow(table: Conntrack, monkeypatch: pytest.MonkeyPatc
 def test_any_lifetime_is_taken(table: Conntrack, lifetime: float) -> None:
     """A lifetime out of a SIP message may be anything; it is at least a second and at most some weeks."""
     table.open([opened(lifetime=lifetime)], BIT)
-    assert 0 <= table.dump()[0].lifetime <= LONGEST
+    assert 0 <= table.dump()[0].state.lifetime <= LONGEST
 
 
 def test_bodies_that_are_not_udp_over_ipv4_are_no_entries() -> None:

@@ -30,6 +30,7 @@ from tests.kernel.wires import (
     SIGNALLING,
     SIP,
     SIP_OUT,
+    SIP_REMOTE,
     SKELETON,
     STRANGER,
     Wires,
@@ -159,6 +160,14 @@ def test_remove_ends_the_flows_natfix_made(gateway: Wires) -> None:
     assert all("mark=0 " in line for line in left)
 
 
+def test_remove_ends_a_registrars_flow_without_mapping(gateway: Wires) -> None:
+    """A flow of fixed time is natfix's even where its mapping is long gone, and its maker too."""
+    flow = flow_out(SIP, SIP_REMOTE, SIP_OUT)
+    gateway.kernel.apply([OpenFlow(SIGNALLING, flow, 3600, fixed=True)])
+    gateway.gateway.call(lambda: NetfilterKernel().remove())
+    assert gateway.entries() == []
+
+
 def test_remove_where_nothing_is_installed(bare: Wires) -> None:
     """Removing what is not there is no error, and changes nothing."""
     before = bare.rules()
@@ -181,9 +190,10 @@ def test_install_again_keeps_mappings_and_takes_new_settings(gateway: Wires) -> 
 def test_table_of_an_older_natfix_is_replaced(bare: Wires) -> None:
     """A table whose sets or chains do not fit is made anew instead of refusing to start."""
     bare.gateway.run("nft -f -", """table ip natfix {
-        map media_out { type ipv4_addr : ipv4_addr; }
+        map media_out { type ipv4_addr : ipv4_addr; elements = { 10.0.0.1 : 10.0.0.2 } }
         chain guard { type filter hook forward priority 0; }
     }""")
+    assert bare.kernel.mappings() == []
     bare.install()
     bare.kernel.apply([media()])
     assert bare.kernel.mappings()
@@ -243,6 +253,13 @@ def test_accounting_is_remembered_across_a_flush(bare: Wires) -> None:
     bare.install()
     bare.gateway.call(lambda: NetfilterKernel().remove())
     assert bare.gateway.run("sysctl -n net.netfilter.nf_conntrack_acct").strip() == "0"
+
+
+@pytest.mark.parametrize("names", [(), ("eth0", 'a"b'), ("eth*",), ("",)])
+def test_impossible_interface_is_refused(names: tuple[str, ...]) -> None:
+    """No interface, or a name that nft would read otherwise, never reaches the kernel."""
+    with pytest.raises(KernelRefused, match="interface"):
+        skeleton_text(replace(SKELETON, outside_interfaces=names), "queue")
 
 
 def test_skeleton_text_holds_the_settings() -> None:

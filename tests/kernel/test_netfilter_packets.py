@@ -17,6 +17,7 @@ from natfix.commands import (
     ForbidRemote,
     OpenFlow,
 )
+from natfix.kernel.probe import probe
 from tests.kernel.wires import (
     BIT,
     FLOW,
@@ -251,6 +252,16 @@ def test_flow_may_be_opened_while_its_first_packets_wait(gateway: Wires, queue: 
     queue.accept(3, lambda: gateway.kernel.apply(commands))
     assert [remote.recvfrom(100) for _ in range(3)] == [(b"%d" % number, SIP_OUT) for number in range(3)]
     assert len(gateway.entries(REMOTE)) == 1
+
+
+def test_packets_wait_through_a_new_installation(gateway: Wires, queue: Queue) -> None:
+    """Neither asking the kernel what it can, nor putting the table in once more, costs a queued packet."""
+    phone, remote = gateway.bind(*SIP), gateway.bind(*SIP_REMOTE)
+    phone.sendto(b"REGISTER", SIP_REMOTE)
+    mapping = AddMapping(SIGNALLING, SIP, SIP_OUT, 60, inward=False)
+    gateway.kernel.apply([mapping])
+    queue.accept(1, lambda: [gateway.gateway.call(probe), gateway.install()])
+    assert remote.recvfrom(100) == (b"REGISTER", SIP_OUT)
 
 
 def test_media_does_not_wait_in_the_queue(gateway: Wires, queue: Queue) -> None:

@@ -12,7 +12,7 @@ from natfix.kernel.probe import Capabilities, divert_form, missing, probe
 from tests.namespace import namespace, on_kernel
 
 ALL = Capabilities(**dict.fromkeys(Capabilities.__dataclass_fields__, True))
-NONE = Capabilities(**dict.fromkeys(Capabilities.__dataclass_fields__, False))
+NONE = Capabilities()
 
 
 @on_kernel

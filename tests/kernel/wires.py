@@ -142,7 +142,7 @@ class Queue:
         self._space = gateway.gateway
         self._reader = self._space.call(lambda: NetfilterQueueReader(SKELETON.queue))
 
-    def accept(self, count: int, before: Callable[[], None] = lambda: None) -> list[bytes]:
+    def accept(self, count: int, before: Callable[[], object] = lambda: None) -> list[bytes]:
         """Wait for *count* packets, call *before*, let them go; return their UDP ports and payloads."""
         packets: list[QueuedPacket] = []
         deadline = time.monotonic() + 1
