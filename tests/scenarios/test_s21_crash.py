@@ -1,0 +1,66 @@
+"""Scenario 21: natfix is killed in mid-call."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lab.audio import assert_two_way, talk
+from tests.lab.lab import Lab
+from tests.lab.programs import Baresip, Capture, Kamailio
+from tests.scenarios.checks import assert_nothing_left
+from tests.scenarios.rtp_gaps import received_stream
+
+pytestmark = pytest.mark.lab
+
+AROUND = 10.0       # seconds of audio watched around the crash
+RTP = "udp portrange 10000-10099"
+
+
+def test_a_crash_costs_no_packet_and_the_call_goes_on(lab: Lab) -> None:
+    """kill -9 and a restart: no RTP is lost at either end; hold, resume and BYE work, nothing is left."""
+    natfix = lab.start_natfix()
+    provider = lab.start(Kamailio(users={"alice": "secret", "bob": "hidden"}))
+    alice = lab.start(Baresip("phone1", "alice", registrar=provider.address, password="secret", tone=440))
+    bob = lab.start(Baresip("remote1", "bob", registrar=provider.address, password="hidden", tone=880))
+    alice.register()
+    bob.register()
+    captures = {"phone1": lab.start(Capture("phone1", "", RTP)),
+                "remote1": lab.start(Capture("remote1", "", RTP))}
+    bob.dial(alice.uri)
+    talk(AROUND / 2)
+    natfix.kill()
+    talk(AROUND / 2)
+    natfix.start()
+    talk(1.0)
+    for host, capture in captures.items():
+        stream = received_stream(capture.stop(), lab[host].address)
+        assert stream.packets > 400, f"{host}: {stream}"
+        assert stream.lost == 0, f"{host}: {stream}"
+    call, = natfix.request("calls")["calls"]
+    assert call["state"] == "confirmed"
+    alice.hold()
+    alice.resume()
+    talk()
+    assert_two_way(alice, bob)
+    bob.hang_up()
+    alice.wait_closed()
+    assert_nothing_left(lab, natfix)
+
+
+def test_a_registered_phone_is_called_after_a_crash(lab: Lab) -> None:
+    """The binding survives kill -9: the phone is reached without registering again."""
+    natfix = lab.start_natfix()
+    provider = lab.start(Kamailio(users={"alice": "secret", "bob": "hidden"}))
+    alice = lab.start(Baresip("phone1", "alice", registrar=provider.address, password="secret", tone=440))
+    bob = lab.start(Baresip("remote1", "bob", registrar=provider.address, password="hidden", tone=880))
+    alice.register()
+    bob.register()
+    natfix.kill()
+    natfix.start()
+    assert len(natfix.request("registrations")["registrations"]) == 1
+    bob.dial(alice.uri)
+    talk()
+    assert_two_way(alice, bob)
+    bob.hang_up()
+    alice.wait_closed()
+    assert_nothing_left(lab, natfix)
