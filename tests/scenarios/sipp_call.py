@@ -154,4 +154,4 @@ def messages_sent(end: Sipp, start: str = "") -> list[Sip]:
 
 
 def _sip(text: str) -> Sip:
-    return Sip(text.replace("\n", "\r\n").encode())
+    return Sip(text.removesuffix("\n").replace("\n", "\r\n").encode())     # SIPp's log ends it with one more

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.lab
 
 @pytest.fixture
 def place(make_lab: Callable[..., Lab]) -> Callable[..., tuple[str, int]]:
-    """Return a function: alice calls carol; returns where carol was told to send, and the flows that crossed."""
+    """Return a function: alice calls carol; returns where carol was told to send, and what crossed."""
     def run(carol_host: str, config: str = "", **sizes: int) -> tuple[str, int]:
         lab = make_lab(**sizes)
         natfix = lab.start_natfix(config)

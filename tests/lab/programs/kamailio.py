@@ -52,7 +52,6 @@ request_route {{
         t_relay(); exit;
     }}
     if (is_method("OPTIONS") && uri == myself && $rU == $null) {{ sl_send_reply("200", "OK"); exit; }}
-    remove_hf("Route");
     {out_of_dialog}
 }}
 
@@ -70,6 +69,7 @@ route[AUTHENTICATE] {{
 """
 
 REGISTRAR = """
+    remove_hf("Route");
     {authenticate}
     if (is_method("REGISTER")) {{
         {service_route}
@@ -84,6 +84,8 @@ REGISTRAR = """
 """
 
 PROXY = """
+    if ($si == "{next_host}") {{ loose_route(); {record_route} t_relay(); exit; }}
+    remove_hf("Route");
     if (is_method("REGISTER")) add_path();
     {record_route}
     $du = "sip:{next_hop}";
@@ -138,6 +140,7 @@ class Kamailio:
                              if self.service_route else "",
             "routes": "\n    ".join(_route_text(pattern, target) for pattern, target in self.routes.items()),
             "next_hop": self.next_hop,
+            "next_host": self.next_hop.partition(":")[0],
         }
         return CONFIG.format(
             address=self.address, port=self.port, children=self.children,
