@@ -35,7 +35,7 @@ def ruleset_from_json(listing: dict[str, Any]) -> Ruleset:
     named = {(_table(item), item["name"]): item["type"] for item in _items(listing, "ct helper")}
     named |= {(_table(item), f"@{item['name']}"): item.get("elem", []) for item in _items(listing, "map")}
     for item in _items(listing, "rule"):
-        ruleset.chains[_table(item), item["chain"]].rules.extend(_rules(item, named))
+        ruleset.chains[_table(item), item["chain"]].rules.extend(_rules_or_unknown(item, named))
     return ruleset
 
 
@@ -44,14 +44,6 @@ def dnat_maps(listing: dict[str, Any]) -> frozenset[tuple[str, str]]:
     return frozenset(
         (_table(item), data[1:]) for item in _items(listing, "rule") for part in item.get("expr", ())
         if "dnat" in part and isinstance(data := _lookup(part["dnat"]).get("data"), str)
-    )
-
-
-def tables_with_xt(listing: dict[str, Any]) -> frozenset[str]:
-    """Return the tables that hold matches or targets of iptables, whose arguments JSON does not show."""
-    return frozenset(
-        _table(item) for item in _items(listing, "rule")
-        if any("xt" in part for part in item.get("expr", ()))
     )
 
 
@@ -64,6 +56,14 @@ def _items(listing: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
 
 def _table(item: dict[str, Any]) -> str:
     return f"{item['family']} {item['table']}"
+
+
+def _rules_or_unknown(item: dict[str, Any], named: Mapping[tuple[str, str], Any]) -> list[Rule]:
+    """Return what *item* says; a form that only a newer nft knows is one rule that is not understood."""
+    try:
+        return list(_rules(item, named))
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        return [Rule((NOT_UNDERSTOOD,), handle=f"handle {item.get('handle', '?')}")]
 
 
 def _rules(item: dict[str, Any], named: Mapping[tuple[str, str], Any]) -> Iterator[Rule]:
