@@ -83,7 +83,7 @@ def _dropped(probe: Probe, chain: Chain, outside: str, partly: bool) -> Finding:
     text = f"{chain.table} {chain.name} {extent} {probe.name}: {probe.harm}"
     if chain.table.startswith("iptables"):
         rule = probe.iptables.format(outside=outside)
-        return Finding(probe.status, text, f"iptables -I {chain.name} {rule}")
+        return Finding(probe.status, text, f"{chain.table.split()[0]} -I {chain.name} {rule}")
     rule = probe.nft.format(outside=outside)
     return Finding(probe.status, text, f"nft insert rule {chain.table} {chain.name} {rule}")
 
@@ -191,6 +191,6 @@ def _name(chain: Chain, rule: Rule) -> str:
 
 def _deletion(chain: Chain, rule: Rule) -> str:
     if chain.table.startswith("iptables"):
-        table, number = chain.table.split()[1], rule.handle.split()[-1]
-        return f"iptables -t {table} -D {chain.name} {number}"
+        program, table = chain.table.split()
+        return f"{program} -t {table} -D {chain.name} {rule.handle.removeprefix('rule ')}"
     return f"nft delete rule {chain.table} {chain.name} {rule.handle}"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from natfix.control import request
 from natfix.errors import NatfixError, NotPermitted
 from natfix.findings import Finding, Host, Status
-from natfix.firewall_now import NO_RIGHTS
+from natfix.firewall_now import NO_RIGHTS, OWN_TABLE
 from natfix.interfaces import inside_networks, is_own_address, outside_address, outside_interface
 
 PACKAGES = {"netfilterqueue": "reads the packet queue"}
@@ -180,6 +180,9 @@ def check_queue(host: Host) -> Iterator[Finding]:
         free = next(each for each in range(number + 1, number + 65536) if each not in owners) % 65536
         yield Finding(Status.ERROR, f"queue {number} is held by {_process(host, owners[number])}",
                       f"end that program, or in natfix.toml, [signalling] queue = {free}")
+    elif OWN_TABLE in host.ruleset().tables:
+        yield Finding(Status.NOTE, "natfix is not running, and the rules it left keep the calls' audio: "
+                      "`natfix run` goes on from there, `natfix down` removes them")
     else:
         yield Finding(Status.OK, f"queue {number} is free; natfix is not running")
 

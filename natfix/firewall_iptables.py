@@ -20,18 +20,19 @@ Values = tuple[Any, ...]
 Options = dict[str, tuple[bool, list[str]]]     # name -> whether "!" stood before it, and its arguments
 
 
-def ruleset_from_save(text: str) -> Ruleset:
-    """Return what *text*, printed by iptables-save, says; its tables are called "iptables filter" etc."""
+def ruleset_from_save(text: str, program: str = "iptables") -> Ruleset:
+    """Return what *text*, printed by iptables-save, says; its tables are called "iptables filter" etc.,
+    by the *program* that changes them."""
     ruleset = Ruleset()
     table = ""
     for line in text.splitlines():
         if line.startswith("*"):
-            table = f"iptables {line[1:].strip()}"
+            table = f"{program} {line[1:].strip()}"
             ruleset.tables.add(table)
         elif line.startswith(":"):
             name, policy, *_ = line[1:].split()
             hook = HOOKS.get(name, "") if policy != "-" else ""
-            kind = "nat" if table == "iptables nat" else "filter"
+            kind = "nat" if table == f"{program} nat" else "filter"
             ruleset.chains[table, name] = Chain(table, name, kind, hook, policy.lower() if hook else "accept")
         elif line.startswith("-A "):
             words = shlex.split(line)

@@ -24,18 +24,18 @@ NFT_VARIANT = "(nf_tables)"                         # iptables-save says so in i
 
 
 def ruleset_now(legacy_tables: Path = LEGACY_TABLES) -> Ruleset:
-    """Return all rules but natfix's own.
+    """Return all rules but natfix's own, of which only the table's name is told.
 
     Raises KernelRefused where libnftables is not installed, NotPermitted without the right to see rules.
     """
     if not has_net_admin():
         raise NotPermitted(NO_RIGHTS)
     ruleset = ruleset_from_json(_listing())
-    _remove_table(ruleset, OWN_TABLE)
+    _remove_chains(ruleset, OWN_TABLE)
     if is_installed("iptables-save"):
-        _add_saved(ruleset, output_of("iptables-save"))
+        _add_saved(ruleset, output_of("iptables-save"), "iptables")
     if _has_legacy_tables(legacy_tables) and is_installed("iptables-legacy-save"):
-        _add_saved(ruleset, output_of("iptables-legacy-save"))
+        _add_saved(ruleset, output_of("iptables-legacy-save"), "iptables-legacy")
     return ruleset
 
 
@@ -77,11 +77,11 @@ def _ports(rule: Rule) -> Iterator[int]:
                 yield from range(first, last + 1)
 
 
-def _add_saved(ruleset: Ruleset, text: str) -> None:
+def _add_saved(ruleset: Ruleset, text: str, program: str) -> None:
     """Add what iptables-save says; what is iptables' own in nft's listing gives way to it."""
-    saved = ruleset_from_save(text)
+    saved = ruleset_from_save(text, program)
     for table in tuple(saved.tables):
-        twin = table.replace("iptables", "ip")
+        twin = table.replace(program, "ip")
         if NFT_VARIANT in text:
             if not _is_made_by_iptables(ruleset, twin):
                 _remove_table(saved, table)     # shown empty, with a remark that nft must list it
@@ -99,6 +99,10 @@ def _is_made_by_iptables(ruleset: Ruleset, table: str) -> bool:
 
 def _remove_table(ruleset: Ruleset, table: str) -> None:
     ruleset.tables.discard(table)
+    _remove_chains(ruleset, table)
+
+
+def _remove_chains(ruleset: Ruleset, table: str) -> None:
     for key in [key for key in ruleset.chains if key[0] == table]:
         del ruleset.chains[key]
 

@@ -21,6 +21,7 @@ from natfix.check_host import (
 )
 from natfix.errors import ConfigError, NotPermitted
 from natfix.findings import Status
+from natfix.firewall import Ruleset
 from tests.hosts import CAPABLE, LINKS, bad, gateway
 
 NOTHING = replace(
@@ -156,6 +157,14 @@ def test_occupied_queue(tmp_path: Path) -> None:
     (finding,) = bad(check_queue, host)
     assert finding.text == "queue 5060 is held by process 4711 (suricata)"
     assert finding.cure == "end that program, or in natfix.toml, [signalling] queue = 5062"
+
+
+def test_rules_of_a_killed_natfix(tmp_path: Path) -> None:
+    """Rules without their daemon are told, with the two ways out; they are no fault."""
+    config = f'[daemon]\ncontrol_socket = "{tmp_path}/none.sock"'
+    (finding,) = check_queue(gateway(tmp_path, config, ruleset=Ruleset(tables={"ip natfix"})))
+    assert finding.status is Status.NOTE
+    assert "`natfix down` removes them" in finding.text
 
 
 def test_queue_of_the_running_natfix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,13 +45,25 @@ def test_all_rules_but_our_own() -> None:
     done = subprocess.run(
         ["unshare", "-n", "sh", "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines() == [
-        "['inet mine', 'ip nat', 'iptables filter']",
+        "['inet mine', 'ip nat', 'ip natfix', 'iptables filter']",
         "('inet mine', 'forward') forward accept 0",
         "('ip nat', 'postrouting') postrouting accept 1",
         "('iptables filter', 'FORWARD') forward drop 1",
         "('iptables filter', 'INPUT') input accept 0",
         "('iptables filter', 'OUTPUT') output accept 0",
     ]
+
+
+@pytest.mark.kernel
+@needs_root
+@pytest.mark.skipif(shutil.which("iptables-legacy") is None, reason="no iptables-legacy")
+def test_legacy_rules_have_their_own_name() -> None:
+    """Rules of the old kernel interface are read too, and named by the program that changes them."""
+    script = "iptables-legacy -A FORWARD -i lan0 -j ACCEPT; exec \"$0\" -c \"$1\""
+    done = subprocess.run(
+        ["unshare", "-n", "sh", "-ec", script, sys.executable, SCRIPT], capture_output=True, text=True,
+        check=True, cwd=ROOT)
+    assert "('iptables-legacy filter', 'FORWARD') forward accept 1" in done.stdout.splitlines()
 
 
 @needs_root
