@@ -58,6 +58,7 @@ TEXT_RULES = {
 }
 # A UA never says these of itself: they are echoes, or name who is called.
 ECHOED_ONLY = frozenset({"route", "service-route", "to"})
+REQUEST_URI = "Request-URI"
 URI_PARAMETERS = ("maddr", "received", "alias")     # parameters that repeat an address of the URI
 
 
@@ -198,7 +199,7 @@ class Rewriter:
         if changed == text and text.strip('"') == old.host:
             changed = text.replace(old.host, new.host)
         if changed != text:
-            note = Note("parameter", header, text, changed, "the parameter repeats the address",
+            note = Note("parameter", _title(header), text, changed, "the parameter repeats the address",
                         "RFC 3261, section 19.1.1")
             turn.edits.replace(span[0], span[1], changed.encode("latin-1"), note)
 
@@ -235,12 +236,12 @@ class Rewriter:
         except MalformedMessage:
             return
         if not message.to_tag and _is_signed(message, start, end):
-            turn.leave("request-uri", "Request-URI", "the credentials were computed over it",
+            turn.leave("request-uri", REQUEST_URI, "the credentials were computed over it",
                        message.raw[start:end].decode("latin-1"))
             return
         rule = Rule(CONTACT, "RFC 3261, section 12.2.1.1")
-        if self._restore_hostport(turn, uri.hostport, rule, "Request-URI", uri.user):
-            self._restore_parameters(turn, uri.params, "Request-URI")
+        if self._restore_hostport(turn, uri.hostport, rule, REQUEST_URI, uri.user):
+            self._restore_parameters(turn, uri.params, REQUEST_URI)
 
     def _restore_via(self, turn: Turn) -> None:
         via = _top_via(turn.message, turn.message.headers)
@@ -346,7 +347,7 @@ class Rewriter:
     def _replace(self, turn: Turn, hostport: HostPort, new: str, rule: Rule, header: str) -> None:
         old = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
         if new != old:
-            note = Note(rule.kind, header, old, new, _REASONS[rule.kind], rule.rfc)
+            note = Note(rule.kind, _title(header), old, new, _REASONS[rule.kind], rule.rfc)
             turn.edits.replace(hostport.start, hostport.end, new.encode("latin-1"), note)
 
 
@@ -356,6 +357,11 @@ _REASONS = {
     ROUTE: "later requests pass here",
     IDENTITY: "the host is the sender's own inside address",
 }
+
+
+def _title(header: str) -> str:
+    """Return a canonical header name as people write it."""
+    return header if header[0].isupper() else header.title()
 
 
 def _top_via(message: Message, headers: list[Header]) -> Via | None:
