@@ -20,7 +20,7 @@ from natfix.cli import COMMANDS, INTERRUPTED, main
 from natfix.config import config_from_text
 from natfix.control import ControlServer
 from natfix.errors import Busy, ConfigError, KernelRefused, NatfixError, NotPermitted, NotRunning
-from tests.namespace import kernel_test, namespace
+from tests.namespace import Namespace, kernel_test, namespace
 from tests.schema import problems
 
 ROOT = Path(__file__).parents[1]
@@ -248,6 +248,72 @@ class TestDown:
                 assert "it was not running" in done.stdout
             assert here.run("nft list ruleset").split() == ["table", "inet", "mine", "{", "}"]
         assert not (tmp_path / "s.sqlite").exists()
+
+
+LINKS = """
+ip link add wan0 type veth peer name wanx; ip link add lan0 type veth peer name lanx
+ip address add 203.0.113.1/24 dev wan0; ip link set wan0 up
+ip address add 192.168.1.1/24 dev lan0; ip link set lan0 up
+ip route add default via 203.0.113.254
+nft add table inet mine; iptables -A FORWARD -j ACCEPT
+"""
+RULES = "nft -s list ruleset; iptables-save | grep -v ^#"    # its remarks have the time
+
+
+class TestRunning:
+    """The commands around a real daemon, in a namespace."""
+
+    pytestmark = kernel_test
+
+    def test_from_run_to_down(self, config: str) -> None:
+        """run, every question with --json by its schema, a second run refused, down, and nothing is left."""
+        pytest.importorskip("netfilterqueue")
+        with namespace() as here:
+            here.run(LINKS)
+            before = here.run(RULES)
+            daemon = here.call(lambda: subprocess.Popen(
+                [sys.executable, "-m", "natfix", "run", "--config", config], cwd=ROOT, text=True,
+                stderr=subprocess.PIPE))
+            try:
+                assert daemon.stderr is not None
+                assert any("ready" in line for line in daemon.stderr)
+                self._ask_everything(here, config)
+            finally:
+                done = self._natfix(here, "down", "--config", config)
+                daemon.stderr.read()
+                assert daemon.wait(timeout=10) == 0
+            assert f"process {daemon.pid} has ended" in done.stdout
+            assert here.run(RULES) == before
+            assert self._natfix(here, "status", "--config", config).returncode == 3
+
+    def _ask_everything(self, here: Namespace, config: str) -> None:
+        for command in ("status", "calls", "registrations", "notes"):
+            answer = json.loads(self._natfix(here, command, "--json", "--config", config).stdout)
+            assert problems(answer, command) == []
+            assert self._natfix(here, command, "--config", config).returncode == 0
+        second = self._natfix(here, "run", "--config", config)
+        assert (second.returncode, second.stderr.count("\n")) == (75, 1)
+        assert "natfix is running" in self._natfix(here, "check", "--config", config).stdout
+
+    @staticmethod
+    def _natfix(here: Namespace, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return here.call(lambda: python("-m", "natfix", *arguments))
+
+    @pytest.mark.parametrize(("settings", "code", "sentence"), [
+        ('[outside]\ninterface = "wan7"\n', 2, 'there is no interface "wan7"'),
+        ('[signalling]\ndivert = "quue"\n', 2, 'did you mean "queue"?'),
+        ('quirks_files = ["/nonexistent/q.toml"]\n', 2, "there is no such quirks file"),
+    ])
+    def test_bad_start(self, config: str, settings: str, code: int, sentence: str) -> None:
+        """A start that cannot succeed is one sentence with its exit code, and leaves no rule behind."""
+        path = Path(config)
+        path.write_text(settings + path.read_text())
+        with namespace() as here:
+            here.run(LINKS)
+            done = self._natfix(here, "run", "--config", config)
+            assert (done.returncode, done.stderr.count("\n")) == (code, 1)
+            assert sentence in done.stderr
+            assert "natfix" not in here.run("nft list tables")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to drop rights")
