@@ -269,8 +269,16 @@ class Engine:
     def _on_addresses(self, report: AddressesChanged, outcome: Outcome, now: float) -> None:
         """A new outside address ends all mappings of the old one (design, section 8)."""
         old = self._realms.outside_host
-        if not self._realms.update(report):
-            return
+        if self._realms.update(report):
+            self._leave_address(old, outcome, now)
+        for trunk in self._settings.trunks:
+            try:
+                self._signalling.open_for_trunk(
+                    _trunk_endpoint(trunk.inside), trunk.peers, trunk.outside_port, now)
+            except LimitReached as problem:
+                outcome.notes.append(Note("trunk", "", trunk.inside, trunk.inside, str(problem)))
+
+    def _leave_address(self, old: str, outcome: Outcome, now: float) -> None:
         if old:
             outcome.notes.append(Note("outside-address", "", old, self._realms.outside_host,
                                       "the outside address changed; its mappings ended"))
@@ -280,9 +288,6 @@ class Engine:
         for binding in self._registrations:
             if self._mappings.find(binding.key.inside) is None:
                 self._registrations.remove(binding.key)
-        for trunk in self._settings.trunks:
-            self._signalling.open_for_trunk(
-                _trunk_endpoint(trunk.inside), trunk.peers, trunk.outside_port, now)
 
     def _on_adopted(self, state: FlowState, outcome: Outcome, now: float) -> None:
         """Keep the outside port of a flow that was NATed before natfix started."""

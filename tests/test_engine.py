@@ -6,6 +6,7 @@ import pytest
 
 from natfix.address import Endpoint
 from natfix.commands import Verdict
+from natfix.config import Inside, Limits, Outside, Settings, Trunk
 from natfix.engine import Path
 from natfix.reports import FlowAdopted
 from tests.datagram import Datagram, packet_bytes
@@ -97,3 +98,20 @@ def test_every_change_of_length_keeps_content_length_true(world: World) -> None:
     leg = world.phone.invites("sip:bob@provider.example")
     head, _, body = leg.delivery.arrived.partition(b"\r\n\r\n")
     assert f"Content-Length: {len(body)}".encode() in head
+
+
+def test_trunks_open_also_where_the_address_is_configured() -> None:
+    """A configured outside address is known before the links are, and trunks are opened all the same."""
+    networks = tuple(World().kernel.networks.values())
+    settings = Settings(inside=Inside(networks), outside=Outside("outside", OUTSIDE),
+                        trunks=(Trunk("192.168.1.5", (PROVIDER.host,)),))
+    assert [mapping.inside.host for mapping in World(settings).kernel.mappings()] == ["192.168.1.5"]
+
+
+def test_a_trunk_whose_port_is_taken_does_not_stop_the_others() -> None:
+    """A trunk that cannot be opened is noted; the rest of the report is taken."""
+    networks = tuple(World().kernel.networks.values())
+    trunks = tuple(Trunk(host, (PROVIDER.host,)) for host in ("192.168.1.5", "192.168.1.6"))
+    settings = Settings(inside=Inside(networks), trunks=trunks, limits=Limits(mappings=1))
+    world = World(settings)
+    assert [mapping.inside.host for mapping in world.kernel.mappings()] == ["192.168.1.5"]
