@@ -14,6 +14,7 @@ import os
 import selectors
 import signal
 import socket
+import sys
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -45,7 +46,9 @@ from natfix.watch import LinkEvents, ports_in_use
 
 # A full collection takes 100 ms at 10,000 calls, and calls leave no garbage cycles behind: young objects
 # are looked at often, all of them practically never.
-GC_THRESHOLD = (5_000, 20, 1_000)
+GC_THRESHOLD = (2_000, 10, 1_000)
+
+SWITCH_INTERVAL = 0.0005    # seconds that a thread may keep a packet waiting for the interpreter
 
 log = logging.getLogger("natfix")
 
@@ -111,7 +114,7 @@ class _Daemon:
         # From here on nothing may end the start: the rules lead SIP to a daemon that has to be there.
         self.loop.guard(partial(self._adopt, now))
         self.loop.guard(partial(self.loop.repair, now))
-        _spare_the_garbage_collector()
+        _put_packets_first()
         log.info("natfix: ready")
         notify_systemd("READY=1")
 
@@ -200,7 +203,9 @@ def notify_systemd(state: str) -> None:
             log.warning("systemd cannot be told %s (%s)", state, problem)
 
 
-def _spare_the_garbage_collector() -> None:
+def _put_packets_first() -> None:
+    """Keep the garbage collector and the writer's thread from holding packets up."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)

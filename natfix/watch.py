@@ -10,6 +10,7 @@ import logging
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from natfix.address import Endpoint
@@ -73,12 +74,18 @@ def ports_in_use(
     try:
         rules = ruleset()
     except NatfixError as problem:
-        log.warning("the operator's own port forwards cannot be seen: %s", problem)
+        _warn_once(f"the operator's own port forwards cannot be seen: {problem}")
         return PortsInUse(local)
     forwards: dict[int, Endpoint | None] = {}
     for name in addresses.outside:
         forwards |= forwarded_udp_ports(rules, name, hosts)
     return PortsInUse(local, forwards)
+
+
+@lru_cache(maxsize=16)
+def _warn_once(text: str) -> None:
+    """Log *text*; what is looked at again and again is not complained of each time."""
+    log.warning("%s", text)
 
 
 def local_udp_ports(hosts: Iterable[str], folder: Path = PROC_NET) -> frozenset[int]:

@@ -68,9 +68,8 @@ def test_call_out_and_its_end(live: Live) -> None:
     assert nothing_comes(phone_rtp)
 
 
-def test_registered_phone_is_called_when_all_entries_are_gone(live: Live) -> None:
-    """After REGISTER with digest, an INVITE comes in although conntrack has forgotten everything."""
-    live.start()
+def register(live: Live) -> tuple[str, int]:
+    """Register the phone with digest; return where the registrar will send requests for it."""
     dialog = Dialog(live.phone, (PHONE, SIP), (REMOTE, SIP))
     dialog.target = "sip:example.com"
     dialog.send_request("REGISTER", more="Expires: 3600\r\n")
@@ -85,6 +84,13 @@ def test_registered_phone_is_called_when_all_entries_are_gone(live: Live) -> Non
     assert contact == f"<sip:alice@{GATEWAY}:{source[1]}>"
     live.provider.sendto(answer_to(asked, "200 OK", f"{contact};expires=3600"), source)
     assert header(receive(live.phone)[0], "Contact") == f"<sip:alice@{PHONE}:{SIP}>;expires=3600"
+    return source
+
+
+def test_registered_phone_is_called_when_all_entries_are_gone(live: Live) -> None:
+    """After REGISTER with digest, an INVITE comes in although conntrack has forgotten everything."""
+    live.start()
+    source = register(live)
     live.wires.gateway.run("conntrack -F")
     incoming = Dialog(live.provider, (REMOTE, SIP), source)
     incoming.target = f"sip:alice@{GATEWAY}:{source[1]}"
@@ -93,6 +99,16 @@ def test_registered_phone_is_called_when_all_entries_are_gone(live: Live) -> Non
     assert arrived.startswith(f"INVITE sip:alice@{PHONE}:{SIP} SIP/2.0")
     row, = live.ask("registrations")["registrations"]
     assert row["inside"] == f"{PHONE}:{SIP}"
+
+
+def test_message_larger_than_any_packet(live: Live) -> None:
+    """A message of 6,000 bytes, which comes in fragments, is fixed and leaves in fragments."""
+    live.start()
+    filler = "X-Filler: " + "x" * 980 + "\r\n"
+    Dialog(live.phone, (PHONE, SIP), (REMOTE, SIP)).send_request("OPTIONS", more=6 * filler)
+    arrived, _ = receive(live.provider)
+    assert header(arrived, "Contact") == f"<sip:alice@{GATEWAY}:{SIP}>"
+    assert arrived.count(filler) == 6
 
 
 def test_checksums_are_right(live: Live) -> None:
@@ -143,6 +159,21 @@ def test_kill_and_restart_in_mid_call(live: Live) -> None:
     assert header(receive(live.phone)[0], "Via").startswith(f"SIP/2.0/UDP {PHONE}:{SIP}")
     wait_until(lambda: not live.ask("status")["media_mappings"], 5)
     wait_until(lambda: not live.wires.gateway.run(f"conntrack -L -p udp --dport {REMOTE_RTP} 2>/dev/null"), 5)
+
+
+def test_reboot_of_the_gateway(live: Live) -> None:
+    """When the kernel has forgotten all, the state file brings a registration back: calls still come in."""
+    daemon = live.start()
+    source = register(live)
+    time.sleep(0.2)
+    daemon.kill()
+    daemon.wait()
+    live.wires.gateway.run("nft delete table ip natfix; conntrack -F")
+    live.start()
+    incoming = Dialog(live.provider, (REMOTE, SIP), source)
+    incoming.target = f"sip:alice@{GATEWAY}:{source[1]}"
+    incoming.send_request("INVITE", SDP.format(REMOTE, REMOTE_RTP))
+    assert receive(live.phone)[0].startswith(f"INVITE sip:alice@{PHONE}:{SIP} SIP/2.0")
 
 
 def test_sigterm_leaves_everything_in_place(live: Live) -> None:
