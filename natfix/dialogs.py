@@ -98,11 +98,18 @@ class Dialog:
         self.proposed.setdefault(key, {})[side] = description
 
     def agree(self, key: ExchangeKey) -> bool:
-        """The transaction succeeded: what it proposed stands from now on."""
-        exchange = self.proposed.pop(key, None)
-        if exchange:
-            self.agreed.update(exchange)
-        return bool(exchange)
+        """The transaction succeeded: what it proposed stands from now on.
+
+        So does what was proposed before: nobody offers anew until the last offer has its answer (RFC 3311,
+        section 5.1), so an UPDATE that succeeds while the INVITE is open is the newer of the two.
+        """
+        if key not in self.proposed:
+            return False
+        for older in list(self.proposed):
+            self.agreed.update(self.proposed.pop(older))
+            if older == key:
+                break
+        return True
 
     def reject(self, key: ExchangeKey) -> bool:
         """The transaction failed: the agreed session stays as it was (RFC 3261, section 14.1)."""

@@ -245,8 +245,7 @@ class MediaKeeper:
             self._edit(turn, session.connection, hosts.pop(), "sdp-connection", "c=", RFC_CONNECTION)
         for target in changed:
             self._write_line(turn, target)
-        if changed:
-            self._write_origin(turn, session, changed[0])
+        self._write_origin(turn, session, changed)
 
     def _write_line(self, turn: Turn, target: Target) -> None:
         media, rtp, rtcp = target.media, target.rtp, target.rtcp
@@ -275,14 +274,15 @@ class MediaKeeper:
             self._replace(turn, candidate.address_span, new.host, "sdp-candidate", "a=candidate", rfc)
             self._replace(turn, candidate.port_span, str(new.port), "sdp-candidate", "a=candidate", rfc)
 
-    def _write_origin(self, turn: Turn, session: Session, target: Target) -> None:
-        """o= names the sender's host; its version is never touched (RFC 3264, section 8)."""
-        origin = session.origin
-        if origin is None or target.rtp is None or turn.sender is None:
+    def _write_origin(self, turn: Turn, session: Session, changed: list[Target]) -> None:
+        """o= names the sender's host, and stays the same through the session, also where a hold names no
+        address otherwise; its version is never touched (RFC 3264, section 8)."""
+        origin, sender = session.origin, turn.sender
+        if origin is None or sender is None or turn.receiver is not None:
             return
-        own = {target.sent.rtp.host if target.sent.rtp else "", turn.sender.inside.host}
-        if origin.host in own and turn.receiver is None:
-            self._edit(turn, origin, target.rtp.host, "sdp-origin", "o=", "RFC 8866, section 5.2")
+        own = {sender.inside.host} | {t.sent.rtp.host for t in changed[:1] if t.sent.rtp}
+        if origin.host in own:
+            self._edit(turn, origin, sender.outside.host, "sdp-origin", "o=", "RFC 8866, section 5.2")
 
     def _edit(self, turn: Turn, where: object, host: str, rule: str, header: str, rfc: str) -> None:
         self._replace(turn, (where.start, where.end), host, rule, header, rfc)    # type: ignore[attr-defined]

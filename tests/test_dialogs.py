@@ -72,6 +72,17 @@ def test_an_answer_stands_when_its_transaction_succeeds() -> None:
     assert dialog.latest(Side.OUTSIDE) == ANSWER
 
 
+def test_an_update_outlives_the_invite_it_came_after() -> None:
+    """A port that moved by UPDATE before the INVITE's 2xx (RFC 3311) is not moved back by that 2xx."""
+    dialog = Dialog("t", proposed={INVITE: {Side.INSIDE: OFFER, Side.OUTSIDE: ANSWER}})
+    moved = (OFFER[0]._replace(rtp=Endpoint("192.168.1.10", 5000)),)
+    dialog.propose(ExchangeKey(True, 2), Side.INSIDE, moved)
+    assert dialog.agree(ExchangeKey(True, 2))
+    assert not dialog.agree(INVITE)
+    assert list(dialog.said_by(Side.INSIDE)) == [moved]
+    assert dialog.latest(Side.OUTSIDE) == ANSWER
+
+
 def test_a_refused_offer_changes_nothing() -> None:
     """A re-INVITE that fails leaves the session as it was (RFC 3261, section 14.1)."""
     dialog = Dialog("t", agreed={Side.INSIDE: OFFER})

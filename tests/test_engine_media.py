@@ -111,9 +111,10 @@ def test_media_level_connection_lines(world: World) -> None:
 
 @pytest.mark.parametrize("connection", ["0.0.0.0", "media.example.net"])
 def test_what_names_no_address_stays(world: World, connection: str) -> None:
-    """An unset address and a host name pass as they are."""
+    """An unset address and a host name pass as they are; o= names the outside address all the same."""
     body = offered(world, world.phone.sdp().replace("c=IN IP4 192.168.1.10", f"c=IN IP4 {connection}"))
     assert f"c=IN IP4 {connection}".encode() in body
+    assert b"192.168.1.10" not in body
     assert not media_mappings(world)
 
 
