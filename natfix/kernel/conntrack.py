@@ -110,10 +110,10 @@ class Conntrack:
         return {index: entry for index, entry in found.items() if entry}
 
     def close(self, flows: Sequence[Flow]) -> None:
-        """Delete the entries that hold the original tuples of *flows*, in either orientation."""
+        """Delete the entries of *flows*, in either orientation; absent ones are no error."""
         for start in range(0, len(flows), EXCHANGE):
             part = flows[start:start + EXCHANGE]
-            answers = self._connection.exchange([_deletion(flow.source, flow.destination) for flow in part])
+            answers = self._connection.exchange([_closing(flow) for flow in part])
             for index, problem in answers.errors.items():
                 if problem != errno.ENOENT:
                     raise _refusal(part[index], problem)
@@ -244,6 +244,11 @@ def _settings(command: OpenFlow, bit: int, status: int) -> bytes:
 def lookup(flow: Flow) -> Message:
     """Return the request for the entry that holds *flow*'s original tuple, in either orientation."""
     return Message(GET, REQUEST, head(socket.AF_INET) + _tuple(ORIGINAL, flow.source, flow.destination))
+
+
+def _closing(flow: Flow) -> Message:
+    # By the tuple with the outside endpoint: the one with the inside endpoint may belong to a successor.
+    return _deletion(flow.reply_source, flow.reply_destination)
 
 
 def _deletion(source: Endpoint, destination: Endpoint) -> Message:

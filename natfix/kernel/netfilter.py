@@ -225,7 +225,7 @@ def skeleton_text(skeleton: Skeleton, form: str) -> str:
     In the form "nfqueue" the divert rule is missing: no nft text can say it. Raises KernelRefused where
     an interface's name cannot be put in.
     """
-    text = shipped("nft", "natfix.nft").read_text()
+    rules = shipped("nft", "natfix.nft").read_text()
     first, last = skeleton.media_ports
     values = {
         "outside": _interfaces(skeleton.outside_interfaces),
@@ -235,12 +235,12 @@ def skeleton_text(skeleton: Skeleton, form: str) -> str:
         "sip_queue": str(skeleton.queue),
     }
     for name, value in values.items():
-        text = re.sub(rf"^(define {name} = ).*?( +#.*)?$", rf"\g<1>{value}\g<2>", text, flags=re.MULTILINE)
+        rules = re.sub(rf"^(define {name} = ).*?( +#.*)?$", rf"\g<1>{value}\g<2>", rules, flags=re.MULTILINE)
     if form == "queue":
-        return QUEUE_RULE.sub(r"\1\2 bypass", text) if skeleton.bypass else text
+        return QUEUE_RULE.sub(r"\1\2 bypass", rules) if skeleton.bypass else rules
     said = f"NFQUEUE --queue-num {skeleton.queue}" + (" --queue-bypass" if skeleton.bypass else "")
-    text = QUEUE_RULE.sub(rf"\1# xtables target instead of nft's queue, added by netlink: {said}", text)
-    return text.replace(FLUSH_DIVERT, "")     # that rule replaces its predecessor in one transaction
+    rules = QUEUE_RULE.sub(rf"\1# xtables target instead of nft's queue, added by netlink: {said}", rules)
+    return rules.replace(FLUSH_DIVERT, "")     # that rule replaces its predecessor in one transaction
 
 
 def _interfaces(names: Sequence[str]) -> str:
@@ -257,14 +257,14 @@ def _interfaces(names: Sequence[str]) -> str:
     return "{ " + ", ".join(f'"{name}"' for name in names) + " }"
 
 
-def load_skeleton(text: str, present: bool) -> None:
-    """Load *text*; a table that an older natfix has left, and that does not fit, is made anew."""
+def load_skeleton(rules: str, present: bool) -> None:
+    """Load *rules*; a table that an older natfix has left, and that does not fit, is made anew."""
     try:
-        libnftables.run(text)
+        libnftables.run(rules)
     except KernelRefused:
         if not present:
             raise
-        libnftables.run(f"delete table ip {TABLE}\n{text}")
+        libnftables.run(f"delete table ip {TABLE}\n{rules}")
 
 
 def _table_message(kind: int) -> Message:

@@ -159,9 +159,8 @@ class Connection:
         The last one but a batch's end is acknowledged, so silence is never taken for success. Raises
         KernelRefused where the kernel does not answer, NotPermitted without CAP_NET_ADMIN.
         """
-        first = self._sequence + 1
-        last = first + len(messages) - 1
-        self._sequence = last
+        first = self._take_numbers(len(messages))
+        last = self._sequence
         acknowledged = last - (messages[-1].kind == BATCH_END)
         self._send(b"".join(
             HEADER.pack(16 + len(body), kind, flags | ACK if sequence == acknowledged else flags, sequence, 0)
@@ -196,8 +195,7 @@ class Connection:
         raise KernelRefused("the kernel's tables change too fast to be read: try again")
 
     def _dump_once(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
-        self._sequence += 1
-        mine = self._sequence
+        mine = self._take_numbers(1)
         self._send(HEADER.pack(16 + len(body), kind, REQUEST | DUMP, mine, 0) + body)
         found: list[bytes] = []
         whole = True
@@ -213,6 +211,13 @@ class Connection:
                     _raise_error(payload)
                     return found, whole
                 found.append(payload)
+
+    def _take_numbers(self, count: int) -> int:
+        """Return the first of *count* sequence numbers; they have 32 bits, some weeks of a busy gateway."""
+        if self._sequence + count >= 1 << 32:
+            self._sequence = 0
+        self._sequence += count
+        return self._sequence - count + 1
 
     def _receive(self, first: int, acknowledged: int, answers: Answers) -> bool:
         """Take one datagram of answers; True once the last one is there."""

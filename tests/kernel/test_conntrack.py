@@ -120,6 +120,14 @@ def test_entry_that_holds_the_reply_tuple_is_replaced(table: Conntrack) -> None:
     assert [entry.state.flow for entry in table.dump()] == [FLOW]
 
 
+def test_closing_spares_a_successor(table: Conntrack) -> None:
+    """A flow that has got another outside endpoint meanwhile is not ended by the end of the old one."""
+    successor = FLOW._replace(reply_destination=Endpoint("203.0.113.1", 30002))
+    table.open([opened(successor)], BIT)
+    table.close([FLOW])
+    assert [entry.state.flow for entry in table.dump()] == [successor]
+
+
 def test_many_flows_at_once(table: Conntrack) -> None:
     """New, known and clashing flows are dealt with in one go, more than one exchange holds."""
     flows = [FLOW._replace(source=INSIDE._replace(port=port), reply_destination=OUTSIDE._replace(port=port))

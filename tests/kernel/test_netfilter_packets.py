@@ -254,6 +254,19 @@ def test_flow_may_be_opened_while_its_first_packets_wait(gateway: Wires, queue: 
     assert len(gateway.entries(REMOTE)) == 1
 
 
+def test_flow_may_be_renewed_while_its_answer_waits(gateway: Wires, queue: Queue) -> None:
+    """A registrar's entry is made anew while the 200 that says how long is in the queue; the 200 arrives."""
+    phone, remote = gateway.bind(*SIP), gateway.bind(*SIP_REMOTE)
+    registration = OpenFlow(SIGNALLING, flow_out(SIP, SIP_REMOTE, SIP_OUT), 600, fixed=True)
+    gateway.kernel.apply([AddMapping(SIGNALLING, SIP, SIP_OUT, 60), registration])
+    remote.sendto(b"200", SIP_OUT)
+    queue.accept(1, lambda: gateway.kernel.apply([registration]))
+    assert phone.recvfrom(100) == (b"200", SIP_REMOTE)
+    remote.sendto(b"INVITE", SIP_OUT)
+    queue.accept(1)
+    assert phone.recvfrom(100) == (b"INVITE", SIP_REMOTE)
+
+
 def test_packets_wait_through_a_new_installation(gateway: Wires, queue: Queue) -> None:
     """Neither asking the kernel what it can, nor putting the table in once more, costs a queued packet."""
     phone, remote = gateway.bind(*SIP), gateway.bind(*SIP_REMOTE)

@@ -153,6 +153,15 @@ def test_answers_left_over_do_not_confuse(connection: Connection) -> None:
 
 
 @on_kernel
+def test_sequence_numbers_begin_again(connection: Connection) -> None:
+    """After 32 bits of requests, some weeks of work, the next ones are answered like the first."""
+    connection._sequence = (1 << 32) - 4
+    for _ in range(3):
+        assert connection.exchange([table(GET_TABLE, "x"), table(GET_TABLE, "y")]).errors.keys() == {0, 1}
+        assert connection.dump(GET_TABLE, head(socket.AF_INET)) == []
+
+
+@on_kernel
 def test_silence_is_not_success(connection: Connection) -> None:
     """Where no answer is there, the request counts as failed."""
     connection._send = lambda data: None  # type: ignore[method-assign]
