@@ -9,6 +9,7 @@ import pytest
 from scapy.utils import RawPcapReader
 
 from natfix.config import Settings, config_from_text
+from natfix.engine import Engine
 from natfix.errors import ConfigError
 from natfix.quirks import (
     NO_REPAIRS,
@@ -20,6 +21,7 @@ from natfix.quirks import (
     quirks_from_text,
     repairs_by_agent,
 )
+from tests.playbook import Delivery, World
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = quirks_from_file(ROOT / "rules" / "quirks.toml")
@@ -131,3 +133,17 @@ def _payloads(capture: str) -> list[bytes]:
     """Return the UDP payloads of a capture of bare IPv4 packets."""
     with RawPcapReader(str(ROOT / "pcaps" / capture)) as reader:
         return [packet[28:] for packet, _ in reader]
+
+
+@pytest.mark.parametrize(("user_agent", "is_repaired"), [("Uniden UIP200 SIP", True), ("Other/1.0", False)])
+def test_the_repair_at_work(user_agent: str, is_repaired: bool) -> None:
+    """The device of the shipped rule gets answers without received and rport; others get them as ever."""
+    settings = World().settings
+    world = World(settings, Engine(settings, SHIPPED))
+    world.phone.user_agent = user_agent
+    world.register(world.phone)
+    arrived = [each.arrived or b"" for each in world.log if isinstance(each, Delivery)]
+    vias = [line for message in arrived if message.startswith(b"SIP/2.0")
+            for line in message.split(b"\r\n") if line.startswith(b"Via:")]
+    assert vias
+    assert all((b"rport=" in via or b"received=" in via) is not is_repaired for via in vias)
