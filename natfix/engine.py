@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from natfix.address import SIP_PORT, Endpoint
 from natfix.callflow import CallFlow
-from natfix.commands import Command, Flow, Kind, Note, Outcome
+from natfix.commands import CloseFlow, Command, Flow, Kind, Note, Outcome
 from natfix.config import Settings
 from natfix.deadlines import Deadlines
 from natfix.dialogs import Calls, Description
@@ -298,7 +298,8 @@ class Engine:
         mapping = self._signalling.adopt(flow.source, flow.reply_destination.port, now)
         if mapping is None or mapping.outside != flow.reply_destination:
             outcome.notes.append(Note("adopt", "", str(flow.source), str(flow.source),
-                                      "another flow has its outside port already"))
+                                      "another flow has its outside port: it begins anew with its own"))
+            self._mappings.commands.append(CloseFlow(flow))
             return
         self._mappings.keep_flow(mapping, flow, ("flow",), now + state.lifetime, now)
         outcome.notes.append(Note("adopt", "", str(flow.source), str(mapping.outside),

@@ -15,7 +15,7 @@ from natfix.errors import LimitReached, MalformedMessage
 from natfix.mappings import Mapping, Mappings
 from natfix.quirks import Quirks, Repair
 from natfix.registrations import Registrations
-from natfix.signalling import Signalling
+from natfix.signalling import LOWEST_PORT, Signalling
 from natfix.sip.fields import Address, HostPort, Uri, Via, address_at, split_values, uri_at, via_at
 from natfix.sip.message import Header, Message
 from natfix.spelling import Spelling, inverse_text, shown_text
@@ -164,6 +164,9 @@ class Rewriter:
     def _mapping_of(self, turn: Turn, endpoint: Endpoint, header: str) -> Mapping | None:
         if endpoint == turn.sender.inside:      # type: ignore[union-attr]
             return turn.sender
+        if endpoint.port < LOWEST_PORT:
+            turn.leave("refused", _title(header), "a port below 1024 is a service, not SIP", str(endpoint))
+            return None
         try:
             return self._signalling.map_endpoint(endpoint, turn.now)
         except LimitReached as problem:

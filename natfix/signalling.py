@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from natfix.address import Endpoint
+from natfix.address import SIP_PORT, Endpoint
 from natfix.commands import Flow, Kind
 from natfix.config import Settings
+from natfix.deadlines import NEVER
 from natfix.dialogs import Call
 from natfix.errors import LimitReached
-from natfix.mappings import Mapping, Mappings
+from natfix.mappings import Holder, Mapping, Mappings
 from natfix.ports import choose_signalling_port
 from natfix.realms import Realms, is_usable
 from natfix.registrations import Binding
@@ -27,6 +28,7 @@ class Signalling:
         self._settings = settings
         self._realms = realms
         self._mappings = mappings
+        self._peers = frozenset(peer.address for peer in settings.peers)
         self.taken: frozenset[int] = frozenset()            # ports of the outside address that others use
         self.forwards: dict[int, Endpoint | None] = {}      # the operator's own forwards
         self.remembered: dict[Endpoint, int] = {}           # inside endpoint -> its last outside port
@@ -60,32 +62,34 @@ class Signalling:
     def open_for_binding(self, mapping: Mapping, binding: Binding, now: float) -> None:
         """Let the registrar's requests in for as long as the binding lasts."""
         until = binding.expires_at + BINDING_GRACE
-        self._mappings.hold(mapping, binding.holder, until, now)
-        self._mappings.open_inward(mapping, now)
-        self._mappings.allow(mapping, binding.registrar.host, binding.holder, now)
+        self._open(mapping, binding.holder, {binding.registrar.host}, until, now)
         self._keep_flow(mapping, binding.registrar, binding.holder, until, now)
 
     def open_for_call(self, mapping: Mapping, call: Call, until: float, now: float) -> None:
         """Let a dialog's peers in for its life: who answered, its route set and its Contact."""
-        self._mappings.hold(mapping, call.holder, until, now)
-        self._mappings.open_inward(mapping, now)
-        for host in call.peers - self._realms.own_hosts:
-            self._mappings.allow(mapping, host, call.holder, now)
+        self._open(mapping, call.holder, call.peers - self._realms.own_hosts, until, now)
         self._keep_flow(mapping, call.peer, call.holder, until, now)
 
     def open_for_trunk(self, inside: Endpoint, peers: tuple[str, ...], port: int, now: float) -> None:
         """Let a declared trunk's provider call a PBX that does not register."""
         mapping = self._mappings.find(inside) or self._add(inside, port)
         holder = ("trunk", str(inside))
-        self._mappings.hold(mapping, holder, float("inf"), now)
-        self._mappings.open_inward(mapping, now)
+        self._open(mapping, holder, set(peers), NEVER, now)
         mapping.shown.add("contact")    # the operator has told the provider: requests to it name the PBX
         for peer in peers:
-            self._mappings.allow(mapping, peer, holder, now)
-            self._keep_flow(mapping, Endpoint(peer, 5060), holder, float("inf"), now)
+            self._keep_flow(mapping, Endpoint(peer, SIP_PORT), holder, NEVER, now)
+
+    def _open(
+        self, mapping: Mapping, holder: Holder, remotes: set[str], until: float, now: float
+    ) -> None:
+        """Hold the inward half until *until*, for *remotes* and the peers that the operator names."""
+        self._mappings.hold(mapping, holder, until, now)
+        self._mappings.open_inward(mapping, now)
+        for remote in remotes | self._peers:
+            self._mappings.allow(mapping, remote, holder, now)
 
     def _keep_flow(
-        self, mapping: Mapping, peer: Endpoint, holder: tuple[str, ...], until: float, now: float
+        self, mapping: Mapping, peer: Endpoint, holder: Holder, until: float, now: float
     ) -> None:
         if self._realms.is_inside(peer.host) or not is_usable(peer.host):
             return

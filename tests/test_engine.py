@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from natfix.address import Endpoint
-from natfix.commands import Verdict
+from natfix.commands import CloseFlow, Verdict
 from natfix.config import Inside, Limits, Outside, Settings, Trunk
 from natfix.engine import Path
 from natfix.reports import FlowAdopted
@@ -30,7 +30,9 @@ def test_what_is_no_packet_passes_with_a_note(world: World, raw: bytes) -> None:
     assert world.engine.counters["passed"] == 1
 
 
-@pytest.mark.parametrize("payload", [b"\r\n\r\n", b"\0\0\0\0", b"jaK", bytes(20), b"INVITE sip:x SIP/2.0\r\nbroken"])
+@pytest.mark.parametrize("payload", [
+    b"\r\n\r\n", b"\0\0\0\0", b"jaK", bytes(20), b"INVITE sip:x SIP/2.0\r\nbroken",
+])
 def test_keep_alives_open_the_outgoing_half_only(world: World, payload: bytes) -> None:
     """The first packet of a flow decides its outside port, whatever is in it; it is not touched."""
     delivery = world.phone.sends(payload, PROVIDER)
@@ -64,13 +66,14 @@ def test_an_adopted_flow_keeps_its_port(world: World) -> None:
 
 
 def test_of_two_adopted_flows_with_one_port_the_first_wins(world: World) -> None:
-    """On conflict the flow that was reported first, the registrar's, keeps the port."""
+    """On conflict the flow that was reported first, the registrar's, keeps the port; the other begins anew."""
     world.kernel.trace(PHONE, PROVIDER, world.now)
     state = next(flow for flow in world.kernel.flows() if flow.flow.source == PHONE)
     other = state._replace(flow=state.flow._replace(source=OTHER_PHONE))
     world.report(FlowAdopted(state))
     outcome = world.report(FlowAdopted(other))
     assert outcome.notes[0].rule == "adopt"
+    assert outcome.commands == [CloseFlow(other.flow)]
     assert world.engine._mappings.find(OTHER_PHONE) is None
 
 

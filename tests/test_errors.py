@@ -11,7 +11,8 @@ def test_every_error_has_its_documented_exit_code() -> None:
         if isinstance(error, type) and issubclass(error, errors.NatfixError)
     }
     assert codes == {
-        "NatfixError": 1, "ConfigError": 2, "NotRunning": 3, "NotPermitted": 4, "KernelRefused": 5, "Busy": 75,
+        "NatfixError": 1, "ConfigError": 2, "NotRunning": 3, "NotPermitted": 4, "KernelRefused": 5,
+        "Busy": 75,
     }
 
 

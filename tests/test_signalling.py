@@ -4,7 +4,7 @@ import pytest
 
 from natfix.address import Endpoint
 from natfix.commands import AddMapping, AllowRemote, Kind, OpenFlow
-from natfix.config import Inside, Limits, Settings, Trunk
+from natfix.config import Inside, Limits, Peer, Settings, Trunk
 from natfix.errors import LimitReached
 from natfix.reports import PortsInUse
 from tests.playbook import OTHER_PHONE, OUTSIDE, PHONE, PROVIDER, World
@@ -81,3 +81,12 @@ def test_a_declared_trunk_is_open_from_the_start() -> None:
     assert any(isinstance(c, AllowRemote) and c.remote == PROVIDER.host for c in commands)
     assert any(isinstance(c, OpenFlow) and c.kind is Kind.SIGNALLING and c.flow.destination == PROVIDER
                for c in commands)
+
+
+def test_peers_that_the_operator_names_may_always_call() -> None:
+    """[[peer]]: a registered phone can be called from there, whoever it registered with."""
+    networks = tuple(World().kernel.networks.values())
+    world = World(Settings(inside=Inside(networks), peers=(Peer("198.51.100.77"),)))
+    world.register(world.phone)
+    remotes = world.engine._mappings.find(PHONE).remotes
+    assert set(remotes) == {PROVIDER.host, "198.51.100.77"}

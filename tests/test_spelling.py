@@ -10,11 +10,13 @@ INSIDE = Endpoint("192.168.1.10", 5060)
 
 
 @pytest.mark.parametrize(("written", "outside", "shown"), [
-    ((None), Endpoint("203.0.113.1", 5060), "203.0.113.1"),
-    ((5060), Endpoint("203.0.113.1", 5060), "203.0.113.1:5060"),
-    ((None), Endpoint("203.0.113.1", 15060), "203.0.113.1:15060"),
+    (None, Endpoint("203.0.113.1", 5060), "203.0.113.1"),
+    (5060, Endpoint("203.0.113.1", 5060), "203.0.113.1:5060"),
+    (None, Endpoint("203.0.113.1", 15060), "203.0.113.1:15060"),
 ])
-def test_an_omitted_port_stays_omitted_where_it_can(written: int | None, outside: Endpoint, shown: str) -> None:
+def test_an_omitted_port_stays_omitted_where_it_can(
+    written: int | None, outside: Endpoint, shown: str,
+) -> None:
     """A UA that names no port is shown without one, if the outside port is the default too."""
     assert shown_text(HostPort(0, 0, INSIDE.host, written), outside) == shown
 

@@ -7,7 +7,10 @@ from natfix.turn import Turn
 from tests.datagram import Datagram, packet_bytes
 from tests.playbook import PHONE, PROVIDER
 
-OPTIONS = b"OPTIONS sip:x SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\n\r\n"
+OPTIONS = (
+    b"OPTIONS sip:x SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@x>;tag=1\r\n"
+    b"To: <sip:b@x>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\n\r\n"
+)
 
 
 def test_leaving_alone_is_a_note_that_changes_nothing() -> None:
