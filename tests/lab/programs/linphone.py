@@ -84,7 +84,8 @@ class Linphone:
         command = ["linphonec", "-c", str(configuration), "-d", "0", *(["-a"] if self.auto_answer else [])]
         self.process = host.popen(command, f"linphone-{self.user}", stdin=subprocess.PIPE, environment={
             "HOME": str(self.directory), "XDG_DATA_HOME": str(self.directory / ".local/share"),
-            "XDG_CONFIG_HOME": str(self.directory / ".config")})
+            "XDG_CONFIG_HOME": str(self.directory / ".config"),
+            "TMPDIR": str(self.directory)})       # PulseAudio leaves a folder behind
         self.process.wait_for(PROMPT)
         self._use_only_pcmu()
         self.command("soundcard use files")
