@@ -14,8 +14,8 @@ from natfix.journal import RING, Decision, Journal, line_from_note, lines_from_d
 EDIT = Note("contact", "Contact", "192.168.1.2:5060", "203.0.113.1:5060", "the UA's own address", "RFC 3261")
 
 
-def decision(*notes: Note, summary: str = "INVITE sip:bob@example.com", at: float = 1_700_000_000.25) -> Decision:
-    return Decision(at, "forward lan0 wan0", Outcome(notes=list(notes), summary=summary, call_id="c1"), False)
+def decision(*notes: Note, summary: str = "INVITE sip:bob@example.com") -> Decision:
+    return Decision(1_700_000_000.25, "forward lan0 wan0", Outcome(notes=list(notes), summary=summary, call_id="c1"), False)
 
 
 def test_entry_holds_the_whole_reason() -> None:
@@ -39,7 +39,8 @@ def test_ring_keeps_the_last() -> None:
     for number in range(RING + 50):
         journal.record(decision(summary=f"OPTIONS {number}"))
     assert len(journal.entries()) == RING
-    assert [entry["summary"] for entry in journal.entries(2)] == [f"OPTIONS {RING + 48}", f"OPTIONS {RING + 49}"]
+    last = [entry["summary"] for entry in journal.entries(2)]
+    assert last == [f"OPTIONS {RING + 48}", f"OPTIONS {RING + 49}"]
     assert journal.entries(0) == []
 
 
