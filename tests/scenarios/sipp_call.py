@@ -49,6 +49,11 @@ def streams_of(message: Sip) -> list[Stream]:
     return found
 
 
+def media_lines(message: Sip) -> list[str]:
+    """Return a description's lines but o=, which says who speaks, not where media goes."""
+    return [line for line in message.body.decode().splitlines() if not line.startswith("o=")]
+
+
 def audio_sdp(address: str, port: int, *attributes: str, session: Sequence[str] = ()) -> str:
     """Return a plain PCMU description of *address* and *port*, with further lines."""
     return sdp_text(address, [f"m=audio {port} RTP/AVP 0", "a=rtpmap:0 PCMU/8000", *attributes], session)
