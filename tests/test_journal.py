@@ -15,7 +15,8 @@ EDIT = Note("contact", "Contact", "192.168.1.2:5060", "203.0.113.1:5060", "the U
 
 
 def decision(*notes: Note, summary: str = "INVITE sip:bob@example.com") -> Decision:
-    return Decision(1_700_000_000.25, "forward lan0 wan0", Outcome(notes=list(notes), summary=summary, call_id="c1"), False)
+    outcome = Outcome(notes=list(notes), summary=summary, call_id="c1")
+    return Decision(1_700_000_000.25, "forward lan0 wan0", outcome, False)
 
 
 def test_entry_holds_the_whole_reason() -> None:
