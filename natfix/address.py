@@ -6,6 +6,7 @@ only the kernel modules pack them.
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 from collections.abc import Iterable
@@ -35,12 +36,13 @@ class Network(NamedTuple):
         return f"{address}/{self.mask.bit_count()}"
 
 
+_BYTE = r"(?:25[0-5]|2[0-4][0-9]|[01]?[0-9]?[0-9])"
+_IPV4 = re.compile(rf"{_BYTE}(?:\.{_BYTE}){{3}}")
+
+
 def is_ipv4(host: str) -> bool:
     """Tell whether *host* is an IPv4 address in the one spelling RFC 3261 allows (four decimals)."""
-    parts = host.split(".")
-    return len(parts) == 4 and all(
-        part.isascii() and part.isdigit() and len(part) <= 3 and int(part) <= 255 for part in parts
-    )
+    return _IPV4.fullmatch(host) is not None
 
 
 def host_to_int(host: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from natfix.address import PRIVATE, UNUSABLE, Network, contains
 from natfix.config import Settings
 from natfix.reports import AddressesChanged
@@ -68,6 +70,7 @@ class Realms:
         return any(contains((n,), host) and contains((n,), other) for n, _ in self._networks)
 
 
+@lru_cache(maxsize=MAX_REMEMBERED)
 def is_usable(host: str) -> bool:
     """Tell whether a packet can be sent to *host* at all: an IPv4 unicast address of another host."""
     return bool(host) and not contains(UNUSABLE, host)
