@@ -158,6 +158,8 @@ class CallFlow:
         message = turn.message
         status, method = message.status, message.cseq_method
         if status < 200:
+            if method == call.method and call.state is State.EARLY:
+                self._signalling.await_answer(mapping, call, turn.now + EARLY_TIMEOUT, turn.now)
             return False
         if method == "BYE" and key in call.hangups:
             self._on_hangup_answered(turn, call, dialog, key)

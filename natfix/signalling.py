@@ -65,6 +65,15 @@ class Signalling:
         self._open(mapping, binding.holder, {binding.registrar.host}, until, now)
         self._keep_flow(mapping, binding.registrar, binding.holder, until, now)
 
+    def await_answer(self, mapping: Mapping, call: Call, until: float, now: float) -> None:
+        """Keep the way of the final response open while the callee rings.
+
+        Linux forgets a UDP flow after 30 s unless it went both ways for longer than 2 s; a call may ring for
+        three minutes (RFC 3261, section 16.6: Timer C).
+        """
+        self._mappings.hold(mapping, call.holder, until, now)
+        self._keep_flow(mapping, call.peer, call.holder, until, now)
+
     def open_for_call(self, mapping: Mapping, call: Call, until: float, now: float) -> None:
         """Let a dialog's peers in for its life: who answered, its route set and its Contact."""
         self._open(mapping, call.holder, call.peers - self._realms.own_hosts, until, now)
