@@ -65,10 +65,10 @@ class Candidate:
     """One a=candidate line (RFC 8839, section 5.1)."""
 
     component: int              # 1 RTP, 2 RTCP
-    transport: str              # as written; "UDP" in any case
+    transport: str              # lower case: "udp", "tcp"
     address: str
     port: int
-    type: str                   # "host", "srflx", "prflx", "relay"
+    type: str                   # lower case: "host", "srflx", "prflx", "relay"
     address_span: Span
     port_span: Span
     raddr_span: Span | None     # of the related address and port, where both are there
@@ -201,8 +201,8 @@ def _take_candidate(media: Media, raw: bytes, start: int, end: int) -> None:
         return
     related = found[6] is not None
     media.candidates.append(Candidate(
-        int(found[1]), found[2].decode("latin-1"), found[3].decode("latin-1"), port,
-        found[5].decode("latin-1"), found.span(3), found.span(4),
+        int(found[1]), found[2].decode("latin-1").lower(), found[3].decode("latin-1"), port,
+        found[5].decode("latin-1").lower(), found.span(3), found.span(4),
         found.span(6) if related else None, found.span(7) if related else None,
     ))
 

@@ -19,6 +19,9 @@ from natfix.errors import MalformedMessage
 
 Span = tuple[int, int]
 
+MAX_VALUES = 128                # of one header line
+MAX_PARAMS = 64                 # of one value; longer lists are an attack, not a message
+
 # A label with "_" is no host name (RFC 1123, section 2.1), and in daily use.
 HOST = rb"(\[[0-9A-Fa-f:.]{2,64}+\]|[A-Za-z0-9._-]{1,255}+)"
 PORT = rb"([0-9]{1,5}+)(?![0-9])"
@@ -90,7 +93,7 @@ def split_values(raw: bytes, start: int, end: int) -> list[Span]:
     """Return the spans of a comma-separated list; commas in quotes and in <> do not count.
 
     White space around the commas is part of the spans. Raises MalformedMessage where a quote or a
-    bracket is not closed.
+    bracket is not closed, or the list is absurdly long.
     """
     if raw.find(b",", start, end) < 0:
         return [(start, end)]
@@ -104,6 +107,8 @@ def split_values(raw: bytes, start: int, end: int) -> list[Span]:
         elif len(text) == 1:
             raise MalformedMessage("a quote or bracket in a header is not closed")
     spans.append((at, end))
+    if len(spans) > MAX_VALUES:
+        raise MalformedMessage(f"more than {MAX_VALUES} values in one header")
     return spans
 
 
@@ -196,4 +201,6 @@ def _params(raw: bytes, start: int, end: int) -> dict[str, Span]:
         name = found[1].decode("latin-1").lower()
         if name not in params:
             params[name] = found.span(2) if found[2] is not None else (found.end(1), found.end(1))
+    if len(params) > MAX_PARAMS:
+        raise MalformedMessage(f"more than {MAX_PARAMS} parameters")
     return params
