@@ -63,7 +63,8 @@ class RtpEndpoint:
                 self._receive(key.fileobj)      # type: ignore[arg-type]
 
     def write(self, prefix: str) -> None:
-        """Write PREFIX.json (what was sent and received) and PREFIX.wav (the longest stream heard)."""
+        """Write PREFIX.json (what was sent and received), PREFIX.wav (the longest stream heard) and
+        PREFIX-SSRC.wav (each)."""
         result = {
             "sent": self.sent, "rtcp_sent": self.rtcp_sent, "ssrc": self.ssrc,
             "first_sequence": self.options.first_sequence,
@@ -71,8 +72,9 @@ class RtpEndpoint:
         }
         Path(f"{prefix}.json").write_text(json.dumps(result))
         longest = max(self.audio.values(), key=len, default=[])
-        tones.write_wav(Path(f"{prefix}.wav"),
-                        tones.samples_from_mulaw(b"".join(data for _, data in sorted(longest))))
+        _write_audio(Path(f"{prefix}.wav"), longest)
+        for ssrc, packets in self.audio.items():
+            _write_audio(Path(f"{prefix}-{ssrc}.wav"), packets)
 
     def _bind(self, port: int) -> socket.socket:
         opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -128,6 +130,10 @@ class RtpEndpoint:
         _, kind, sequence, timestamp, ssrc = struct.unpack_from("!BBHII", data)
         self.received.append([now, host, port, sequence, timestamp, ssrc, kind & 0x7F])
         self.audio.setdefault(ssrc, []).append((timestamp, data[12:]))
+
+
+def _write_audio(path: Path, packets: list[tuple[int, bytes]]) -> None:
+    tones.write_wav(path, tones.samples_from_mulaw(b"".join(data for _, data in sorted(packets))))
 
 
 def endpoint_from_text(text: str) -> tuple[str, int]:

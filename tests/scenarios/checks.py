@@ -118,7 +118,7 @@ def _assert_own_words(address: str, message: Sip, written: list[Sip]) -> None:
     assert request is not None, f"{address} got {message.start} to no request of its own"
     assert _plain_via(message) == _plain_via(request)
     assert message["from"] == request["from"]
-    assert message["to"].startswith(request["to"]), f"{message['to']} for {request['to']}"
+    assert _uri(message["to"]) == _uri(request["to"]), f"{message['to']} for {request['to']}"
 
 
 def _lines(message: Sip) -> list[str]:
@@ -129,6 +129,11 @@ def _lines(message: Sip) -> list[str]:
 def _plain_via(message: Sip) -> str:
     """Return the topmost Via without what a server adds to it (RFC 3581, section 4)."""
     return re.sub(r";(received|rport)(=[^;,]*)?", "", message.all("via")[0])
+
+
+def _uri(address: str) -> str:
+    """Return the URI of an address, with or without angle brackets."""
+    return re.sub(r".*<|>.*|;tag=.*", "", address)
 
 
 def _hostport(text: str) -> str:

@@ -90,3 +90,9 @@ class RtpAgent:
         """Return what it recorded of tone *expected*, against its own tone or *other*."""
         self.stop()
         return tones.recognise(Path(f"{self.prefix}.wav"), expected, self.tone if other is None else other)
+
+    def heard_from(self, speaker: RtpAgent) -> tones.Heard:
+        """Return what it recorded of the tone of *speaker*, in that agent's own stream."""
+        self.stop()
+        recording = Path(f"{self.prefix}-{speaker.stop()['ssrc']}.wav")
+        return tones.recognise(recording, speaker.tone, self.tone)
