@@ -15,7 +15,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from natfix.address import SIP_PORT, Endpoint
 
-METHODS = ("INVITE", "REGISTER", "SUBSCRIBE", "NOTIFY", "OPTIONS", "MESSAGE", "UPDATE", "PRACK", "BYE", "ACK",
+METHODS = ("INVITE", "INVITE", "INVITE", "REGISTER", "SUBSCRIBE", "NOTIFY", "OPTIONS", "MESSAGE", "UPDATE", "PRACK", "BYE", "ACK",
            "CANCEL", "REFER", "INFO", "PUBLISH", "X-ODD")
 FORMS_DIALOG = ("INVITE", "SUBSCRIBE")
 COMPACT = {"Via": "v", "From": "f", "To": "t", "Contact": "m", "Call-ID": "i", "Content-Length": "l",
@@ -195,7 +195,7 @@ def descriptions(draw: DrawFn, own: Endpoint) -> str:
     origin_host = draw(st.sampled_from([host, host, "pc.example.net", "127.0.0.1"]))
     lines = ["v=0", f"o=- 20518 {draw(st.integers(0, 2**40))} IN IP4 {origin_host}", "s=-", *connection,
              "t=0 0", *draw(st.sampled_from([[], ["a=sendonly"], ["a=ice-lite"], ["a=group:BUNDLE 0 1"]]))]
-    for media in draw(st.lists(media_lines(host), max_size=4)):
+    for media in draw(st.lists(media_lines(host), min_size=draw(st.sampled_from([0, 1, 1, 2])), max_size=4)):
         lines += media
     ending = draw(st.sampled_from(["\r\n", "\r\n", "\r\n", "\n"]))
     return ending.join(lines) + draw(st.sampled_from([ending, ending, ""]))

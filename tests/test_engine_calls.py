@@ -352,6 +352,17 @@ def test_nobody_answers(world: World) -> None:
     assert leg.final == 180
 
 
+@pytest.mark.parametrize("seconds", [45.0, 170.0])
+def test_a_call_that_rings_for_a_minute(world: World, seconds: float) -> None:
+    """The conntrack entry of an INVITE ends after 30 s; an unregistered phone still gets its 200."""
+    leg = world.phone.invites(world.provider.address)
+    callee = world.provider.accepts(world.provider.last, 180)
+    world.advance(seconds)
+    assert callee.answers().arrived
+    leg.sends("ACK")
+    world.assert_two_way_audio(Call(leg, callee))
+
+
 @pytest.mark.parametrize(("status", "ends"), [(200, True), (481, True), (408, True), (401, False)])
 def test_what_answers_a_bye(world: World, status: int, ends: bool) -> None:
     """A 2xx, 481 or 408 ends the call; a challenge does not."""
