@@ -27,9 +27,19 @@ def what_was_heard(first: Talker, second: Talker) -> tuple[Heard, Heard]:
     return first.heard(second.tone, first.tone), second.heard(first.tone, second.tone)
 
 
+def listen(first: Talker, second: Talker, patience: float = 3.0) -> tuple[Heard, Heard]:
+    """Return the same once both were recognised, or after *patience* seconds: a busy machine is late."""
+    deadline = time.monotonic() + patience
+    heard = what_was_heard(first, second)
+    while not all(direction.recognised for direction in heard) and time.monotonic() < deadline:
+        time.sleep(0.3)
+        heard = what_was_heard(first, second)
+    return heard
+
+
 def assert_two_way(first: Talker, second: Talker) -> None:
     """Fail, saying what was heard, unless each recognised the other's tone and not its own."""
-    heard = what_was_heard(first, second)
+    heard = listen(first, second)
     assert all(direction.recognised for direction in heard), "; ".join(map(str, heard))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab import counters, leftovers
-from tests.lab.audio import talk
+from tests.lab.audio import listen, talk
 from tests.lab.compare import Pair, pair_messages
 from tests.lab.gateway import Natfix
 from tests.lab.host import LabError
@@ -148,6 +148,8 @@ def place_call(lab: Lab, name: str, phones: Phones, caller: Baresip, callee: Bar
     try:
         caller.dial(callee.uri, SETUP)
         talk()
+        if phones.inside.recordings()[recordings[phones.inside]:]:
+            listen(phones.inside, phones.outside)
         call.flows = counters.media_flows(lab.gateway, minimum=2)
         for phone in (caller, callee):      # the BYE of the first may not reach the second
             if not any(event["type"] == "CALL_CLOSED" for event in phone.events[ended[phone]:]):

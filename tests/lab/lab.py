@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,12 +50,7 @@ class Lab:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        # A second Ctrl-C must not stop the cleaning up.
-        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-        try:
-            self.down()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        self.down()
 
     def __getitem__(self, host: str) -> Host:
         return self.hosts[host]
@@ -83,11 +77,14 @@ class Lab:
 
     def down(self) -> None:
         """End every process this lab started, the latest first, and remove the namespaces."""
-        for process in reversed(self.processes()):
-            process.stop()
-        namespaces.remove(self.prefix)
-        if not os.environ.get("NATFIX_LAB_KEEP"):
-            shutil.rmtree(self.directory, ignore_errors=True)
+        # A second Ctrl-C must not stop the cleaning up.
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+        try:
+            for process in reversed(self.processes()):
+                process.stop()
+            leftovers.remove(self.prefix, keep_files=bool(os.environ.get("NATFIX_LAB_KEEP")))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
     def start(self, program: P) -> P:
         """Start *program* (a Kamailio, Baresip, Capture...), wait until it is ready, and return it."""

@@ -51,12 +51,13 @@ def sweep() -> list[str]:
     return crashed
 
 
-def remove(prefix: str) -> None:
-    """End what runs in the namespaces of lab *prefix*, and remove them and its directory."""
+def remove(prefix: str, keep_files: bool = False) -> None:
+    """End what runs in the namespaces of lab *prefix*, and remove them and (*keep_files*: not) its files."""
     for name in namespaces.list_namespaces(prefix):
         _end_processes(name)
     namespaces.remove(prefix)
-    shutil.rmtree(STATE / prefix, ignore_errors=True)
+    if not keep_files:
+        shutil.rmtree(STATE / prefix, ignore_errors=True)
 
 
 def _state(prefix: str) -> str:
@@ -75,13 +76,13 @@ def _state(prefix: str) -> str:
 def _end_processes(name: str) -> None:
     # Whoever is in a namespace that a lab made was started by that lab.
     for number in (signal.SIGTERM, signal.SIGKILL):
-        pids = _processes_in(name)
-        for pid in pids:
+        deadline = time.monotonic() + 2.0
+        for pid in (pids := _processes_in(name)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-        deadline = time.monotonic() + 2.0
-        while pids and _processes_in(name) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        while pids and time.monotonic() < deadline:
+            time.sleep(0.02)
+            pids = _processes_in(name)
 
 
 def _processes_in(name: str) -> list[int]:

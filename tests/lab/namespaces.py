@@ -83,7 +83,11 @@ def in_thread(function: Callable[[], T]) -> T:
             future.set_exception(problem)
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    except BaseException:       # Ctrl-C: what the thread is making must be there to be removed
+        thread.join()
+        raise
     return future.result()
 
 

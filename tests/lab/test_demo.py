@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import namespaces
-from tests.lab.demo import Call, Round, write_json
+from tests.lab.demo import Call, Round, main, write_json
 from tests.lab.host import PROJECT, wait_until
 from tests.lab.lab import Lab
 from tests.lab.tones import Heard
@@ -59,6 +59,18 @@ def test_ctrl_c_leaves_nothing(lab: Lab) -> None:
     assert "interrupted" in printed
     assert not namespaces.list_namespaces(f"nfx{running.pid}-1")
     assert not any(namespaces.process_start(pid) for pid in phones)
+
+
+def test_what_a_crashed_demo_left_is_removed_and_said(monkeypatch: pytest.MonkeyPatch,
+                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    """The next demo cleans up before it starts, and says so in one sentence."""
+    def interrupt(*_: object, **__: object) -> Round:
+        raise KeyboardInterrupt
+    monkeypatch.setattr("tests.lab.leftovers.sweep", lambda: ["nfx1234-1"])
+    monkeypatch.setattr("tests.lab.demo.run_round", interrupt)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert main([]) == 130
+    assert "removed what a crashed lab had left behind: nfx1234-1" in capsys.readouterr().out
 
 
 def test_a_call_needs_both_directions() -> None:

@@ -29,12 +29,12 @@ with Lab() as lab:
 """
 
 
-def exchange(lab: Lab, source: str, target: str, port: int = 7000) -> tuple[str, bytes]:
+def exchange(lab: Lab, source: str, target: str, port: int = 7000, patience: float = 3.0) -> tuple[str, bytes]:
     """Send one datagram from host to host and answer it; return the address seen, and the answer got."""
     with (namespaces.socket_in(lab[target].namespace) as receiver,
           namespaces.socket_in(lab[source].namespace) as sender):
-        receiver.settimeout(1.0)
-        sender.settimeout(1.0)
+        receiver.settimeout(patience)
+        sender.settimeout(patience)
         receiver.bind((lab[target].address, port))
         sender.sendto(b"question", (lab[target].address, port))
         _, seen = receiver.recvfrom(100)
@@ -50,14 +50,14 @@ def test_inside_reaches_outside_through_masquerade(lab: Lab) -> None:
 def test_outside_does_not_reach_inside(lab: Lab) -> None:
     """Packets from outside to a private address vanish."""
     with pytest.raises(TimeoutError):
-        exchange(lab, "remote1", "phone1")
+        exchange(lab, "remote1", "phone1", patience=0.5)
 
 
 def test_forward_policy_drops_what_is_new_from_outside(lab: Lab) -> None:
     """Even with a route to inside, the gateway lets nothing new in."""
     lab["remote1"].run(["ip", "route", "add", "192.168.1.0/24", "via", "203.0.113.1"])
     with pytest.raises(TimeoutError):
-        exchange(lab, "remote1", "phone1")
+        exchange(lab, "remote1", "phone1", patience=0.5)
 
 
 def test_inside_subnets_talk_unchanged(make_lab: Callable[..., Lab]) -> None:
@@ -87,7 +87,7 @@ def test_queued_packets_have_whole_checksums(lab: Lab) -> None:
     forger = lab.gateway.popen([sys.executable, str(program), "--spoil"])
     forger.wait_for("bound")
     with pytest.raises(TimeoutError):
-        exchange(lab, "phone1", "remote1", port=7001)
+        exchange(lab, "phone1", "remote1", port=7001, patience=0.5)
 
 
 def test_two_labs_at_once_do_not_meet(make_lab: Callable[..., Lab]) -> None:

@@ -85,7 +85,8 @@ class Linphone:
         self.process = host.popen(command, f"linphone-{self.user}", stdin=subprocess.PIPE, environment={
             "HOME": str(self.directory), "XDG_DATA_HOME": str(self.directory / ".local/share"),
             "XDG_CONFIG_HOME": str(self.directory / ".config"),
-            "TMPDIR": str(self.directory)})       # PulseAudio leaves a folder behind
+            # Or PulseAudio leaves a folder in /tmp.
+            "PULSE_RUNTIME_PATH": str(self.directory)})
         self.process.wait_for(PROMPT)
         self._use_only_pcmu()
         self.command("soundcard use files")
