@@ -30,9 +30,9 @@ TRUNK = f'[[trunk]]\ninside = "{PBX}:5060"\npeers = ["{PROVIDER}"]\n'
 OUT, IN = 25, 20        # calls between SIPp, by direction
 LOST = 2                # packets of a stream that may be missing
 # Users by their first digits: 1 is SIPp inside, 2 baresip inside, 3 SIPp outside, 4 baresip outside.
-INSIDE_ROUTES = {"^1": f"{PBX}:5062", **{f"^2{n}": f"{PBX}:507{n}" for n in range(1, 6)}}
+INSIDE_ROUTES = {"^1": f"{PBX}:5062", **{f"^2{n}": f"{PBX}:{5060 + 10 * n}" for n in range(1, 6)}}
 OUTSIDE_ROUTES = {"^[12]": "203.0.113.1:5060", "^3": "203.0.113.60:5062",
-                  **{f"^4{n}": f"203.0.113.61:507{n}" for n in range(1, 6)}}
+                  **{f"^4{n}": f"203.0.113.61:{5060 + 10 * n}" for n in range(1, 6)}}
 
 caller, callee = Caller(), Callee()
 CALLS = scenario(
@@ -127,10 +127,10 @@ def answered(sipp: Sipp) -> int:
 
 def place_compared_call(lab: Lab, number: int) -> Compared:
     """Place a call between the baresip extension 2N inside and 4N outside; the odd ones go out."""
-    inside = lab.start(Baresip("pbx", f"2{number}", tone=400 + 40 * number, sip_port=5070 + number,
+    inside = lab.start(Baresip("pbx", f"2{number}", tone=400 + 40 * number, sip_port=5060 + 10 * number,
                                rtp_ports=(12300 + 10 * number, 12309 + 10 * number),
                                account=f'outbound="sip:{PBX};lr"'))
-    outside = lab.start(Baresip("remote2", f"4{number}", tone=1000 + 40 * number, sip_port=5070 + number,
+    outside = lab.start(Baresip("remote2", f"4{number}", tone=1000 + 40 * number, sip_port=5060 + 10 * number,
                                 rtp_ports=(14300 + 10 * number, 14309 + 10 * number),
                                 account=f'outbound="sip:{PROVIDER};lr"'))
     caller, called = (inside, outside) if number % 2 else (outside, inside)

@@ -51,7 +51,7 @@ def start_pair(lab: Lab, provider: Kamailio, number: int) -> tuple[Baresip, Bare
     inside = lab.start(Baresip(f"phone{number + 1}", f"inside{number}", registrar=provider.address,
                                tone=400 + 40 * number, rtp_ports=ONE_PORT))
     outside = lab.start(Baresip("remote1", f"outside{number}", registrar=provider.address,
-                                tone=1000 + 40 * number, sip_port=5060 + number,
+                                tone=1000 + 40 * number, sip_port=5060 + 10 * number,
                                 rtp_ports=(14000 + 10 * number, 14009 + 10 * number)))
     inside.register()
     outside.register()
