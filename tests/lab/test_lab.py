@@ -29,7 +29,8 @@ with Lab() as lab:
 """
 
 
-def exchange(lab: Lab, source: str, target: str, port: int = 7000, patience: float = 3.0) -> tuple[str, bytes]:
+def exchange(lab: Lab, source: str, target: str, port: int = 7000,
+             patience: float = 3.0) -> tuple[str, bytes]:
     """Send one datagram from host to host and answer it; return the address seen, and the answer got."""
     with (namespaces.socket_in(lab[target].namespace) as receiver,
           namespaces.socket_in(lab[source].namespace) as sender):
