@@ -104,11 +104,11 @@ def split_values(raw: bytes, start: int, end: int) -> list[Span]:
         if text == b",":
             spans.append((at, found.start()))
             at = found.end()
+            if len(spans) == MAX_VALUES:
+                raise MalformedMessage(f"more than {MAX_VALUES} values in one header")
         elif len(text) == 1:
             raise MalformedMessage("a quote or bracket in a header is not closed")
     spans.append((at, end))
-    if len(spans) > MAX_VALUES:
-        raise MalformedMessage(f"more than {MAX_VALUES} values in one header")
     return spans
 
 
