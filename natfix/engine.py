@@ -44,6 +44,7 @@ from natfix.reports import (
     AddressesChanged,
     Change,
     FlowAdopted,
+    FlowBegan,
     FlowCounters,
     FlowDestroyed,
     PortsInUse,
@@ -256,6 +257,8 @@ class Engine:
             self._media.pool.excluded = report.ports | report.forwards.keys()
         elif isinstance(report, FlowAdopted):
             self._on_adopted(report.state, outcome, now)
+        elif isinstance(report, FlowBegan):
+            self._mappings.learn_flow(report.flow)
         elif isinstance(report, FlowDestroyed):
             if not self._mappings.reopen_flow(report.flow, now):
                 self._mappings.reopen_flow(reversed_flow(report.flow), now)

@@ -43,7 +43,8 @@ def _call_row(call: Call, mappings: Mappings, refused: dict[Endpoint, int], now:
 
 
 def _stream_row(call: Call, mapping: Mapping, refused: dict[Endpoint, int]) -> dict[str, Any]:
-    flows = [opened for opened in mapping.flows.values() if call.holder in opened.holders]
+    flows = [opened for opened in mapping.flows.values()
+             if call.holder in opened.holders or opened.began_by_itself]
     counted = [opened.packets for opened in flows if opened.packets[0] >= 0]
     row: dict[str, Any] = {
         "media": _media_name(call, mapping.inside),

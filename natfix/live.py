@@ -27,13 +27,13 @@ from natfix.errors import DONE
 from natfix.findings import Host
 from natfix.interfaces import addresses_report, links_now
 from natfix.journal import RING, set_up_log
-from natfix.kernel.events import ConntrackEvents, NftEvents
+from natfix.kernel.events import ConntrackEvents, NewMediaFlows, NftEvents
 from natfix.kernel.netfilter import NetfilterKernel
 from natfix.kernel.probe import divert_form
 from natfix.loop import Clock, Loop
 from natfix.queue_reader import NetfilterQueueReader, queue_counters
 from natfix.quirks import Quirks
-from natfix.reports import Restored
+from natfix.reports import FlowBegan, Restored
 from natfix.startup import (
     flows_to_adopt,
     refuse_beside_helper,
@@ -96,8 +96,9 @@ class _Daemon:
                          Clock(), selector)
         self._started = self.loop.clock()
         facts = Facts(lambda: addresses_report(settings, links_now()), ports_in_use)
-        self._upkeep = Upkeep(self.loop, facts, NftEvents(self._kernel), ConntrackEvents(), LinkEvents(),
-                              self._reader, self._addresses)
+        self._upkeep = Upkeep(
+            self.loop, facts, NftEvents(self._kernel), ConntrackEvents(), NewMediaFlows(settings.media.ports),
+            LinkEvents(), self._reader, self._addresses)
         handlers.update(self._handlers())
         signals.tell(self.loop)
 
@@ -119,7 +120,9 @@ class _Daemon:
         notify_systemd("READY=1")
 
     def _adopt(self, now: float) -> None:
-        self.loop.inform(flows_to_adopt(self._kernel.flows(), self._skeleton, self._addresses), now)
+        flows = self._kernel.flows()
+        self.loop.inform(flows_to_adopt(flows, self._skeleton, self._addresses), now)
+        self.loop.inform([FlowBegan(state.flow) for state in flows], now)
 
     # what the control socket asks
 

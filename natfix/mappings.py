@@ -32,6 +32,8 @@ LIFETIME = 300.0            # seconds an element outlives the daemon (design, se
 REFRESH_MARGIN = 150.0      # seconds before its end at which an element that is still held is refreshed
 NOT_COUNTED = (-1, -1)
 ANY_REMOTE = "0.0.0.0"      # media accept_from = "any"
+TRAFFIC: Holder = ("traffic",)      # holds a flow that began by itself, and nothing else
+MOST_BEGUN = 16             # flows of one mapping that are remembered so; the kernel's timeouts end the rest
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +45,11 @@ class OpenedFlow:
     holders: dict[Holder, float]    # -> until when it is to be kept
     kernel_until: float = 0.0       # when the entry ends, unless traffic keeps it
     packets: tuple[int, int] = NOT_COUNTED      # from inside, from outside
+
+    @property
+    def began_by_itself(self) -> bool:
+        """Tell an entry that the kernel's maps have made from one that natfix asks for."""
+        return TRAFFIC in self.holders
 
 
 @dataclass(slots=True, eq=False)
@@ -145,6 +152,20 @@ class Mappings:
         if not holders:
             del mapping.remotes[remote]
             self.commands.append(ForbidRemote(mapping.kind, mapping.outside, remote))
+            for flow in [flow for flow, opened in mapping.flows.items()
+                         if opened.began_by_itself and flow.reply_source.host == remote]:
+                self._close(mapping, flow)
+
+    def learn_flow(self, flow: Flow) -> None:
+        """Take up an entry that the maps have made for media: it ends with its mapping, or its permission."""
+        mapping = self._outside.get(flow.reply_destination)
+        if mapping is None:
+            mapping, flow = self._outside.get(flow.destination), reversed_flow(flow)
+        if mapping is None or mapping.kind is not Kind.MEDIA or flow in mapping.flows \
+                or sum(opened.began_by_itself for opened in mapping.flows.values()) >= MOST_BEGUN:
+            return
+        mapping.flows[flow] = OpenedFlow(flow, False, {TRAFFIC: NEVER})
+        self.by_flow[flow] = mapping
 
     def keep_flow(
         self, mapping: Mapping, flow: Flow, holder: Holder, until: float, now: float, fixed: bool = False
@@ -154,6 +175,7 @@ class Mappings:
         if opened is None:
             opened = mapping.flows[flow] = OpenedFlow(flow, fixed, {})
             self.by_flow[flow] = mapping
+        opened.holders.pop(TRAFFIC, None)
         opened.holders[holder] = until
         if opened.kernel_until < min(until, now + REFRESH_MARGIN):
             self._open(mapping, opened, now)
@@ -173,6 +195,9 @@ class Mappings:
         if mapping is None:
             return False
         opened = mapping.flows[flow]
+        if opened.began_by_itself:
+            del mapping.flows[flow], self.by_flow[flow]
+            return True
         opened.packets = NOT_COUNTED        # the new entry counts from nought
         self._open(mapping, opened, now)
         return True
@@ -221,8 +246,9 @@ class Mappings:
             mapping.kernel_until = 0.0
             self._refresh(mapping, now)
             for opened in mapping.flows.values():
-                opened.kernel_until = 0.0
-                self._open(mapping, opened, now)
+                if not opened.began_by_itself:
+                    opened.kernel_until = 0.0
+                    self._open(mapping, opened, now)
         restated, self.commands = self.commands, taken
         return restated
 

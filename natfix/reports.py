@@ -43,6 +43,13 @@ class FlowAdopted:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowBegan:
+    """The kernel's maps have made a conntrack entry, as for media from a port that nobody announced."""
+
+    flow: Flow              # as the kernel has it; of whomever: the engine knows its own
+
+
+@dataclass(frozen=True, slots=True)
 class FlowDestroyed:
     """A conntrack entry ended: its time was up, or somebody flushed the table."""
 
@@ -65,4 +72,4 @@ class Restored:
     rows: tuple[Change, ...]
 
 
-Report = AddressesChanged | PortsInUse | FlowAdopted | FlowDestroyed | FlowCounters | Restored
+Report = AddressesChanged | PortsInUse | FlowAdopted | FlowBegan | FlowDestroyed | FlowCounters | Restored

@@ -17,7 +17,7 @@ from natfix.leak import LeakMeter, open_meters
 from natfix.loop import PAUSE, Loop, Source
 from natfix.mappings import reversed_flow
 from natfix.queue_reader import QueueReader, queue_counters
-from natfix.reports import AddressesChanged, FlowCounters, FlowDestroyed, PortsInUse
+from natfix.reports import AddressesChanged, FlowBegan, FlowCounters, FlowDestroyed, PortsInUse
 
 COUNT_EVERY = 20.0          # seconds between two readings of the flows' counters
 COUNT_AT_ONCE = 128         # flows looked up between two looks at the queue: some 3 ms
@@ -37,7 +37,7 @@ class RuleEvents(Source, Protocol):
 
 
 class FlowEvents(Source, Protocol):
-    """Conntrack entries that ended."""
+    """Conntrack entries that ended, or that began."""
 
     def read(self) -> Collection[Flow]: ...
 
@@ -60,14 +60,15 @@ class Upkeep:
     """Keeps the engine informed and natfix's rules in place."""
 
     def __init__(
-        self, loop: Loop, facts: Facts, rules: RuleEvents, flows: FlowEvents, links: LinkChanges,
-        reader: QueueReader, addresses: AddressesChanged,
+        self, loop: Loop, facts: Facts, rules: RuleEvents, ended: FlowEvents, begun: FlowEvents,
+        links: LinkChanges, reader: QueueReader, addresses: AddressesChanged,
     ) -> None:
         """*addresses* is what the engine is told at the start."""
         self._loop = loop
         self._facts = facts
         self._rules = rules
-        self._flows = flows
+        self._flow_ends = ended
+        self._flow_starts = begun
         self._links = links
         self._reader = reader
         self._background = Background()
@@ -86,7 +87,8 @@ class Upkeep:
         """Listen from now on."""
         self._loop.listen(self._background, self._background.deliver)
         self._loop.listen(self._rules, self._on_rules)
-        self._loop.listen(self._flows, self._on_flows)
+        self._loop.listen(self._flow_ends, self._on_ends)
+        self._loop.listen(self._flow_starts, self._on_starts)
         self._loop.listen(self._links, self._on_links)
         self._loop.call_at(now + COUNT_EVERY, self._count)
         self._loop.call_at(now + PORTS_EVERY, self._look_at_ports)
@@ -119,9 +121,13 @@ class Upkeep:
 
     # conntrack
 
-    def _on_flows(self) -> None:
+    def _on_starts(self) -> None:
+        if begun := self._flow_starts.read():
+            self._loop.report([FlowBegan(flow) for flow in begun], self._loop.clock())
+
+    def _on_ends(self) -> None:
         wanted = self._loop.engine.flows_of_interest()
-        ended = [flow for flow in self._flows.read() if flow in wanted or reversed_flow(flow) in wanted]
+        ended = [flow for flow in self._flow_ends.read() if flow in wanted or reversed_flow(flow) in wanted]
         self._tell_later(ended)
 
     def _tell_later(self, ended: Iterable[Flow]) -> None:

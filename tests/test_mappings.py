@@ -15,7 +15,7 @@ from natfix.commands import (
 )
 from natfix.deadlines import NEVER, Deadlines
 from natfix.errors import LimitReached
-from natfix.mappings import LIFETIME, Mapping, Mappings, owner_of, reversed_flow
+from natfix.mappings import LIFETIME, MOST_BEGUN, Mapping, Mappings, owner_of, reversed_flow
 
 INSIDE, OUTSIDE = Endpoint("192.168.1.10", 4000), Endpoint("203.0.113.1", 30000)
 REMOTE = Endpoint("198.51.100.7", 7000)
@@ -157,3 +157,53 @@ def test_the_owner_fits_into_an_element_comment(table: Table) -> None:
     """The kernel takes 128 bytes; a long Call-ID is cut."""
     table.mapping.holders[("call", "x" * 300)] = NEVER
     assert len(owner_of(table.mapping)) <= 128
+
+
+TURNED = reversed_flow(FLOW)
+
+
+def test_a_flow_that_began_by_itself_ends_with_its_mapping(table: Table) -> None:
+    """What the maps let in is known, never asked for, and closed when the mapping ends."""
+    table.mappings.hold(table.mapping, FIRST, NEVER, 0.0)
+    table.commands()
+    table.mappings.learn_flow(TURNED)
+    assert list(table.mappings.by_flow) == [FLOW]
+    assert table.commands() == []
+    assert not [command for command in table.mappings.restate(1.0) if isinstance(command, OpenFlow)]
+    table.mappings.release(table.mapping, FIRST, 2.0)
+    assert CloseFlow(FLOW) in table.commands()
+
+
+def test_a_flow_that_began_by_itself_ends_with_its_permission(table: Table) -> None:
+    """A remote that may no longer send is cut off, in the middle of a stream too."""
+    table.mappings.hold(table.mapping, FIRST, NEVER, 0.0)
+    table.mappings.allow(table.mapping, REMOTE.host, FIRST, 0.0)
+    table.mappings.learn_flow(TURNED)
+    table.commands()
+    table.mappings.forbid(table.mapping, REMOTE.host, FIRST)
+    assert table.commands() == [ForbidRemote(Kind.MEDIA, OUTSIDE, REMOTE.host), CloseFlow(FLOW)]
+
+
+def test_a_flow_that_began_by_itself_may_end_by_itself(table: Table) -> None:
+    """Its end is no reason to make it anew, unless a call has asked for it since."""
+    table.mappings.hold(table.mapping, FIRST, NEVER, 0.0)
+    table.commands()
+    table.mappings.learn_flow(FLOW)
+    assert table.mappings.reopen_flow(FLOW, 1.0)
+    assert table.commands() == []
+    assert not table.mappings.by_flow
+    table.mappings.learn_flow(FLOW)
+    table.mappings.keep_flow(table.mapping, FLOW, FIRST, NEVER, 2.0)
+    table.commands()
+    assert table.mappings.reopen_flow(FLOW, 3.0)
+    assert table.commands() == [OpenFlow(Kind.MEDIA, FLOW, LIFETIME)]
+
+
+def test_flows_of_others_are_not_learnt(table: Table) -> None:
+    """A flow at a port of no mapping stays what it is; of one mapping, so many are remembered at most."""
+    table.mappings.learn_flow(FLOW._replace(reply_destination=Endpoint("203.0.113.1", 30004)))
+    assert not table.mappings.by_flow
+    for port in range(7000, 7100):
+        remote = Endpoint(REMOTE.host, port)
+        table.mappings.learn_flow(Flow(remote, OUTSIDE, INSIDE, remote))
+    assert len(table.mappings.by_flow) == MOST_BEGUN

@@ -15,7 +15,7 @@ from natfix.address import Endpoint, network_from_text
 from natfix.commands import Flow, Outcome
 from natfix.loop import PAUSE, Loop
 from natfix.mappings import reversed_flow
-from natfix.reports import AddressesChanged, FlowCounters, FlowDestroyed, PortsInUse
+from natfix.reports import AddressesChanged, FlowBegan, FlowCounters, FlowDestroyed, PortsInUse
 from natfix.upkeep import (
     COUNT_AT_ONCE,
     COUNT_EVERY,
@@ -74,11 +74,11 @@ class Bench:
         self.selector = selectors.DefaultSelector()
         self.loop = Loop(cast(Any, self.engine), self.kernel, SKELETON, cast(Any, self.reader),
                          cast(Any, ListStore()), lambda: self.now, self.selector)
-        self.rules, self.flows, self.links = Events(), Events(), Events()
+        self.rules, self.flows, self.begun, self.links = Events(), Events(), Events(), Events()
         self.addresses: AddressesChanged | Exception = AT_HOME
         self.ports = frozenset({53})
         facts = Facts(self._addresses, self._ports_in_use)
-        self.upkeep = Upkeep(self.loop, facts, self.rules, self.flows, self.links,
+        self.upkeep = Upkeep(self.loop, facts, self.rules, self.flows, self.begun, self.links,
                              cast(Any, self.reader), AT_HOME)
         self.upkeep.begin(self.now)
 
@@ -164,6 +164,13 @@ def test_only_flows_of_interest_are_reported(bench: Bench) -> None:
     bench.turn()
     bench.turn()
     assert bench.engine.reports == [FlowDestroyed(known), FlowDestroyed(reversed_flow(turned))]
+
+
+def test_flows_that_begin_are_reported(bench: Bench) -> None:
+    """A flow that the maps made goes to the engine, which knows whose it is."""
+    bench.begun.feed([flow_number(1)])
+    bench.turn()
+    assert bench.engine.reports == [FlowBegan(flow_number(1))]
 
 
 def test_flows_that_fight_do_not_spin(bench: Bench) -> None:

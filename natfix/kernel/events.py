@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from natfix.commands import Flow
 from natfix.errors import KernelRefused
-from natfix.kernel.conntrack import PROTOCOL_AT, entry_from_body
+from natfix.kernel.conntrack import ASSURED, PROTOCOL_AT, STATUS, TUPLE, entry_from_body
 from natfix.kernel.elements import DELETE_ELEMENT, NEW_ELEMENT, TABLE
 from natfix.kernel.netfilter import NetfilterKernel
 from natfix.kernel.netlink import (
@@ -30,18 +30,24 @@ from natfix.kernel.netlink import (
 
 NETLINK_ADD_MEMBERSHIP = 1
 SO_ATTACH_FILTER = 26
-CONNTRACK_DESTROYED, NFTABLES_CHANGED = 3, 7        # NFNLGRP_CONNTRACK_DESTROY, NFNLGRP_NFTABLES
+# NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_DESTROY, NFNLGRP_NFTABLES
+CONNTRACK_BEGUN, CONNTRACK_DESTROYED, NFTABLES_CHANGED = 1, 3, 7
 MESSAGE_SIZE = 32768        # bytes; the kernel makes none larger
 
 NEW_GENERATION = NFTABLES << 8 | 15
 TABLE_OF = 1                # NFTA_TABLE_NAME; in messages about chains, rules and sets, too
 
 # Classic BPF (linux/bpf_common.h): load a byte or half-word at a fixed place; compare; return.
-BYTE, HALF, EQUAL, RETURN = 0x30, 0x28, 0x15, 0x06
+BYTE, HALF, WORD, RETURN = 0x30, 0x28, 0x20, 0x06
+EQUAL, ABOVE, AT_LEAST, ANY_OF = 0x15, 0x25, 0x35, 0x45
 TAKE_ALL, TAKE_NONE = 0xFFFFFFFF, 0
 # Places in a message: its type, the address family, and the first attribute's payload (after the
 # netlink header of 16 bytes, the netfilter header of 4, and an attribute header of 4).
 TYPE_PLACE, FAMILY_PLACE, FIRST_PLACE = 4, 16, 24
+# In conntrack events two tuples come first, then CTA_ID (8 bytes), then CTA_STATUS.
+SECOND_PLACE = FIRST_PLACE + TUPLE.size + 4
+STATUS_PLACE = SECOND_PLACE + TUPLE.size + 8
+PORT_AT = 44                # of the destination, inside a CTA_TUPLE_*
 
 
 class Step(NamedTuple):
@@ -62,6 +68,31 @@ ONLY_UDP = (
     Step(RETURN, TAKE_ALL),
     Step(RETURN, TAKE_NONE),
 )
+
+
+def _only_media(first: int, last: int) -> tuple[Step, ...]:
+    """Return a filter for UDP entries with a NATed end at ports *first* to *last*.
+
+    An entry that packets begin is never ASSURED, one that natfix makes always is.
+    """
+    return (
+        Step(BYTE, FAMILY_PLACE),
+        Step(EQUAL, socket.AF_INET, 0, 13),
+        Step(BYTE, FIRST_PLACE + PROTOCOL_AT),
+        Step(EQUAL, socket.IPPROTO_UDP, 0, 11),
+        Step(HALF, FIRST_PLACE + PORT_AT),          # inward: where the first packet was sent
+        Step(AT_LEAST, first, 0, 1),
+        Step(ABOVE, last, 0, 3),
+        Step(HALF, SECOND_PLACE + PORT_AT),         # outward: where the replies are sent
+        Step(AT_LEAST, first, 0, 6),
+        Step(ABOVE, last, 5, 0),
+        Step(HALF, STATUS_PLACE + 2),
+        Step(EQUAL, _swapped(STATUS), 0, 2),
+        Step(WORD, STATUS_PLACE + 4),
+        Step(ANY_OF, ASSURED, 1, 0),
+        Step(RETURN, TAKE_ALL),
+        Step(RETURN, TAKE_NONE),
+    )
 
 
 def _swapped(kind: int) -> int:
@@ -117,6 +148,22 @@ class _Events:
                 self.lost += 1
                 continue
             found += [(kind, body) for kind, _, _, body in each_message(data)]
+
+
+class NewMediaFlows(_Events):
+    """UDP entries that begin at a port of the media pool, but for those that natfix makes itself.
+
+    Where one is missed (``lost``), its entry ends by the kernel's timeout only.
+    """
+
+    def __init__(self, ports: tuple[int, int]) -> None:
+        """*ports* are the pool's first and last."""
+        super().__init__(CONNTRACK_BEGUN, _only_media(*ports))
+
+    def read(self) -> list[Flow]:
+        """Return the flows that began since the last call, as the kernel holds them."""
+        entries = [entry_from_body(body) for _, body in self._messages()]
+        return [entry.state.flow for entry in entries if entry]
 
 
 class ConntrackEvents(_Events):

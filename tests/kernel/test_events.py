@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from natfix.commands import CloseFlow, OpenFlow
-from natfix.kernel.events import ConntrackEvents, NftEvents
+from natfix.kernel.events import ConntrackEvents, NewMediaFlows, NftEvents
 from natfix.kernel.netlink import SO_RCVBUFFORCE
 from tests.kernel.wires import FLOW, GATEWAY, MEDIA, PHONE, REMOTE, SKELETON, Wires, media, sent
 from tests.namespace import kernel_test
@@ -32,7 +32,7 @@ def rules(gateway: Wires) -> Iterator[NftEvents]:
     made.close()
 
 
-def is_silent(events: ConntrackEvents | NftEvents) -> bool:
+def is_silent(events: ConntrackEvents | NewMediaFlows | NftEvents) -> bool:
     """Tell whether nothing has reached the socket."""
     try:
         events._socket.recv(1)
@@ -130,3 +130,23 @@ def test_traffic_is_no_event(gateway: Wires, rules: NftEvents, flows: ConntrackE
     remote.sendto(b"x", (GATEWAY, 30000))
     assert is_silent(rules)
     assert is_silent(flows)
+
+
+@pytest.fixture
+def begun(gateway: Wires) -> Iterator[NewMediaFlows]:
+    """Somebody who listens for media that begins by itself."""
+    made = gateway.gateway.call(lambda: NewMediaFlows((30000, 39999)))
+    yield made
+    made.close()
+
+
+def test_media_that_begins_by_itself_is_told(gateway: Wires, begun: NewMediaFlows) -> None:
+    """A flow that an element lets in or out is named; one that natfix makes, or at other ports, is not."""
+    phone, remote = gateway.bind(PHONE, 12000), gateway.bind(REMOTE, 40000)
+    other = gateway.bind(PHONE, 12002)
+    sent(other, FLOW.destination, remote)
+    gateway.kernel.apply([OpenFlow(MEDIA, FLOW, 60)])
+    assert is_silent(begun)
+    gateway.kernel.apply([CloseFlow(FLOW), media()])
+    sent(phone, FLOW.destination, remote)
+    assert begun.read() == [FLOW]
