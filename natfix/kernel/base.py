@@ -48,11 +48,18 @@ class Skeleton:
 class Kernel(Protocol):
     """What a back end can do. Every method raises KernelRefused with one sentence where it cannot."""
 
+    entries_refused: int
+    last_refusal: str       # one sentence
+
     def install(self, skeleton: Skeleton) -> None:
         """Put natfix's own table in place, in one transaction; what its maps already hold stays."""
 
     def apply(self, commands: Sequence[Command]) -> None:
-        """Carry out *commands* in order: all elements in one transaction, then the entries."""
+        """Carry out *commands* in order: all elements in one transaction, then the entries.
+
+        Raises KernelRefused for the elements only. An entry that cannot be had is counted in
+        ``entries_refused``: the elements are there for that case.
+        """
 
     def resync(self, commands: Sequence[Command]) -> None:
         """Make the maps hold just what *commands* add, in one transaction, then open their flows."""

@@ -71,23 +71,30 @@ class Conntrack:
     def open(self, commands: Sequence[OpenFlow], bit: int) -> None:
         """Ensure the entries of *commands*; those of SIP flows get *bit* in their mark.
 
-        An entry in the way is refreshed if it is the same flow, else replaced. Raises KernelRefused where
-        an entry cannot be had; others may be there by then.
+        An entry in the way is refreshed if it is the same flow, else replaced. Raises KernelRefused, for the
+        first of them, where entries cannot be had; all others are there by then.
         """
+        refused: list[KernelRefused] = []
         for start in range(0, len(commands), EXCHANGE):
             part = commands[start:start + EXCHANGE]
-            clashing = self._attempt([(command, [_creation(command, bit)]) for command in part])
+            clashing = self._attempt([(command, [_creation(command, bit)]) for command in part], refused)
             for _ in range(TRIES):
                 if not clashing:
                     break
                 entries = self._find([command.flow for command in clashing])
                 clashing = self._attempt([(command, _cure(command, bit, entries.get(index)))
-                                          for index, command in enumerate(clashing)])
-            if clashing:
-                raise _refusal(clashing[0].flow, errno.EEXIST)
+                                          for index, command in enumerate(clashing)], refused)
+            refused += [_refusal(command.flow, errno.EEXIST) for command in clashing]
+        if refused:
+            raise refused[0]
 
-    def _attempt(self, plans: Sequence[tuple[OpenFlow, list[Message]]]) -> list[OpenFlow]:
-        """Send the messages of all *plans*; return the commands whose last message met another entry."""
+    def _attempt(
+        self, plans: Sequence[tuple[OpenFlow, list[Message]]], refused: list[KernelRefused],
+    ) -> list[OpenFlow]:
+        """Send the messages of all *plans*; return the commands whose last message met another entry.
+
+        Commands that the kernel refuses for another reason are added to *refused*.
+        """
         messages: list[Message] = []
         ends: list[int] = []
         for _, steps in plans:
@@ -100,7 +107,7 @@ class Conntrack:
             if problem in (errno.EEXIST, errno.ENOENT):
                 clashing.append(command)
             elif problem:
-                raise _refusal(command.flow, problem)
+                refused.append(_refusal(command.flow, problem))
         return clashing
 
     def _find(self, flows: Sequence[Flow]) -> dict[int, Entry]:

@@ -128,6 +128,8 @@ class FakeKernel:
         }
         self.own_addresses = {outside_address, *map(_first_address, self.networks.values())}
         self.skeleton: Skeleton | None = None   # None: natfix's table is not there
+        self.entries_refused = 0
+        self.last_refusal = ""
         self.fail_next_apply = ""               # a sentence: the next transaction is refused with it
         self.elements = Elements()
         self.now = 0.0
@@ -135,6 +137,7 @@ class FakeKernel:
         self._earliest_end = float("inf")
         self._refused: dict[Endpoint, int] = {}
         self._destroyed: list[Flow] = []
+        self._begun: list[Flow] = []
 
     # The interface of every back end
 
@@ -204,6 +207,11 @@ class FakeKernel:
         """Return the flows natfix made or marked that ended since the last call (DESTROY events)."""
         destroyed, self._destroyed = self._destroyed, []
         return destroyed
+
+    def pop_begun(self) -> list[Flow]:
+        """Return the flows at ports of the media pool that packets began since the last call (NEW events)."""
+        begun, self._begun = self._begun, []
+        return begun
 
     # A packet's way
 
@@ -306,6 +314,12 @@ class FakeKernel:
         elif original is None:
             self._count(entry, is_reply=False)
             self._insert(entry)
+            if self._is_media(entry):
+                self._begun.append(entry.flow)
+
+    def _is_media(self, entry: Entry) -> bool:
+        first, last = self.skeleton.media_ports if self.skeleton else (0, -1)
+        return any(first <= end.port <= last for end in (entry.flow.destination, entry.flow.reply_destination))
 
     def _snat(self, crossing: Crossing) -> Endpoint:
         is_leaving = crossing.out_interface == "outside"

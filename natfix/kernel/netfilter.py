@@ -69,6 +69,8 @@ class NetfilterKernel:
         self._conntrack = Conntrack(self._connection)
         self._mark = mark
         self._made: set[Flow] = set()
+        self.entries_refused = 0        # times that conntrack did not take what natfix wanted
+        self.last_refusal = ""
         self._accounting_was_off = False
         self._rules: list[bytes] = []       # as they were after install()
 
@@ -133,8 +135,13 @@ class NetfilterKernel:
                 self._close([command.flow for command in group])
 
     def _open(self, commands: list[OpenFlow]) -> None:
+        """Entries are a help, not a condition: without one, the elements let the stream through."""
         self._made.update(command.flow for command in commands)
-        self._conntrack.open(commands, self._mark)
+        try:
+            self._conntrack.open(commands, self._mark)
+        except KernelRefused as problem:
+            self.entries_refused += 1
+            self.last_refusal = str(problem)
 
     def _close(self, flows: list[Flow]) -> None:
         self._made.difference_update(flows)

@@ -272,3 +272,13 @@ def test_skeleton_text_holds_the_settings() -> None:
     assert "queue num $sip_queue bypass\n" in text
     assert "# [outside] interface" in text
     assert "bypass" not in skeleton_text(replace(SKELETON, bypass=False), "queue").split("chain divert {")[-1]
+
+
+def test_an_entry_that_cannot_be_had_is_counted(bare: Wires, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elements are the second line: a refused conntrack entry does not undo them, and the call goes on."""
+    monkeypatch.setattr("natfix.kernel.conntrack.ESTABLISHED", 0)
+    bare.install()
+    bare.kernel.apply([media(), OpenFlow(MEDIA, FLOW, 60)])
+    assert bare.kernel.entries_refused == 1
+    assert "Device or resource busy" in bare.kernel.last_refusal
+    assert bare.kernel.mappings()
