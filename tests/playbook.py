@@ -25,7 +25,15 @@ from natfix.engine import Engine, Path
 from natfix.errors import KernelRefused
 from natfix.kernel.base import Skeleton
 from natfix.kernel.fake import Crossing, FakeKernel, Trace
-from natfix.reports import AddressesChanged, FlowCounters, FlowDestroyed, PortsInUse, Report, Restored
+from natfix.reports import (
+    AddressesChanged,
+    FlowBegan,
+    FlowCounters,
+    FlowDestroyed,
+    PortsInUse,
+    Report,
+    Restored,
+)
 from tests.agent import Agent, Leg, Sip, streams_of
 from tests.datagram import Datagram, packet_bytes, read_packet
 
@@ -193,7 +201,7 @@ class World:
             if crossing.diverted and not crossing.dropped:
                 payload = self._show_to_engine(crossing, delivery)
             delivery.trace = self.kernel.leave(crossing)
-            self._report_destroyed()
+            self._report_flows()
         if not delivery.trace.dropped:
             self._arrive(delivery, payload)
         return delivery
@@ -223,7 +231,7 @@ class World:
         """Send one media packet and tell where it came out."""
         trace = self.kernel.trace(source, destination, self.now)
         self.log.append(f"{self.now:9.2f} RTP {source} -> {destination}: {_short(trace)}")
-        self._report_destroyed()
+        self._report_flows()
         return trace
 
     # Time and facts
@@ -235,7 +243,7 @@ class World:
             due = self.engine.next_timeout()
             self.now = max(self.now, min(due if due is not None else until, self.kernel.next_end(), until))
             self.kernel.advance(self.now)
-            self._report_destroyed()
+            self._report_flows()
             if due is not None and due <= self.now:
                 self._follow(self.engine.handle_timer(self.now))
             elif self.now >= until:
@@ -272,7 +280,9 @@ class World:
         inside = tuple((network, name) for name, network in self.kernel.networks.items())
         return AddressesChanged({"outside": self.kernel.outside_address}, inside)
 
-    def _report_destroyed(self) -> None:
+    def _report_flows(self) -> None:
+        for flow in self.kernel.pop_begun():
+            self.report(FlowBegan(flow))
         for flow in self.kernel.pop_destroyed():
             self.report(FlowDestroyed(flow))
 

@@ -319,7 +319,8 @@ class FakeKernel:
 
     def _is_media(self, entry: Entry) -> bool:
         first, last = self.skeleton.media_ports if self.skeleton else (0, -1)
-        return any(first <= end.port <= last for end in (entry.flow.destination, entry.flow.reply_destination))
+        ends = (entry.flow.destination, entry.flow.reply_destination)
+        return any(first <= end.port <= last for end in ends)
 
     def _snat(self, crossing: Crossing) -> Endpoint:
         is_leaving = crossing.out_interface == "outside"

@@ -370,6 +370,18 @@ def test_destroyed_flows_are_reported_once() -> None:
     assert kernel.pop_destroyed() == []
 
 
+def test_begun_media_is_told() -> None:
+    """Flows that packets begin at ports of the pool; neither natfix's own, nor those at other ports."""
+    kernel = make_kernel(MAP, OpenFlow(Kind.MEDIA, FLOW, 10.0))
+    kernel.trace(OTHER_PHONE, PROVIDER, 0.0)
+    kernel.trace(FLOW.source, FLOW.destination, 0.0)
+    assert kernel.pop_begun() == []
+    elsewhere = FLOW.destination._replace(port=FLOW.destination.port + 2)
+    kernel.trace(FLOW.source, elsewhere, 0.0)
+    assert kernel.pop_begun() == [FLOW._replace(destination=elsewhere, reply_source=elsewhere)]
+    assert kernel.pop_begun() == []
+
+
 def test_remove_leaves_what_others_made() -> None:
     """``natfix down``: the table and natfix's entries go, the operator's flows stay."""
     kernel = make_kernel(MAP, OpenFlow(Kind.MEDIA, FLOW, 300.0))
