@@ -112,7 +112,7 @@ def test_near_media_leaves_before_its_own_answer(lab: Lab) -> None:
     """A called phone that sends at once, from a port that has no mapping yet, is heard from the announced
     port as soon as its answer is through: the masquerade's entry does not pin the stream."""
     natfix = lab.start_natfix(TRUNK)
-    tap = Wiretap(lab)
+    tap = Wiretap(lab, "192.168.1.10:5060")
     alice = lab.start(Sipp("phone1", ANSWERS_WHEN_TOLD))
     bob = lab.start(Sipp("remote1", PLAIN_CALLS, to="203.0.113.1:5060", service="alice"))
     offered, = streams_of(wait_received(alice, "INVITE"))

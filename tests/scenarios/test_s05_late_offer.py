@@ -64,7 +64,7 @@ def test_inside_caller_gets_the_offer(lab: Lab, answered: object) -> None:
 def test_inside_callee_makes_the_offer(lab: Lab, answered: object) -> None:
     """A PBX is called without an offer: its own goes out, the far side's answer comes last."""
     natfix = lab.start_natfix(TRUNK)
-    tap = Wiretap(lab)
+    tap = Wiretap(lab, "192.168.1.10:5060")
     calls, answers = answered(FAR_PORT, NEAR_PORT)      # type: ignore[operator]
     alice = lab.start(Sipp("phone1", answers))
     bob = lab.start(Sipp("remote1", calls, to="203.0.113.1:5060", service="alice"))

@@ -30,7 +30,8 @@ TRUNK = f'[[trunk]]\ninside = "{PBX}:5060"\npeers = ["{PROVIDER}"]\n'
 OUT, IN = 25, 20        # calls between SIPp, by direction
 LOST = 2                # packets of a stream that may be missing
 # Users by their first digits: 1 is SIPp inside, 2 baresip inside, 3 SIPp outside, 4 baresip outside.
-INSIDE_ROUTES = {"^1": f"{PBX}:5062", **{f"^2{n}": f"{PBX}:{5060 + 10 * n}" for n in range(1, 6)}}
+INSIDE_ROUTES = {"^3": f"{PROVIDER}:5060", "^1": f"{PBX}:5062",
+                 **{f"^2{n}": f"{PBX}:{5060 + 10 * n}" for n in range(1, 6)}}
 OUTSIDE_ROUTES = {"^[12]": "203.0.113.1:5060", "^3": "203.0.113.60:5062",
                   **{f"^4{n}": f"203.0.113.61:{5060 + 10 * n}" for n in range(1, 6)}}
 
@@ -66,7 +67,7 @@ def test_fifty_calls_on_one_trunk(make_lab: Callable[..., Lab]) -> None:
     """Every call keeps its media, whoever else hangs up first: audio is heard, no packet is lost."""
     lab = make_lab(remotes=2)
     natfix = lab.start_natfix(TRUNK)
-    tap = Wiretap(lab)
+    tap = Wiretap(lab, f"{PBX}:5060")
     lab.start(Kamailio(routes=OUTSIDE_ROUTES))
     lab.start(Kamailio("pbx", routes=INSIDE_ROUTES, hide_topology=True))
     counted = place_counted_calls(lab)

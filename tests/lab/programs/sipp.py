@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.lab.lab import Lab
 
 SCENARIOS = Path(__file__).resolve().parents[1] / "sipp"
-OWN_MEDIA_PORT = "61000"       # bound by SIPp, used by nobody
+OWN_MEDIA_PORT = 61000      # the first that SIPp binds (four for each), and nobody uses
 MESSAGE = re.compile(r"^-{20,} (.+?)$\n(?:UDP|TCP) message (sent|received)[^\n]*\n\n(.*?)(?=^-{20,} |\Z)",
                      re.MULTILINE | re.DOTALL)
 
@@ -59,7 +59,8 @@ class Sipp:
         """Start it; a waiting one is ready once its port is bound."""
         host = lab[self.host_name]
         self.prefix = lab.path(f"sipp-{self.host_name}-{len(host.processes)}")
-        self.process = host.popen(self._command(host.address), "sipp", environment={"TERM": "dumb"})
+        command = self._command(host.address, OWN_MEDIA_PORT + 4 * len(host.processes))
+        self.process = host.popen(command, "sipp", environment={"TERM": "dumb"})
         if not self.to:
             bound = f"{host.address}:{self.port}"
             for _ in range(100):
@@ -81,9 +82,9 @@ class Sipp:
         text = self._read("messages").replace("\r\n", "\n")
         return [(way, body) for _, way, body in MESSAGE.findall(text)]
 
-    def _command(self, address: str) -> list[str]:
+    def _command(self, address: str, media_port: int) -> list[str]:
         command = ["sipp", *([self.to] if self.to else []), "-sf", str(self._scenario_path()),
-                   "-i", address, "-p", str(self.port), "-mi", address, "-mp", OWN_MEDIA_PORT,
+                   "-i", address, "-p", str(self.port), "-mi", address, "-mp", str(media_port),
                    "-m", str(self.calls), "-r", str(self.rate), "-s", self.service, "-nostdin",
                    "-timeout", f"{self.timeout:.0f}s", "-timeout_error", "-nd",
                    "-trace_msg", "-message_file", f"{self.prefix}.messages",
