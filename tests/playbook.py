@@ -25,6 +25,7 @@ from natfix.engine import Engine, Path
 from natfix.errors import KernelRefused
 from natfix.kernel.base import Skeleton
 from natfix.kernel.fake import Crossing, FakeKernel, Trace
+from natfix.kernel.fake_conntrack import turned
 from natfix.reports import (
     AddressesChanged,
     FlowBegan,
@@ -283,8 +284,10 @@ class World:
     def _report_flows(self) -> None:
         for flow in self.kernel.pop_begun():
             self.report(FlowBegan(flow))
-        for flow in self.kernel.pop_destroyed():
-            self.report(FlowDestroyed(flow))
+        for flow in self.kernel.pop_ended():
+            wanted = self.engine.flows_of_interest()
+            if flow in wanted or turned(flow) in wanted:
+                self.report(FlowDestroyed(flow))
 
     def _follow(self, outcome: Outcome) -> Outcome:
         items = [*outcome.notes, *outcome.commands]

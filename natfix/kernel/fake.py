@@ -16,7 +16,7 @@ comes too early pins a wrong entry here too. The way of a packet, in the order o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,57 +24,8 @@ from natfix.address import Endpoint, Network, contains, network_from_text
 from natfix.commands import CloseFlow, Command, Flow, Kind, OpenFlow
 from natfix.errors import KernelRefused
 from natfix.kernel.base import FlowState, KernelMapping, Skeleton
+from natfix.kernel.fake_conntrack import ConntrackTable, Entry, state_of
 from natfix.kernel.fake_elements import Elements
-
-UNREPLIED = 30.0        # seconds; net.netfilter.nf_conntrack_udp_timeout
-STREAM = 120.0          # seconds; net.netfilter.nf_conntrack_udp_timeout_stream
-STREAM_AGE = 2.0        # seconds after which traffic both ways makes a stream (nf_conntrack_proto_udp.c)
-FIRST_FREE_PORT = 1024  # where masquerade looks for another port than the sender's
-
-Key = tuple[Endpoint, Endpoint]     # source and destination of the packets of one direction
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One conntrack entry; ``flow.source`` sent the first packet."""
-
-    flow: Flow
-    born: float
-    ends_at: float = 0.0
-    mark: int = 0
-    is_confirmed: bool = False
-    is_replied: bool = False
-    is_fixed: bool = False          # IPS_FIXED_TIMEOUT
-    is_made: bool = False           # by natfix
-    is_forwarded: bool = False      # DNATed by a rule of the operator's, who lets it in as well
-    packets: int = 0
-    reply_packets: int = 0
-
-    @property
-    def keys(self) -> tuple[Key, Key]:
-        """The tuples of the original and of the reply direction."""
-        flow = self.flow
-        return (flow.source, flow.destination), (flow.reply_source, flow.reply_destination)
-
-    @property
-    def is_dnated(self) -> bool:
-        """Conntrack's status bit of that name."""
-        return self.flow.destination != self.flow.reply_source
-
-    def agrees(self, flow: Flow) -> bool:
-        """Tell whether this is *flow*, in either orientation."""
-        return flow in (self.flow, turned(self.flow))
-
-    def count(self, is_reply: bool, now: float) -> None:
-        """Take one packet into account, as conntrack does before any chain sees it."""
-        if is_reply:
-            self.reply_packets += 1
-            self.is_replied = True
-        else:
-            self.packets += 1
-        if not self.is_fixed:
-            is_stream = self.is_replied and (self.is_made or now - self.born > STREAM_AGE)
-            self.ends_at = now + (STREAM if is_stream else UNREPLIED)
 
 
 @dataclass(slots=True)
@@ -128,16 +79,15 @@ class FakeKernel:
         }
         self.own_addresses = {outside_address, *map(_first_address, self.networks.values())}
         self.skeleton: Skeleton | None = None   # None: natfix's table is not there
+        self.fail_next_apply = ""               # a sentence: the next transaction is refused with it
+        self.refuse_entries = ""                # a sentence: no conntrack entry can be made meanwhile
         self.entries_refused = 0
         self.last_refusal = ""
-        self.fail_next_apply = ""               # a sentence: the next transaction is refused with it
         self.elements = Elements()
         self.now = 0.0
-        self._entries: dict[Key, Entry] = {}    # every entry twice, by both of its tuples
-        self._earliest_end = float("inf")
+        self._table = ConntrackTable()
         self._refused: dict[Endpoint, int] = {}
-        self._destroyed: list[Flow] = []
-        self._begun: list[Flow] = []
+        self._begun: list[Flow] = []            # NEW events that nobody has taken yet
 
     # The interface of every back end
 
@@ -159,22 +109,26 @@ class FakeKernel:
 
     def flows(self) -> list[FlowState]:
         """Read back every conntrack entry."""
-        return [self._state(entry) for entry in self._each_entry()]
+        return [state_of(entry, self.now) for entry in self._table]
 
     def counters(self, flows: Iterable[Flow]) -> dict[Flow, FlowState]:
         """Look up *flows* in either orientation; those that are not there as given are left out."""
-        found = ((flow, self._entries.get((flow.source, flow.destination))) for flow in flows)
-        return {flow: self._state(entry) for flow, entry in found if entry and entry.agrees(flow)}
+        found = ((flow, self._table.find_flow(flow)) for flow in flows)
+        return {flow: state_of(entry, self.now) for flow, entry in found if entry is not None}
 
     def refused(self) -> dict[Endpoint, int]:
         """Packets that the guard dropped, by outside endpoint."""
         return dict(self._refused)
 
     def remove(self) -> None:
-        """Delete natfix's table and the entries it made."""
+        """Delete natfix's table, the entries it made or that NAT by its mappings, and its mark on others."""
+        mapped = {mapping.outside for mapping in self.mappings()}
+        for entry in self._table:
+            if entry.is_made or mapped & {entry.flow.destination, entry.flow.reply_destination}:
+                self._table.delete(entry)
+            elif self.skeleton is not None:
+                entry.mark &= ~self.skeleton.mark
         self.flush_ruleset()
-        for entry in [entry for entry in self._each_entry() if entry.is_made]:
-            self._delete(entry)
 
     # What time and others than natfix do
 
@@ -182,15 +136,11 @@ class FakeKernel:
         """Let time pass: elements and entries whose time is up end. It never runs backwards."""
         self.now = max(self.now, now)
         self.elements.expire(self.now)
-        if self.now < self._earliest_end:
-            return
-        for entry in [entry for entry in self._each_entry() if entry.ends_at <= self.now]:
-            self._delete(entry)
-        self._earliest_end = min((entry.ends_at for entry in self._each_entry()), default=float("inf"))
+        self._table.expire(self.now)
 
     def next_end(self) -> float:
         """Return a time before which nothing ends by itself (seconds; infinity where nothing ever does)."""
-        return min(self._earliest_end, self.elements.earliest_end)
+        return min(self._table.earliest_end, self.elements.earliest_end)
 
     def flush_ruleset(self) -> None:
         """``nft flush ruleset``: natfix's table is gone, conntrack entries stay (as does masquerade here)."""
@@ -200,16 +150,16 @@ class FakeKernel:
 
     def flush_flows(self) -> None:
         """``conntrack -F``: every entry is gone."""
-        for entry in list(self._each_entry()):
-            self._delete(entry)
+        for entry in self._table:
+            self._table.delete(entry)
 
-    def pop_destroyed(self) -> list[Flow]:
-        """Return the flows natfix made or marked that ended since the last call (DESTROY events)."""
-        destroyed, self._destroyed = self._destroyed, []
-        return destroyed
+    def pop_ended(self) -> list[Flow]:
+        """Return the flows that ended since the last call, however they did."""
+        ended, self._table.ended = self._table.ended, []
+        return ended
 
     def pop_begun(self) -> list[Flow]:
-        """Return the flows at ports of the media pool that packets began since the last call (NEW events)."""
+        """Return the flows at ports of the media pool that packets began since the last call."""
         begun, self._begun = self._begun, []
         return begun
 
@@ -228,18 +178,18 @@ class FakeKernel:
     def enter(self, source: Endpoint, destination: Endpoint, now: float) -> Crossing:
         """Take a packet to the point where natfix sees it, if it is diverted."""
         self.advance(now)
-        entry = self._entries.get((source, destination))
+        entry = self._table.find((source, destination))
         if entry is None:
             crossing = self._begin(source, destination)
         else:
             is_reply = (source, destination) == entry.keys[1]
-            self._count(entry, is_reply)
+            self._table.count(entry, is_reply, self.now)
             target = entry.flow.source if is_reply else entry.flow.reply_source
             crossing = self._route(source, target, entry, is_reply)
         if self._is_guarded(crossing):
             self._refused[destination] = self._refused.get(destination, 0) + 1
             crossing.dropped = "guard: no mapping waits for this packet"
-        elif self.skeleton is not None:
+        elif self.skeleton is not None and crossing.hook == "forward":
             crossing.diverted = bool(crossing.entry.mark & self.skeleton.mark)
         return crossing
 
@@ -267,14 +217,14 @@ class FakeKernel:
         is_forwarded = target is None and destination in self.forwards
         target = target or self.forwards.get(destination, destination)
         entry = Entry(Flow(source, destination, target, source), self.now, is_forwarded=is_forwarded)
-        if self.skeleton is not None and self._is_signalling(source, destination):
+        if self.skeleton is not None and self._is_signalling(source, destination, target):
             entry.mark = self.skeleton.mark
         return self._route(source, target, entry, is_reply=False)
 
-    def _is_signalling(self, source: Endpoint, destination: Endpoint) -> bool:
+    def _is_signalling(self, source: Endpoint, destination: Endpoint, target: Endpoint) -> bool:
         ports = self.skeleton.sip_ports if self.skeleton else ()
         by_port = source.port in ports or destination.port in ports
-        return by_port or self.elements.is_signalling(source, destination)
+        return by_port or self.elements.is_signalling(source, destination, target)
 
     def _route(self, source: Endpoint, target: Endpoint, entry: Entry, is_reply: bool) -> Crossing:
         came_by, goes_by = self._interface(source.host), self._interface(target.host)
@@ -287,12 +237,11 @@ class FakeKernel:
 
     def _is_guarded(self, crossing: Crossing) -> bool:
         is_stray = crossing.hook == "input" and crossing.is_new and not crossing.entry.is_dnated
-        if self.skeleton is None or not is_stray:
-            return False
-        first, last = self.skeleton.media_ports
-        here = crossing.destination
-        return here.host == self.outside_address and (
-            first <= here.port <= last or self.elements.is_inward(here))
+        return is_stray and self._is_media_port(crossing.destination)
+
+    def _is_media_port(self, endpoint: Endpoint) -> bool:
+        first, last = self.skeleton.media_ports if self.skeleton else (0, -1)
+        return first <= endpoint.port <= last
 
     def _is_accepted(self, crossing: Crossing) -> bool:
         if not crossing.is_new or crossing.in_interface != "outside":
@@ -304,23 +253,19 @@ class FakeKernel:
         """Choose the SNAT of a new flow and enter it into the table."""
         entry = crossing.entry
         entry.flow = entry.flow._replace(reply_destination=self._snat(crossing))
-        original, reply = (self._entries.get(key) for key in entry.keys)
+        original, reply = (self._table.find(key) for key in entry.keys)
         # Opened by natfix while it held this very packet: the two are merged (nf_ct_resolve_clash), but only
         # in the same orientation. Else, before Linux 6.13, the packet's source port was moved just now.
         if original is not None and original.flow == entry.flow:
-            self._count(original, is_reply=False)
+            self._table.count(original, is_reply=False, now=self.now)
         elif reply is not None:
             crossing.dropped = f"clash: this flow has the reply tuple (insert_failed): {reply.flow}"
         elif original is None:
-            self._count(entry, is_reply=False)
-            self._insert(entry)
-            if self._is_media(entry):
+            self._table.count(entry, is_reply=False, now=self.now)
+            self._table.insert(entry)
+            if self._is_media_port(entry.flow.destination) \
+                    or self._is_media_port(entry.flow.reply_destination):
                 self._begun.append(entry.flow)
-
-    def _is_media(self, entry: Entry) -> bool:
-        first, last = self.skeleton.media_ports if self.skeleton else (0, -1)
-        ends = (entry.flow.destination, entry.flow.reply_destination)
-        return any(first <= end.port <= last for end in ends)
 
     def _snat(self, crossing: Crossing) -> Endpoint:
         is_leaving = crossing.out_interface == "outside"
@@ -329,19 +274,7 @@ class FakeKernel:
             if shown is not None:
                 return shown
         host = self.outside_address if is_leaving else crossing.source.host
-        return self._free_port(crossing.source, host, crossing.destination)
-
-    def _free_port(self, source: Endpoint, host: str, target: Endpoint) -> Endpoint:
-        """Return the sender's own port, one that its other flows were given, or the next free one."""
-        ports = [source.port]
-        ports += [
-            entry.flow.reply_destination.port for entry in self._each_entry()
-            if entry.flow.source == source and entry.flow.reply_destination.host == host
-        ]
-        for port in (*ports, *range(FIRST_FREE_PORT, 65536)):
-            if (target, Endpoint(host, port)) not in self._entries:
-                return Endpoint(host, port)
-        return Endpoint(host, source.port)
+        return self._table.free_port(crossing.source, host, crossing.destination)
 
     # What commands do
 
@@ -354,53 +287,15 @@ class FakeKernel:
             if isinstance(command, OpenFlow):
                 self._open(command)
             elif isinstance(command, CloseFlow):
-                self._close(command.flow)
+                self._table.close(command.flow)
 
     def _open(self, command: OpenFlow) -> None:
-        entry = self._entries.get((command.flow.source, command.flow.destination))
-        if entry is None or not entry.agrees(command.flow):
-            entry = Entry(command.flow, self.now, is_made=True)
-            for key in entry.keys:
-                if key in self._entries:
-                    self._delete(self._entries[key])
-            self._insert(entry)
-        entry.is_replied, entry.is_fixed = True, command.fixed
-        entry.ends_at = self.now + command.lifetime
-        self._earliest_end = min(self._earliest_end, entry.ends_at)
-        if command.kind is Kind.SIGNALLING and self.skeleton is not None:
-            entry.mark |= self.skeleton.mark
-
-    def _close(self, flow: Flow) -> None:
-        entry = self._entries.get((flow.source, flow.destination))
-        if entry is not None and entry.agrees(flow):
-            self._delete(entry)
-
-    def _count(self, entry: Entry, is_reply: bool) -> None:
-        entry.count(is_reply, self.now)
-        self._earliest_end = min(self._earliest_end, entry.ends_at)
-
-    def _insert(self, entry: Entry) -> None:
-        entry.is_confirmed = True
-        for key in entry.keys:
-            self._entries[key] = entry
-
-    def _delete(self, entry: Entry) -> None:
-        for key in entry.keys:
-            del self._entries[key]
-        if entry.is_made or (self.skeleton is not None and entry.mark & self.skeleton.mark):
-            self._destroyed.append(entry.flow)
-
-    def _each_entry(self) -> Iterator[Entry]:
-        return (entry for key, entry in list(self._entries.items()) if key == entry.keys[0])
-
-    def _state(self, entry: Entry) -> FlowState:
-        return FlowState(entry.flow, entry.ends_at - self.now, entry.packets, entry.reply_packets,
-                         entry.mark, entry.is_replied)
-
-
-def turned(flow: Flow) -> Flow:
-    """Return *flow* as it is when the other party sends first."""
-    return Flow(flow.reply_source, flow.reply_destination, flow.source, flow.destination)
+        if self.refuse_entries:
+            self.entries_refused += 1
+            self.last_refusal = self.refuse_entries
+            return
+        is_signalling = command.kind is Kind.SIGNALLING and self.skeleton is not None
+        self._table.open(command, self.skeleton.mark if is_signalling and self.skeleton else 0, self.now)
 
 
 def _first_address(network: Network) -> str:

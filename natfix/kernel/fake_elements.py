@@ -14,7 +14,7 @@ from natfix.commands import AddMapping, AllowRemote, Command, DeleteMapping, For
 from natfix.errors import KernelRefused
 from natfix.kernel.base import KernelMapping
 
-COMMENT_LIMIT = 128     # bytes; libnftables' limit for an element's comment
+COMMENT_SIZE = 127      # bytes; what is longer is cut, as the netlink encoder does
 ANY_REMOTE = "0.0.0.0"  # an AllowRemote for whoever sends ([media] accept_from = "any")
 
 
@@ -89,14 +89,11 @@ class Elements:
                 return element.value
         return None
 
-    def is_inward(self, outside: Endpoint) -> bool:
-        """Tell whether *outside* stands for an inside endpoint, whoever may use it."""
-        return _value(self._inward, outside) is not None
-
-    def is_signalling(self, source: Endpoint, destination: Endpoint) -> bool:
-        """Tell whether a packet belongs to a signalling mapping."""
+    def is_signalling(self, source: Endpoint, destination: Endpoint, target: Endpoint) -> bool:
+        """Tell whether a packet to *destination*, sent on to *target*, belongs to a signalling mapping."""
         kind = Kind.SIGNALLING
-        return source in self._outgoing[kind] or destination in self._inward[kind]
+        return source in self._outgoing[kind] or (
+            target != destination and destination in self._inward[kind])
 
     def mappings(self, now: float) -> list[KernelMapping]:
         """Read back every mapping."""
@@ -108,12 +105,13 @@ class Elements:
 
     def _is_allowed(self, kind: Kind, outside: Endpoint, remote: str) -> bool:
         allowed = self._allowed
-        return (kind, outside, remote) in allowed or (kind, outside, ANY_REMOTE) in allowed
+        is_open = kind is Kind.MEDIA and (kind, outside, ANY_REMOTE) in allowed
+        return is_open or (kind, outside, remote) in allowed
 
     def _carry_out(self, command: Command, now: float) -> None:
         match command:
             case AddMapping(kind, inside, outside, lifetime, inward, owner):
-                element = Element(outside, self._end(now, lifetime), _checked_comment(owner))
+                element = Element(outside, self._end(now, lifetime), _cut(owner))
                 self._add(self._outgoing[kind], inside, element)
                 if inward:
                     self._add(self._inward[kind], outside, element._replace(value=inside))
@@ -156,10 +154,8 @@ def _check_value(table: dict[Endpoint, Element], key: Endpoint, value: Endpoint)
         raise KernelRefused(f"{key} is {table[key].value} already, it cannot be {value} (EEXIST)")
 
 
-def _checked_comment(owner: str) -> str:
-    if len(owner.encode()) > COMMENT_LIMIT:
-        raise KernelRefused(f"an element's comment is longer than {COMMENT_LIMIT} bytes: {owner!r}")
-    return owner
+def _cut(owner: str) -> str:
+    return owner.encode()[:COMMENT_SIZE].decode(errors="ignore")
 
 
 def _value(tables: dict[Kind, dict[Endpoint, Element]], key: Endpoint) -> Endpoint | None:

@@ -8,7 +8,8 @@ from natfix.address import Endpoint
 from natfix.commands import AddMapping, AllowRemote, CloseFlow, Command, DeleteMapping, Flow, Kind, OpenFlow
 from natfix.errors import KernelRefused
 from natfix.kernel.base import Kernel, Skeleton
-from natfix.kernel.fake import STREAM, UNREPLIED, FakeKernel, Trace, turned
+from natfix.kernel.fake import FakeKernel, Trace
+from natfix.kernel.fake_conntrack import STREAM, UNREPLIED, turned
 
 MARK = 0x04000000
 SKELETON = Skeleton(("outside",), (5060,), (30000, 39999), MARK, queue=5060, bypass=False)
@@ -232,26 +233,6 @@ def test_a_media_entry_lives_by_its_traffic_and_a_fixed_one_does_not() -> None:
     assert lifetimes == {FLOW: STREAM, signalling: 3590.0}
 
 
-def test_closing_finds_a_flow_in_either_orientation() -> None:
-    """CloseFlow is by tuple; a flow with these endpoints but another NAT is not the same."""
-    kernel = make_kernel(OpenFlow(Kind.MEDIA, FLOW, 300.0))
-    kernel.apply([CloseFlow(FLOW._replace(reply_destination=OTHER_MAPPED))])
-    assert len(kernel.flows()) == 1
-    kernel.apply([CloseFlow(turned(FLOW)), CloseFlow(FLOW)])
-    assert kernel.flows() == []
-
-
-def test_an_entry_times_out() -> None:
-    """30 s without an answer, 120 s once it is a stream (nf_conntrack_proto_udp.c)."""
-    kernel = FakeKernel()
-    kernel.trace(PHONE, PROVIDER, 0.0)
-    kernel.advance(UNREPLIED)
-    assert kernel.flows() == []
-    kernel.trace(PHONE, PROVIDER, 100.0)
-    kernel.trace(PROVIDER, Endpoint("203.0.113.1", 12000), 103.0)
-    assert kernel.flows()[0].lifetime == STREAM
-
-
 # Diverting
 
 @pytest.mark.parametrize(("source", "destination"), [
@@ -345,6 +326,16 @@ def test_one_failure_can_be_asked_for() -> None:
     assert len(kernel.mappings()) == 1
 
 
+def test_entries_can_be_refused() -> None:
+    """A full conntrack table is counted; the elements stand, and are the second line."""
+    kernel = FakeKernel(dnat_accepted=True)
+    kernel.install(SKELETON)
+    kernel.refuse_entries = "the conntrack table is full"
+    kernel.apply([MAP, ALLOW, OpenFlow(Kind.MEDIA, FLOW, 300.0)])
+    assert (kernel.entries_refused, kernel.last_refusal) == (1, "the conntrack table is full")
+    assert kernel.trace(PROVIDER, MAPPED, 0.0).destination == PHONE
+
+
 def test_a_flushed_ruleset_stops_natfix_until_it_is_installed_again() -> None:
     """Maps and divert are gone, entries stay; commands are refused; install and resync bring all back."""
     kernel = make_kernel(MAP, OpenFlow(Kind.MEDIA, FLOW, 300.0))
@@ -358,16 +349,15 @@ def test_a_flushed_ruleset_stops_natfix_until_it_is_installed_again() -> None:
     assert kernel.trace(PHONE, STRANGER, 0.1).source == MAPPED
 
 
-def test_destroyed_flows_are_reported_once() -> None:
-    """Those natfix made or marked, however they ended; never the rest."""
+def test_ended_flows_are_told_once() -> None:
+    """By their time, by natfix, or by somebody else."""
     kernel = make_kernel(OpenFlow(Kind.MEDIA, FLOW, 10.0))
     kernel.trace(PHONE_SIP, PROVIDER_SIP, 0.0)
-    kernel.trace(OTHER_PHONE, PROVIDER, 0.0)
     kernel.advance(10.0)
-    assert kernel.pop_destroyed() == [FLOW]
+    assert kernel.pop_ended() == [FLOW]
     kernel.flush_flows()
-    assert [flow.source for flow in kernel.pop_destroyed()] == [PHONE_SIP]
-    assert kernel.pop_destroyed() == []
+    assert [flow.source for flow in kernel.pop_ended()] == [PHONE_SIP]
+    assert kernel.pop_ended() == []
 
 
 def test_begun_media_is_told() -> None:
@@ -383,10 +373,11 @@ def test_begun_media_is_told() -> None:
 
 
 def test_remove_leaves_what_others_made() -> None:
-    """``natfix down``: the table and natfix's entries go, the operator's flows stay."""
+    """``natfix down``: natfix's entries and those by its maps go; other flows stay, unmarked."""
     kernel = make_kernel(MAP, OpenFlow(Kind.MEDIA, FLOW, 300.0))
-    kernel.trace(OTHER_PHONE, PROVIDER, 0.0)
+    kernel.trace(PHONE, STRANGER, 0.0)
+    kernel.trace(OTHER_PHONE, PROVIDER_SIP, 0.0)
     kernel.remove()
     kernel.remove()
-    assert [state.flow.source for state in kernel.flows()] == [OTHER_PHONE]
+    assert [(state.flow.source, state.mark) for state in kernel.flows()] == [(OTHER_PHONE, 0)]
     assert kernel.mappings() == []
