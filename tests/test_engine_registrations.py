@@ -113,7 +113,6 @@ def test_only_the_registrar_gets_in(open_world: World) -> None:
     delivery = scanner.invites(uri, world.resolve_uri(uri)).delivery
     assert delivery is not None
     assert delivery.arrived is None
-    assert world.kernel.refused() == {Endpoint(OUTSIDE, 5060): 1}
 
 
 def test_the_registrar_lists_several_bindings(world: World) -> None:
