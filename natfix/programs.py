@@ -1,4 +1,4 @@
-"""The few programs of the system that natfix asks (never in the packet path): ip, nft, iptables-save."""
+"""The few programs of the system that natfix asks (never in the packet path): nft, iptables-save."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from natfix.errors import KernelRefused, NatfixError, NotPermitted
 
 TIMEOUT = 20.0      # seconds; `nft list ruleset` starves while others commit all the time (kernel-facts)
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
-PACKAGES = {"ip": "iproute2", "nft": "nftables", "iptables-save": "iptables"}     # where they come from
+PACKAGES = {"nft": "nftables", "iptables-save": "iptables"}     # where they come from
 
 
 def is_installed(program: str) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
+import sys
+from typing import Any
 
 import pytest
 
@@ -17,34 +18,43 @@ from natfix.interfaces import (
     addresses_report,
     inside_networks,
     is_own_address,
-    links_from_json,
+    links_from_rtnetlink,
     links_now,
     outside_address,
     outside_interface,
 )
 from natfix.reports import AddressesChanged
 
-# As `ip -j -4 address` and `ip -j -d -4 route` of iproute2 6.1 print it, cut to the keys that matter.
-ADDRESSES = '''[
- {"ifname":"lo","addr_info":[{"family":"inet","local":"127.0.0.1","prefixlen":8,"scope":"host"}]},
- {"ifname":"wan0","addr_info":[{"local":"203.0.113.1","prefixlen":24},{"local":"203.0.113.2","prefixlen":24}]},
- {"ifname":"lan0","addr_info":[{"local":"192.168.1.1","prefixlen":24}]},
- {"ifname":"lan1","addr_info":[{"local":"192.168.2.1","prefixlen":24}]},
- {"ifname":"tun0","addr_info":[{"local":"10.8.0.1","address":"10.8.0.2","prefixlen":32}]},
- {"ifname":"idle0","addr_info":[]}
-]'''
-ROUTES = '''[
- {"type":"unicast","dst":"default","gateway":"203.0.113.254","dev":"wan0","protocol":"static","flags":[]},
- {"type":"unicast","dst":"203.0.113.0/24","dev":"wan0","protocol":"kernel","scope":"link"},
- {"type":"unicast","dst":"192.168.1.0/24","dev":"lan0","protocol":"kernel","scope":"link"},
- {"type":"unicast","dst":"192.168.2.0/24","dev":"lan1","protocol":"kernel","scope":"link"},
- {"type":"unicast","dst":"10.8.0.2","dev":"tun0","protocol":"kernel","scope":"link"},
- {"type":"unicast","dst":"10.20.0.0/16","gateway":"192.168.1.254","dev":"lan0","protocol":"static"},
- {"type":"unicast","dst":"169.254.0.0/16","dev":"lan0","scope":"link","metric":1000},
- {"type":"blackhole","dst":"10.0.0.0/8"},
- {"type":"multicast","dst":"224.0.0.0/4","dev":"lan0"}
-]'''
-GATEWAY = links_from_json(json.loads(ADDRESSES), json.loads(ROUTES))
+
+class Message(dict[str, Any]):
+    """An rtnetlink message as pyroute2 gives it: fields by key, attributes by name."""
+
+    def get_attr(self, name: str) -> Any:
+        return self.get(name)
+
+
+NAMES = {1: "lo", 2: "wan0", 3: "lan0", 4: "lan1", 5: "tun0", 6: "idle0"}
+ADDRESSES = [
+    Message(index=1, IFA_LOCAL="127.0.0.1"), Message(index=2, IFA_LOCAL="203.0.113.1"),
+    Message(index=2, IFA_LOCAL="203.0.113.2"), Message(index=3, IFA_LOCAL="192.168.1.1"),
+    Message(index=4, IFA_LOCAL="192.168.2.1"),
+    Message(index=5, IFA_LOCAL="10.8.0.1", IFA_ADDRESS="10.8.0.2"),
+]
+
+
+def route(destination: str, interface: int | None, kind: int = 1, **more: Any) -> Message:
+    """Return the message of one route; *kind* 1 is unicast, 6 blackhole, 5 multicast."""
+    host, _, length = destination.partition("/")
+    return Message(type=kind, dst_len=int(length), RTA_DST=None if length == "0" else host,
+                   RTA_OIF=interface, **more)
+
+
+ROUTES = [
+    route("0.0.0.0/0", 2), route("203.0.113.0/24", 2), route("192.168.1.0/24", 3), route("192.168.2.0/24", 4),
+    route("10.8.0.2/32", 5), route("10.20.0.0/16", 3), route("169.254.0.0/16", 3),
+    route("10.0.0.0/8", None, 6), route("224.0.0.0/4", 3, 5),
+]
+GATEWAY = links_from_rtnetlink(NAMES, ADDRESSES, ROUTES)
 
 
 def with_default(*interfaces: str) -> Links:
@@ -81,8 +91,8 @@ def test_two_default_routes_by_one_link_are_one() -> None:
 
 def test_multipath_route_counts_each_hop() -> None:
     """A multipath default route over two links is two candidates."""
-    routes = [{"dst": "default", "nexthops": [{"dev": "wan0"}, {"dev": "lan1"}]}]
-    links = links_from_json(json.loads(ADDRESSES), routes)
+    routes = [route("0.0.0.0/0", None, RTA_MULTIPATH=[{"oif": 2}, {"oif": 4}])]
+    links = links_from_rtnetlink(NAMES, ADDRESSES, routes)
     assert links.default_interfaces == ("wan0", "lan1")
 
 
@@ -140,19 +150,21 @@ def test_own_addresses() -> None:
 @pytest.mark.kernel
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a network namespace")
 def test_reads_a_real_kernel() -> None:
-    """What `ip` prints in a namespace with a gateway's links is understood."""
+    """A namespace with a gateway's links is read as it is."""
     script = (
         "ip link add wan0 type veth peer name lan0;"
         "ip address add 203.0.113.1/24 dev wan0; ip link set wan0 up;"
         "ip address add 192.168.1.1/24 dev lan0; ip link set lan0 up;"
         "ip route add default via 203.0.113.254; ip route add 10.20.0.0/16 via 192.168.1.254;"
-        "ip route add blackhole 10.0.0.0/8; ip -j -4 address show; ip -j -d -4 route show table main"
+        "ip route add blackhole 10.0.0.0/8; exec "
     )
-    done = subprocess.run(["unshare", "-n", "sh", "-ec", script], capture_output=True, text=True, check=True)
-    addresses, routes = done.stdout.splitlines()
-    report = addresses_report(Settings(), links_from_json(json.loads(addresses), json.loads(routes)))
-    assert report.outside == {"wan0": "203.0.113.1"}
-    assert set(report.inside) == {(network, "lan0") for network in networks("192.168.1.0/24", "10.20.0.0/16")}
+    program = ("from natfix.config import Settings; from natfix.interfaces import *; "
+               "report = addresses_report(Settings(), links_now()); "
+               "print(report.outside, sorted(f'{network} {name}' for network, name in report.inside))")
+    done = subprocess.run(["unshare", "-n", "sh", "-ec", f"{script} {sys.executable} -c \"{program}\""],
+                          capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str({"wan0": "203.0.113.1"}) + " " + str(
+        ["10.20.0.0/16 lan0", "192.168.1.0/24 lan0"])
 
 
 def test_this_host_can_be_read() -> None:

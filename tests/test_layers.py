@@ -37,7 +37,7 @@ IMPURE = frozenset({
 })
 CORE = (1, 2, 3, 4)
 # Packages of others, and the only modules that may name them.
-OTHERS = {"netfilterqueue": {"queue_reader"}}
+OTHERS = {"netfilterqueue": {"queue_reader"}, "pyroute2": {"interfaces"}}
 # What has no test file of its own: packages, a protocol, and the module behind `python -m natfix`.
 UNTESTED = frozenset({"natfix", "kernel", "kernel.base", "sip", "__main__"})
 
