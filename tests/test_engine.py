@@ -66,7 +66,7 @@ def test_an_adopted_flow_keeps_its_port(world: World) -> None:
 
 
 def test_of_two_adopted_flows_with_one_port_the_first_wins(world: World) -> None:
-    """On conflict the flow that was reported first, the registrar's, keeps the port; the other starts anew."""
+    """On conflict the flow that was reported first, the registrar's, keeps it; the other starts anew."""
     world.kernel.trace(PHONE, PROVIDER, world.now)
     state = next(flow for flow in world.kernel.flows() if flow.flow.source == PHONE)
     other = state._replace(flow=state.flow._replace(source=OTHER_PHONE))
