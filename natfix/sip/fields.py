@@ -39,8 +39,7 @@ _URI = re.compile(
 _OTHER_URI = re.compile(rb"\s*+(?:\*\s*+\Z|(?!(?i:sips?+):)[A-Za-z][A-Za-z0-9+.-]*+:)")
 # LAQUOT after a display name, which is a quoted string or tokens.
 _TO_BRACKET = re.compile(rb"\s*+(?:" + QUOTED_STRING + rb"|[^\"<;,:]++)*<([^<>]*+)>", re.S)
-_PARAM = re.compile(rb";\s*+" + PARAM, re.S)
-_PARAMS = re.compile(rb"(?:\s*+;\s*+(?:" + PARAM + rb")?)*\s*+(?=,|\Z)", re.S)
+_PARAM = re.compile(rb"\s*+;[\s;]*+(?:" + PARAM + rb")?\s*+", re.S)
 _SEPARATOR = re.compile(QUOTED_STRING + rb"|<[^<>]*+>|[,\"<]", re.S)
 
 
@@ -157,19 +156,26 @@ def address_at(raw: bytes, start: int, end: int) -> Address:
 
 def _hostport(found: re.Match[bytes], group: int) -> HostPort:
     """Return the host in *group* and the port in the next one."""
-    text = found[group + 1]
+    host, text = found.group(group, group + 1)
+    start, end = found.span(group)
     if text is None:
-        return HostPort(found.start(group), found.end(group), found[group].decode(), None)
+        return HostPort(start, end, host.decode(), None)
     port = int(text)
     if not 0 < port < 65536:
         raise MalformedMessage("a port is out of range")
-    return HostPort(found.start(group), found.end(group + 1), found[group].decode(), port)
+    return HostPort(start, found.end(group + 1), host.decode(), port)
 
 
 def _uri(raw: bytes, found: re.Match[bytes], end: int) -> Uri:
-    user = found[2].decode("latin-1") if found[2] else ""
-    params = {} if found.end() == end else _uri_params(raw, found.end(), end)
-    return Uri(found.start(1), end, found[1].decode().lower(), user, _hostport(found, 3), params)
+    scheme, user = found.group(1, 2)
+    at = found.end()
+    params: dict[str, Span] = {}
+    if at < end:
+        question = raw.find(b"?", at, end)      # headers; no parameter holds a "?"
+        _, params = _params(raw, at, end if question < 0 else question)
+    return Uri(
+        found.start(1), end, scheme.decode().lower(), user.decode("latin-1") if user else "",
+        _hostport(found, 3), params)
 
 
 def _bare_end(raw: bytes, start: int, end: int) -> int:
@@ -179,28 +185,28 @@ def _bare_end(raw: bytes, start: int, end: int) -> int:
     return end
 
 
-def _uri_params(raw: bytes, start: int, end: int) -> dict[str, Span]:
-    question = raw.find(b"?", start, end)       # headers; no parameter holds a "?"
-    return _params(raw, start, end if question < 0 else question)
-
-
 def _header_params(raw: bytes, start: int, end: int) -> tuple[int, dict[str, Span]]:
     """Return where the parameters end, and what they are."""
-    if start == end:
-        return end, {}
-    found = _PARAMS.match(raw, start, end)
-    if found is None:
+    stop, params = _params(raw, start, end)
+    if stop < end and raw[stop:end].lstrip()[:1] not in (b"", b","):
         raise MalformedMessage("a header's parameters cannot be read")
-    return found.end(), _params(raw, start, found.end())
+    return stop, params
 
 
-def _params(raw: bytes, start: int, end: int) -> dict[str, Span]:
-    """Return value spans by lower-case name; of parameters with the same name the first."""
+def _params(raw: bytes, at: int, end: int) -> tuple[int, dict[str, Span]]:
+    """Return where what can be read as parameters ends, and their value spans by lower-case name.
+
+    Of parameters with the same name the first counts.
+    """
     params: dict[str, Span] = {}
-    for found in _PARAM.finditer(raw, start, end):
-        name = found[1].decode("latin-1").lower()
-        if name not in params:
-            params[name] = found.span(2) if found[2] is not None else (found.end(1), found.end(1))
-    if len(params) > MAX_PARAMS:
-        raise MalformedMessage(f"more than {MAX_PARAMS} parameters")
-    return params
+    count = 0
+    while at < end and (found := _PARAM.match(raw, at, end)) is not None:
+        at = found.end()
+        name, value = found.group(1, 2)
+        if name is not None:
+            span = found.span(2) if value is not None else (found.end(1), found.end(1))
+            params.setdefault(name.decode("latin-1").lower(), span)
+        count += 1
+        if count > MAX_PARAMS:
+            raise MalformedMessage(f"more than {MAX_PARAMS} parameters")
+    return at, params
