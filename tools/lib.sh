@@ -10,6 +10,8 @@ MARK="installed for a moment by natfix (tools/lib.sh)"
 LAB_PACKAGES="nftables libnftables1 iptables conntrack iproute2 kamailio baresip-core sip-tester tcpdump"
 BUILD_PACKAGES="python3 python3-venv python3-dev gcc libc6-dev libnfnetlink-dev libnetfilter-queue-dev"
 TEST_PACKAGES="tshark linphone-cli procps"
+# What tools/compare and tools/bench set natfix beside, besides the kernel's own.
+PEER_PACKAGES="rtpengine-daemon"
 
 say() { printf '%s\n' "${0##*/}: $*" >&2; }
 fail() { local code=$1; shift; say "$*"; exit "$code"; }
@@ -56,14 +58,17 @@ forbid_services() {
     chmod 755 "$POLICY"
 }
 
-# Kamailio's package enables its service for the next boot; the lab runs its own and wants none.
+# These packages enable their services for the next boot; the lab runs its own and wants none.
 disable_new_services() {
-    case " $* " in *" kamailio "*) ;; *) return ;; esac
-    if command -v systemctl >/dev/null; then
-        systemctl disable kamailio.service >/dev/null 2>&1 || true
-    else
-        update-rc.d kamailio disable >/dev/null 2>&1 || true
-    fi
+    local package
+    for package in "$@"; do
+        case $package in kamailio | rtpengine-daemon) ;; *) continue ;; esac
+        if command -v systemctl >/dev/null; then
+            systemctl disable "$package.service" >/dev/null 2>&1 || true
+        else
+            update-rc.d "$package" disable >/dev/null 2>&1 || true
+        fi
+    done
 }
 
 install_packages() {
