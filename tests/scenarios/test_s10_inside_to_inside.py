@@ -10,7 +10,8 @@ from tests.lab.audio import assert_two_way, talk
 from tests.lab.counters import media_flows
 from tests.lab.lab import Lab
 from tests.lab.programs import Baresip, Kamailio
-from tests.scenarios.crossing import Crossing, assert_nothing_left
+from tests.scenarios.checks import assert_nothing_left
+from tests.scenarios.crossing import Crossing
 from tests.scenarios.sipp_call import streams_of
 
 pytestmark = pytest.mark.lab

@@ -7,7 +7,8 @@ import pytest
 from tests.lab.lab import Lab
 from tests.lab.programs import Kamailio, Sipp
 from tests.lab.programs.sipp import SCENARIOS
-from tests.scenarios.crossing import Crossing, assert_nothing_left
+from tests.scenarios.checks import assert_nothing_left
+from tests.scenarios.crossing import Crossing
 from tests.scenarios.sipp_call import SippCall, messages_received
 
 pytestmark = pytest.mark.lab

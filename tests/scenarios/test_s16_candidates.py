@@ -9,7 +9,8 @@ import pytest
 from tests.lab.audio import assert_two_way, talk
 from tests.lab.lab import Lab
 from tests.lab.programs import RtpAgent
-from tests.scenarios.crossing import Crossing, assert_nothing_left
+from tests.scenarios.checks import assert_nothing_left
+from tests.scenarios.crossing import Crossing
 from tests.scenarios.sipp_call import SippCall, audio_sdp, messages_sent, streams_of
 
 pytestmark = pytest.mark.lab

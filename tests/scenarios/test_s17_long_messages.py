@@ -12,7 +12,8 @@ from tests.lab.audio import assert_two_way, talk
 from tests.lab.lab import Lab
 from tests.lab.programs import Capture, Sipp
 from tests.lab.topology import INSIDE, OUTSIDE
-from tests.scenarios.crossing import assert_nothing_left
+from tests.scenarios.checks import assert_nothing_left
+from tests.scenarios.crossing import assert_inverse, assert_shown
 from tests.scenarios.sipp_call import SippCall, audio_sdp, messages_sent
 
 pytestmark = pytest.mark.lab
@@ -37,6 +38,8 @@ def test_invites_that_grow_past_the_mtu_arrive(lab: Lab) -> None:
         sent, arrived = messages_sent(call.caller, "INVITE ")[0], call.offer
         assert arrived["subject"] == sent["subject"]
         assert len(arrived.payload) > len(sent.payload)
+        assert_shown(arrived)
+        assert_inverse(call.answer, messages_sent(call.caller))
         if size != SIZES[-1]:
             call.hang_up()
     media = call.start_media(8000, 14000)
@@ -49,20 +52,23 @@ def test_invites_that_grow_past_the_mtu_arrive(lab: Lab) -> None:
     assert_nothing_left(lab, natfix)
 
 
-def test_an_incoming_invite_that_fits_exactly_arrives(lab: Lab) -> None:
-    """A provider's INVITE of just 1,500 bytes is longer inside, by one byte, and arrives whole."""
+def test_incoming_invites_that_grow_past_the_mtu_arrive(lab: Lab) -> None:
+    """A provider's INVITE of just 1,500 bytes is longer inside, by one byte; it and longer ones arrive."""
     natfix = lab.start_natfix()
     registrar = lab.start(Sipp("provider", "s17_registrar.xml"))
     lab.start(Sipp("phone1", "s15_register.xml", to="203.0.113.50:5060", keys={"user": "alice"})).wait()
     registrar.wait()
     packets = [lab.start(Capture("gateway", side, "udp")) for side in (INSIDE, OUTSIDE)]
-    call = call_of_length(lab, FULL, "provider", "phone1", to="203.0.113.1:5060", service="alice")
+    for size in (FULL, 2000, 3900):
+        call = call_of_length(lab, size, "provider", "phone1", to="203.0.113.1:5060", service="alice")
+        sent, arrived = messages_sent(call.caller, "INVITE ")[0], call.offer
+        assert arrived["subject"] == sent["subject"]
+        assert arrived.uri == "sip:alice@192.168.1.10:5060"
+        if size != 3900:
+            call.hang_up()
     media = call.start_media(8000, 14000)
     talk()
     assert_two_way(*media)
-    sent, arrived = messages_sent(call.caller, "INVITE ")[0], call.offer
-    assert arrived["subject"] == sent["subject"]
-    assert arrived.uri == "sip:alice@192.168.1.10:5060"
     call.hang_up()
     inside, outside = (ip_packets(capture.stop()) for capture in packets)
     assert (MTU, DONT_FRAGMENT) in outside

@@ -7,7 +7,8 @@ import pytest
 from tests.lab.audio import assert_two_way, talk
 from tests.lab.lab import Lab
 from tests.lab.programs import Baresip, Kamailio
-from tests.scenarios.crossing import Crossing, assert_nothing_left
+from tests.scenarios.checks import assert_nothing_left
+from tests.scenarios.crossing import Crossing
 
 pytestmark = pytest.mark.lab
 

@@ -8,7 +8,8 @@ from tests.lab.audio import assert_two_way, talk
 from tests.lab.host import wait_until
 from tests.lab.lab import Lab
 from tests.lab.programs import RtpAgent
-from tests.scenarios.crossing import Crossing, assert_nothing_left
+from tests.scenarios.checks import assert_nothing_left
+from tests.scenarios.crossing import Crossing
 from tests.scenarios.sipp_call import SippCall, audio_sdp, streams_of
 
 pytestmark = pytest.mark.lab

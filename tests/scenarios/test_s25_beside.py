@@ -11,7 +11,8 @@ from tests.lab.lab import Lab
 from tests.lab.pcap import Datagram, sip_messages
 from tests.lab.programs import Baresip, Capture, Kamailio
 from tests.lab.topology import INSIDE, INSIDE2
-from tests.scenarios.crossing import Crossing, assert_nothing_left
+from tests.scenarios.checks import assert_nothing_left
+from tests.scenarios.crossing import Crossing
 from tests.scenarios.sipp_call import SippCall, audio_sdp
 
 pytestmark = pytest.mark.lab
