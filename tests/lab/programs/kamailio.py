@@ -78,7 +78,7 @@ REGISTRAR = """
     }}
     {record_route}
     {routes}
-    if (uri != myself) {{ t_relay(); exit; }}
+    if (uri != myself) {{ {outbound} t_relay(); exit; }}
     if (!lookup("location")) {{ t_newtran(); t_reply("404", "Not Found"); exit; }}
     t_relay();
 """
@@ -104,17 +104,18 @@ class Kamailio:
     (regular expression of the user part to ``host:port``) are trunks. *record_route* keeps it in the
     dialog. *service_route* adds that header to the 2xx of REGISTER. A user with several contacts is
     rung in parallel. A proxy with *next_hop* adds Path to REGISTER (RFC 3327). With *hide_topology* it shows
-    nothing of those behind it, as a PBX does: their Vias and Contacts are replaced by its own words.
+    nothing of those behind it, as a PBX does: their Vias and Contacts are replaced by its own words. With
+    *outbound* ("address:port") what is for other domains goes there, whatever its URI says.
     """
 
     def __init__(self, host: str = "provider", *, users: dict[str, str] | None = None,
                  record_route: bool = True, routes: dict[str, str] | None = None, next_hop: str = "",
                  service_route: bool = False, aliases: tuple[str, ...] = (), port: int = 5060,
-                 children: int = 2, hide_topology: bool = False) -> None:
+                 children: int = 2, hide_topology: bool = False, outbound: str = "") -> None:
         self.host_name, self.port, self.children = host, port, children
         self.users, self.routes, self.aliases = users or {}, routes or {}, aliases
         self.record_route, self.service_route, self.next_hop = record_route, service_route, next_hop
-        self.hide_topology = hide_topology
+        self.hide_topology, self.outbound = hide_topology, outbound
         self.process: Process | None = None
         self.address = ""
 
@@ -140,6 +141,7 @@ class Kamailio:
                              if self.service_route else "",
             "routes": "\n    ".join(_route_text(pattern, target) for pattern, target in self.routes.items()),
             "next_hop": self.next_hop,
+            "outbound": f'$du = "sip:{self.outbound}";' if self.outbound else "",
             "next_host": self.next_hop.partition(":")[0],
         }
         return CONFIG.format(
@@ -155,14 +157,19 @@ class Kamailio:
     def _answers(self, namespace: str) -> bool:
         if self.process is None or self.process.poll() is not None:
             raise LabError(f"Kamailio did not start\n{self.process.tail() if self.process else ''}")
-        with namespaces.socket_in(namespace) as probe:
-            probe.settimeout(0.2)
-            probe.connect((self.address, self.port))
-            try:
-                probe.send(_options(self.address, *probe.getsockname()))
-                return probe.recv(2000).startswith(b"SIP/2.0 ")
-            except (TimeoutError, ConnectionRefusedError):
-                return False
+        return answers(namespace, self.address, self.port)
+
+
+def answers(namespace: str, address: str, port: int = 5060) -> bool:
+    """Tell whether a SIP server at *address* answers OPTIONS from a socket in *namespace*."""
+    with namespaces.socket_in(namespace) as probe:
+        probe.settimeout(0.2)
+        probe.connect((address, port))
+        try:
+            probe.send(_options(address, *probe.getsockname()))
+            return probe.recv(2000).startswith(b"SIP/2.0 ")
+        except (TimeoutError, ConnectionRefusedError):
+            return False
 
 
 def _route_text(pattern: str, target: str) -> str:
