@@ -146,7 +146,8 @@ class _Daemon:
             **self._ping(request),
             "uptime": round(now - self._started, 1),
             "queue": {"number": number, "overflows": self._reader.overflows, **queue_counters(number)},
-            "shell": dict(sorted(self.loop.counters.items())),
+            "shell": {**dict(sorted(self.loop.counters.items())),
+                      "entries_refused": self._kernel.entries_refused},
             "state_file": {"path": self._store.path, "failed_writes": self._store.failures},
             **self.loop.engine.status(now),
         }
