@@ -32,6 +32,7 @@ LINGER = 64 * T1            # a dead call still answers retransmissions this lon
 RELEASE_DELAY = 2.0         # seconds from a call's end to its ports' (design, section 6)
 EARLY_TIMEOUT = 200.0       # seconds without a message; longer than Timer C (RFC 3261, section 16.6)
 SUBSCRIPTION = 3600.0       # seconds a subscription lasts where nobody says (RFC 6665, section 4.2.1)
+UNSEEN_LIMIT = 86400.0      # seconds without a message after which a call is given up in any case
 MAX_PEERS = 16              # addresses of one call's route set and Contacts
 
 FORMS_DIALOG = frozenset({"INVITE", "SUBSCRIBE", "REFER"})
@@ -106,7 +107,7 @@ class CallFlow:
             turn.leave("stranger", "Call-ID", "the sender is not a peer of this call; its state stays")
             return
         call.alive_at = turn.now
-        self._note_peers(turn, call, inside_sent)
+        self._note_peers(turn, call, mapping, inside_sent)
         if message.is_request and message.method == call.method and not message.to_tag:
             self._revive(call, message.cseq)
         key = ExchangeKey(inside_sent == message.is_request, message.cseq)
@@ -146,8 +147,8 @@ class CallFlow:
         if method == "ACK" and dialog is not None:
             return dialog.agree(key)            # the answer to a late offer (RFC 3264, section 4)
         if method == "BYE":
-            call.hangups.add(key)
-            self._arm(call, turn.now + LINGER)
+            call.hangups.setdefault(key, turn.now)
+            self._arm(call, self._next_look(call))
         elif method == "NOTIFY" and call.method != "INVITE" and _is_terminated(turn.message):
             self._end(call, turn.now)
         return False
@@ -177,8 +178,9 @@ class CallFlow:
         self, turn: Turn, call: Call, dialog: Dialog | None, key: ExchangeKey, mapping: Mapping
     ) -> bool:
         method = turn.message.cseq_method
-        if method == call.method and dialog is not None and dialog.state is not State.CONFIRMED:
-            self._confirm(turn, call, dialog, mapping)
+        is_refresh = dialog is not None and dialog.state is State.CONFIRMED and method == "INVITE"
+        if method == call.method and dialog is not None and not is_refresh:
+            self._confirm(turn, call, dialog, mapping)      # each 2xx prolongs a subscription
         return dialog.agree(key) if dialog is not None else False
 
     def _confirm(self, turn: Turn, call: Call, dialog: Dialog, mapping: Mapping) -> None:
@@ -191,7 +193,7 @@ class CallFlow:
             for other in call.dialogs.values():
                 if other.state is State.EARLY:
                     other.state = State.ENDED       # a fork that lost; a late 2xx would confirm it after all
-            self._arm(call, turn.now + self._settings.media.silence)
+            self._arm(call, turn.now + min(self._settings.media.silence, UNSEEN_LIMIT))
         else:
             until = turn.now + _expires(turn.message)
             call.ends_at = until
@@ -202,7 +204,7 @@ class CallFlow:
         self, turn: Turn, call: Call, dialog: Dialog | None, key: ExchangeKey
     ) -> None:
         status = turn.message.status
-        call.hangups.discard(key)
+        call.hangups.pop(key, None)
         if status >= 300 and status not in ENDS_ON_BYE:
             return
         if dialog is not None:
@@ -215,12 +217,19 @@ class CallFlow:
     def _is_peer(self, turn: Turn, call: Call) -> bool:
         return turn.packet.source.host in call.peers
 
-    def _note_peers(self, turn: Turn, call: Call, inside_sent: bool) -> None:
+    def _note_peers(self, turn: Turn, call: Call, mapping: Mapping, inside_sent: bool) -> None:
+        """Let those call back whom the call has got to know: a target refresh may name somebody new."""
+        known = len(call.peers)
+        if not inside_sent:
+            self._note_route_set(turn, call)
+        elif turn.message.is_request and len(call.peers) < MAX_PEERS:
+            call.peers.add(turn.packet.destination.host)
+        if len(call.peers) > known and call.state is State.CONFIRMED:
+            until = NEVER if call.method == "INVITE" else call.ends_at
+            self._signalling.open_for_call(mapping, call, until, turn.now)
+
+    def _note_route_set(self, turn: Turn, call: Call) -> None:
         """Add the route set and the Contact of the other side to those who may call back."""
-        if inside_sent:
-            if turn.message.is_request:
-                call.peers.add(turn.packet.destination.host)
-            return
         raw = turn.message.raw
         for header in turn.message.headers:
             if header.name not in ("record-route", "contact"):
@@ -274,12 +283,14 @@ class CallFlow:
             self._arm(call, call.ends_at)
         return reason
 
-    def touch(self, holder: Holder, now: float) -> None:
-        """Media flowed for the call with this holder's name."""
+    def on_media(self, holder: Holder, flowed: bool, now: float) -> None:
+        """The kernel has counted media of the call with this holder's name; *flowed*: there was some."""
         _, role, host, call_id, tag = holder
         call = self._calls.get(CallKey(host, call_id, tag, Role(role)))
         if call is not None:
-            call.alive_at = max(call.alive_at, now)
+            call.is_counted = True
+            if flowed:
+                call.alive_at = max(call.alive_at, now)
 
     def resume(self, call: Call, mapping: Mapping | None, now: float) -> None:
         """Take up a call from before a restart."""
@@ -289,21 +300,25 @@ class CallFlow:
         self._arm(call, max(self._next_look(call), now + LINGER))
 
     def _reason_to_end(self, call: Call, now: float) -> str:
-        if call.hangups and now >= call.alive_at + LINGER:
+        if now < self._next_look(call):
+            return ""
+        if call.hangups:
             return "nobody answered BYE"
         if call.state is State.EARLY:
-            return "nobody answered" if now >= call.alive_at + EARLY_TIMEOUT else ""
-        if call.method != "INVITE":
-            return "the subscription ran out" if now >= call.ends_at else ""
-        silent = now >= call.alive_at + self._settings.media.silence
-        return "no message and no media for too long" if silent else ""
+            return "nobody answered"
+        return "no message and no media for too long" if call.method == "INVITE" else "it ran out"
 
     def _next_look(self, call: Call) -> float:
+        """Return when *call* is over if nothing happens before."""
         if call.hangups:
-            return call.alive_at + LINGER
+            return min(call.hangups.values()) + LINGER
         if call.state is State.EARLY:
             return call.alive_at + EARLY_TIMEOUT
-        return call.alive_at + self._settings.media.silence
+        if call.method != "INVITE":
+            return call.ends_at
+        # Media that the kernel does not count, or that was released, proves nothing by its silence.
+        silence = self._settings.media.silence if call.is_counted else UNSEEN_LIMIT
+        return call.alive_at + silence
 
     def _release(self, call: Call, now: float) -> None:
         """Give back all that a dead call holds; the call itself lingers."""

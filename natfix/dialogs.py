@@ -147,12 +147,13 @@ class Call:
     dialogs: dict[str, Dialog] = field(default_factory=dict)
     offer: dict[Side, Description] = field(default_factory=dict)    # of the first request
     written: dict[tuple[str, str], str] = field(default_factory=dict)   # (kind, shown) -> as written
-    hangups: set[ExchangeKey] = field(default_factory=set)  # BYEs that await their answer
+    hangups: dict[ExchangeKey, float] = field(default_factory=dict)     # BYEs that await their answer, since
     held: dict[Endpoint, None] = field(default_factory=dict)    # inside media endpoints it has mappings for
     ends_at: float = float("inf")           # when its ports go (2 s after its end)
     ended_at: float | None = None
     answered_at: float | None = None
     alive_at: float = 0.0                   # last message or media packet
+    is_counted: bool = False                # the kernel counts its media, so silence can be told
 
     @property
     def holder(self) -> Holder:

@@ -31,7 +31,7 @@ from natfix.edits import Edits, apply_edits
 from natfix.errors import LimitReached, MalformedMessage, MalformedPacket
 from natfix.kernel.base import FlowState
 from natfix.listing import calls_as_rows, registrations_as_rows
-from natfix.mappings import Mapping, Mappings, reversed_flow
+from natfix.mappings import NOT_COUNTED, Mapping, Mappings, reversed_flow
 from natfix.media import MediaKeeper
 from natfix.memory import Memory
 from natfix.packet import Packet, packet_from_bytes, rebuild
@@ -318,15 +318,16 @@ class Engine:
             packets = (state.packets, state.reply_packets)
             if state.flow.source != flow.source:
                 packets = packets[::-1]
-            if packets != opened.packets:
-                opened.packets = packets
-                self._touch_calls(mapping, now)
+            flowed = packets != opened.packets and sum(packets) > 0
+            opened.packets = packets
+            if packets != NOT_COUNTED:
+                self._tell_calls(mapping, flowed, now)
 
-    def _touch_calls(self, mapping: Mapping, now: float) -> None:
+    def _tell_calls(self, mapping: Mapping, flowed: bool, now: float) -> None:
         if mapping.kind is Kind.MEDIA:
             for holder in mapping.holders:
                 if holder[0] == "call":
-                    self._flow.touch(holder, now)
+                    self._flow.on_media(holder, flowed, now)
 
     # -- time ---------------------------------------------------------------------------------------
 

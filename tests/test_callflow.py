@@ -6,7 +6,7 @@ import pytest
 
 from natfix.address import Endpoint
 from natfix.config import Inside, Limits, Settings
-from tests.playbook import PROVIDER, World
+from tests.playbook import PHONE, PROVIDER, World
 
 
 @pytest.fixture
@@ -82,3 +82,46 @@ def test_limits_on_dialogs_pass_the_message_and_say_so() -> None:
     leg = world.phone.invites("sip:carol@provider.example")
     assert leg.delivery.arrived is not None
     assert "limit" in leg.delivery.rules()
+
+
+def test_a_refreshed_subscription_lasts_longer(world: World) -> None:
+    """Each 2xx to SUBSCRIBE says anew how long it lasts (RFC 6665, section 4.1.2.2)."""
+    leg = world.phone.begins("SUBSCRIBE", "sip:bob@provider.example", headers=[("Event", "presence")])
+    notifier = world.provider.accepts(world.provider.last, 200, headers=[("Expires", "600")])
+    world.advance(500.0)
+    leg.sends("SUBSCRIBE", headers=[("Event", "presence")])
+    world.provider.replies(world.provider.last, 200, headers=[("Expires", "600")])
+    world.advance(500.0)
+    assert states(world) == ["confirmed"]
+    assert notifier.sends("NOTIFY", headers=[("Subscription-State", "active")]).arrived is not None
+
+
+def test_a_target_refresh_lets_the_new_contact_in(world: World) -> None:
+    """A re-INVITE's 2xx may move the other side (D30): its next requests come from there."""
+    call = world.call(world.phone, world.provider)
+    elsewhere = Endpoint("198.51.100.31", 5060)
+    call.caller.sends("INVITE", world.phone.sdp(version=2))
+    world.provider.replies(world.provider.last, 200, world.provider.sdp(), contact=f"<sip:bob@{elsewhere}>")
+    mapping = world.engine._mappings.find(PHONE)
+    assert elsewhere.host in mapping.remotes
+
+
+def test_an_unanswered_bye_ends_a_call_whose_media_goes_on(world: World) -> None:
+    """The party that said BYE has left (RFC 3261, section 15.1.1), whatever the other still sends."""
+    call = world.call(world.phone, world.provider)
+    call.caller.sends("BYE")
+    for _ in range(4):
+        world.advance(10.0)
+        world.trace_rtp(world.provider.rtp, world.told_media(world.provider))
+        world.poll_counters()
+    assert states(world) == []
+
+
+def test_a_released_call_is_not_given_up_for_its_silence() -> None:
+    """Media that goes past the gateway is not seen, so an hour without a message proves nothing."""
+    world = World(dnat_accepted=True)
+    world.register(world.phone, expires=7200)
+    world.register(world.other_phone, expires=7200)
+    world.call(world.phone, world.other_phone)
+    world.advance(4000.0)
+    assert states(world) == ["confirmed", "confirmed"]
