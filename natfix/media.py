@@ -101,7 +101,7 @@ class MediaKeeper:
                 return Target(media, None, None, silent, silent)
             shown_rtp, shown_rtcp = mapped
         elif turn.sender is not None:
-            sent = silent       # not an inside endpoint: no mapping stands behind it
+            sent = self._line_behind(turn, sent) or silent
         final_rtp, final_rtcp = shown_rtp, shown_rtcp
         if turn.receiver is not None:
             final_rtp, final_rtcp = self._released(turn, shown_rtp, shown_rtcp)
@@ -118,6 +118,22 @@ class MediaKeeper:
         if mapping is None or mapping.kind is not Kind.MEDIA:
             return None
         return Line(media.index, media.kind, rtp, Endpoint(rtp.host, rtp.port + 1), (), media.count)
+
+    def _line_behind(self, turn: Turn, shown: Line) -> Line | None:
+        """A UA that has learnt its own outside endpoint (RFC 8445, section 5.1.1.2) keeps its mapping."""
+        mapping, beside = self._own_mapping(turn, shown.rtp), self._own_mapping(turn, shown.rtcp)
+        if mapping is None or turn.sender_call is None:
+            return None
+        for each in (mapping, beside):
+            if each is not None:
+                self.hold(turn.sender_call, each, turn.now)
+        return shown._replace(rtp=mapping.inside, rtcp=beside.inside if beside else None)
+
+    def _own_mapping(self, turn: Turn, outside: Endpoint | None) -> Mapping | None:
+        mapping = self._mappings.find_outside(outside) if outside else None
+        if mapping is None or mapping.kind is not Kind.MEDIA or turn.sender is None:
+            return None
+        return mapping if mapping.inside.host == turn.sender.inside.host else None
 
     def _is_shown_already(self, turn: Turn, media: Media, rtp: Endpoint) -> bool:
         """Tell whether the sender names an address that is not inside, or one that it learnt itself."""

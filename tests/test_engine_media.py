@@ -134,6 +134,21 @@ def test_a_phone_that_writes_the_outside_address_itself(world: World) -> None:
     assert delivery.is_untouched, delivery.changes()
 
 
+def test_a_phone_that_has_learnt_its_outside_endpoint(world: World) -> None:
+    """After ICE a phone names its outside endpoint in a re-INVITE; its mapping stays for the call."""
+    call = world.call(world.phone, world.provider)
+    learnt, ports = world.told_media(world.provider), media_mappings(world)
+    call.caller.sends("INVITE", world.phone.sdp(rtp=learnt, version=2))
+    world.provider.replies(world.provider.last, 200, world.provider.sdp())
+    call.caller.sends("ACK")
+    world.advance(600.0)
+    assert media_mappings(world) == ports
+    world.assert_two_way_audio(call)
+    call.hang_up()
+    world.advance(40.0)
+    assert not media_mappings(world)
+
+
 def test_ice_candidates(world: World) -> None:
     """The host candidate that equals c=/m= is shown outside with it; all others stay."""
     candidates = ("a=candidate:1 1 UDP 2130706431 192.168.1.10 12000 typ host",
