@@ -187,7 +187,7 @@ def _take_origin(session: Session, raw: bytes, start: int, end: int) -> None:
 
 def _take_rtcp(media: Media, raw: bytes, start: int, end: int) -> None:
     found = _RTCP.match(raw, start, end)
-    if found is None or (port := int(found[1])) > 65535:
+    if found is None or (port := int(found[1])) > 65535 or media.rtcp_port is not None:
         return
     media.rtcp_port = port
     media.rtcp_port_span = found.span(1)

@@ -19,6 +19,7 @@ from natfix.sip.message import Message, message_from_bytes
 from tests import corpus
 from tests.strategies import descriptions, mutated
 
+TOO_LONG = 1.0      # seconds; 60,000 bytes in quadratic time take more, in linear time some milliseconds
 NEEDS_DATA = pytest.mark.skipif(not corpus.is_there(), reason=corpus.MISSING)
 
 OFFER = b"\r\n".join((
@@ -202,6 +203,13 @@ def test_rtcp(line: bytes, port: int | None, host: str | None) -> None:
     """RFC 3605; an attribute that cannot be read counts as unknown, and RTCP is next to RTP."""
     (media,) = session_of(description(b"m=audio 4000 RTP/AVP 0", line)).media
     assert (media.rtcp_port, media.rtcp_address.host if media.rtcp_address else None) == (port, host)
+
+
+def test_the_first_of_several_rtcp_attributes_counts() -> None:
+    """Port and address are those of one line, never mixed."""
+    lines = (b"a=rtcp:1 IN IP4 192.0.2.1", b"a=rtcp:2")
+    (media,) = session_of(description(b"m=audio 4000 RTP/AVP 0", *lines)).media
+    assert (media.rtcp_port, media.rtcp_address.host if media.rtcp_address else None) == (1, "192.0.2.1")
 
 
 @pytest.mark.parametrize(("line", "expected"), [
@@ -425,11 +433,11 @@ def test_no_bytes_take_more_than_linear_time(filler: bytes) -> None:
         raw = b"v=0\r\nm=audio 1 RTP/AVP 0\r\n" + start + filled
         with contextlib.suppress(MalformedMessage):
             session_from_span(raw, 0, len(raw))
-        assert time.process_time() - begun < 0.1, start
+        assert time.process_time() - begun < TOO_LONG, start
     begun = time.process_time()
     find_sdp(message_with(b"multipart/mixed;boundary=b1", b"--b1\r\n" + filled + b"\r\n--b1--"))
     find_sdp(message_with(b"multipart/mixed;boundary=" + filler.strip()[:1] * 70, filled))
-    assert time.process_time() - begun < 0.2
+    assert time.process_time() - begun < TOO_LONG
 
 
 # Descriptions by others, and a reader that knows nothing of spans
@@ -468,7 +476,7 @@ def _naive_line(lines: list[str], shared: str | None) -> NaiveLine:
     candidates = [line.split() for line in lines if line.startswith("a=candidate:")]
     return NaiveLine(
         kind, int(port.partition("/")[0]), _naive_host(lines) or shared,
-        (int(rtcp[-1][0]), rtcp[-1][3] if len(rtcp[-1]) > 3 else None) if rtcp else (None, None),
+        (int(rtcp[0][0]), rtcp[0][3] if len(rtcp[0]) > 3 else None) if rtcp else (None, None),
         any(line.strip() == "a=rtcp-mux" for line in lines),
         [(words[4], int(words[5])) for words in candidates])
 
