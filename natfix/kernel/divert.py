@@ -15,6 +15,7 @@ from natfix.kernel.elements import TABLE
 from natfix.kernel.netlink import CREATE, NFTABLES, REQUEST, Message, attribute, head, nest, number, text
 
 CHAIN = "divert"
+COUNTER = "diverted"                                # of natfix.nft
 NEW_RULE, DELETE_RULE = NFTABLES << 8 | 6, NFTABLES << 8 | 8
 APPEND = 0x800                                      # NLM_F_APPEND
 RULE_TABLE, RULE_CHAIN, RULE_EXPRESSIONS = 1, 2, 4  # NFTA_RULE_*
@@ -22,6 +23,8 @@ LIST_ITEM = 1                                       # NFTA_LIST_ELEM
 EXPRESSION_NAME, EXPRESSION_DATA = 1, 2             # NFTA_EXPR_*
 REGISTER = 8                                        # NFT_REG32_00
 CT_MARK, META_PROTOCOL = 3, 16                      # NFT_CT_MARK, NFT_META_L4PROTO
+
+OBJECT_COUNTER = 1                                  # NFT_OBJECT_COUNTER
 
 BYPASS = 1                                          # NFQ_FLAG_BYPASS
 QUEUE_INFO = struct.Struct("=HHH2x")                # struct xt_NFQ_info_v3: number, queues, flags
@@ -34,12 +37,12 @@ def divert_messages(skeleton: Skeleton, table: str = TABLE) -> list[Message]:
     return [
         Message(DELETE_RULE, REQUEST, chain),       # no rule named: all of them
         Message(NEW_RULE, REQUEST | CREATE | APPEND, chain + divert_expressions(
-            skeleton.mark, queue_target(skeleton.queue, skeleton.bypass))),
+            skeleton.mark, count(COUNTER), queue_target(skeleton.queue, skeleton.bypass))),
     ]
 
 
-def divert_expressions(mark: int, verdict: bytes) -> bytes:
-    """Return ``ct mark & mark == mark meta l4proto udp`` and then *verdict*, as a rule's expressions."""
+def divert_expressions(mark: int, *statements: bytes) -> bytes:
+    """Return ``ct mark & mark == mark meta l4proto udp`` and then *statements*, as a rule's expressions."""
     bit = mark.to_bytes(4, sys.byteorder)
     return nest(
         RULE_EXPRESSIONS,
@@ -49,8 +52,13 @@ def divert_expressions(mark: int, verdict: bytes) -> bytes:
         _equal(bit),
         _expression("meta", number(1, REGISTER), number(2, META_PROTOCOL)),
         _equal(bytes([socket.IPPROTO_UDP])),
-        verdict,
+        *statements,
     )
+
+
+def count(counter: str) -> bytes:
+    """Return ``counter name``: packets and bytes count in a counter of the rule's own table."""
+    return _expression("objref", number(1, OBJECT_COUNTER), text(2, counter))
 
 
 def queue_target(queue: int, bypass: bool) -> bytes:

@@ -184,7 +184,7 @@ def test_install_again_keeps_mappings_and_takes_new_settings(gateway: Wires) -> 
     rules = gateway.rules()
     assert "5070" in rules
     assert "30000-30999" in rules
-    assert len(re.findall(r"udp (queue .*\b7\b|xt target)", rules)) == 1
+    assert len(re.findall(r'udp counter name "diverted" (queue .*\b7\b|xt target)', rules)) == 1
     assert gateway.kernel.is_intact()
 
 

@@ -242,6 +242,22 @@ def test_sip_waits_in_the_queue_with_inside_addresses(gateway: Wires, queue: Que
     assert phone.recvfrom(100) == (b"200", SIP_REMOTE)
 
 
+def test_diverted_packets_are_counted(gateway: Wires, queue: Queue) -> None:
+    """The counter tells of each SIP packet in either direction, not of media, and lives through a restart."""
+    phone, registrar = gateway.bind(PHONE, 5060), gateway.bind(REMOTE, 5060)
+    other, sink = gateway.bind(PHONE, 12000), gateway.bind(REMOTE, 40000)
+    assert sent(other, RTP_REMOTE, sink)
+    phone.sendto(b"REGISTER", SIP_REMOTE)
+    queue.accept(1, lambda: gateway.kernel.apply([
+        AddMapping(SIGNALLING, SIP, SIP_OUT, 60, inward=False, owner="register")]))
+    registrar.recv(100)
+    registrar.sendto(b"200", SIP_OUT)
+    queue.accept(1)
+    gateway.install()
+    assert "packets 2 " in gateway.gateway.run("nft list counter ip natfix diverted")
+    assert gateway.kernel.is_intact()
+
+
 def test_flow_may_be_opened_while_its_first_packets_wait(gateway: Wires, queue: Queue) -> None:
     """An entry made beside queued packets of its flow takes them over: none is lost or leaves elsewhere."""
     phone, remote = gateway.bind(*SIP), gateway.bind(*SIP_REMOTE)
