@@ -80,7 +80,9 @@ def assert_shown(message: Sip, left_alone: tuple[str, ...] = ()) -> None:
 def assert_inverse(message: Sip, written: list[Sip], of_others: bool = False) -> None:
     """Fail where *message* names to an inside UA anything of itself that it has not *written* so."""
     text = message.payload.decode(errors="replace")
-    assert of_others or not OWN_ADDRESS.search(text), f"the gateway shows inside:\n{text}"
+    # ICE tells a UA its outside endpoint by itself (RFC 8445, section 7.2.5.3.1), and it works with that.
+    told = "\n".join(line for line in text.splitlines() if not line.startswith("a=remote-candidates:"))
+    assert of_others or not OWN_ADDRESS.search(told), f"the gateway shows inside:\n{text}"
     if message.is_request:
         contacts = {_address(value) for each in written for value in each.all("contact")}
         assert _plain_uri(message.uri) in contacts, f"{message.start!r} is not for any of {contacts}"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.lab.audio import assert_two_way, talk
 from tests.lab.lab import Lab
-from tests.lab.programs import RtpAgent
+from tests.lab.programs import Kamailio, Linphone, RtpAgent
 from tests.scenarios.checks import assert_nothing_left
 from tests.scenarios.crossing import Crossing
 from tests.scenarios.sipp_call import SippCall, audio_sdp, messages_sent, streams_of
@@ -64,4 +64,27 @@ def test_a_default_that_is_reflexive_already_is_left_alone(lab: Lab) -> None:
     assert [row["streams"] for row in natfix.json("calls")["calls"]] == [[]]
     call.hang_up()
     crossing.stop().assert_right()
+    assert_nothing_left(lab, natfix)
+
+
+def test_phones_with_ice_hear_each_other(lab: Lab) -> None:
+    """Two phones that check candidates (RFC 8445), one of them inside, end with audio in both directions."""
+    natfix = lab.start_natfix()
+    provider = lab.start(Kamailio())
+    crossing = Crossing(lab)
+    alice = lab.start(Linphone("phone1", "alice", registrar=provider.address, tone=440, ice=True))
+    bob = lab.start(Linphone("remote1", "bob", registrar=provider.address, tone=880, ice=True))
+    alice.register()
+    bob.register()
+    for caller, callee in ((alice, bob), (bob, alice)):
+        mark = callee.mark()
+        caller.dial(callee.uri)
+        talk()
+        assert_two_way(alice, bob)
+        caller.hang_up()
+        callee.wait_closed(mark)
+        alice.record()
+        bob.record()
+    crossing.stop().assert_right()
+    assert [each for each in crossing.went_out() if "a=remote-candidates:" in each.body.decode()], "no ICE"
     assert_nothing_left(lab, natfix)
