@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import NamedTuple
 
 from natfix.address import Endpoint
@@ -21,21 +21,21 @@ MAX_EXCHANGES = 4       # unanswered offers remembered per dialog; the oldest go
 MAX_DIALOGS = 16        # forks of one call; later ones pass, but open nothing
 
 
-class Role(Enum):
+class Role(StrEnum):
     """Which end of the first request the inside party was."""
 
     CALLER = "caller"
     CALLEE = "callee"
 
 
-class Side(Enum):
+class Side(StrEnum):
     """Whose session description."""
 
     INSIDE = "inside"
     OUTSIDE = "outside"
 
 
-class State(Enum):
+class State(StrEnum):
     EARLY = "early"
     CONFIRMED = "confirmed"
     ENDED = "ended"         # what is left answers retransmissions only
