@@ -41,20 +41,34 @@ rate=8000
 channels=1
 enabled=1
 """
+# Only an account of the configuration has an outbound proxy; it registers by itself, at the start.
+ACCOUNT = """[proxy_0]
+reg_proxy=<sip:{server}>
+reg_route=<sip:{server};lr>
+reg_identity=sip:{user}@{registrar}
+reg_expires=3600
+reg_sendregister=1
+[auth_info_0]
+username={user}
+passwd={password}
+[sip]
+default_proxy=0
+"""
 
 
 class Linphone:
     """One phone of user *user* on *host* that plays *tone* hertz; its RTP port is fixed.
 
-    *registrar* (an address) is where :meth:`register` goes. *ice* offers candidates (RFC 8445).
+    *registrar* (an address) is where :meth:`register` goes; with *server* ("address:port") as its outbound
+    proxy it registers by itself, when it starts. *ice* offers candidates (RFC 8445).
     """
 
     def __init__(self, host: str, user: str, *, registrar: str = "", password: str = "", tone: int = 440,
                  auto_answer: bool = True, sip_port: int = 5060, rtp_port: int = 7078,
-                 ice: bool = False) -> None:
+                 ice: bool = False, server: str = "") -> None:
         self.host_name, self.user, self.registrar, self.password = host, user, registrar, password
         self.tone, self.auto_answer, self.sip_port, self.rtp_port = tone, auto_answer, sip_port, rtp_port
-        self.ice = ice
+        self.ice, self.server = ice, server
         self.process: Process | None = None
         self.address = ""
         self.directory = Path()
@@ -77,7 +91,7 @@ class Linphone:
         configuration = self.directory / "rc"
         configuration.write_text(CONFIG.format(
             sip_port=self.sip_port, user=self.user, address=self.address, rtp_port=self.rtp_port,
-            firewall="3" if self.ice else "0", number=len(lab.processes())))
+            firewall="3" if self.ice else "0", number=len(lab.processes())) + self._account())
         tone = lab.path(f"tone-{self.tone}.wav")
         if not tone.exists():
             tones.write_tone(tone, self.tone, TONE_SECONDS)
@@ -95,7 +109,8 @@ class Linphone:
 
     def register(self, timeout: float = 10.0) -> None:
         """Register at the registrar; raises LabError where that fails or takes *timeout* seconds."""
-        self.command(f"register {self.uri} sip:{self.registrar} {self.password}".rstrip())
+        if not self.server:
+            self.command(f"register {self.uri} sip:{self.registrar} {self.password}".rstrip())
         wait_until(lambda: "registered, identity=" in self.command("status register"), timeout,
                    f"the registration of linphone {self.user}", interval=0.2)
 
@@ -183,6 +198,10 @@ class Linphone:
     def _printed(self, mark: int) -> str:
         assert self.process is not None
         return self.process.output()[mark:]
+
+    def _account(self) -> str:
+        return ACCOUNT.format(server=self.server, user=self.user, registrar=self.registrar,
+                              password=self.password) if self.server else ""
 
     def _use_only_pcmu(self) -> None:
         listing = self.command("codec list")
