@@ -125,7 +125,8 @@ class Engine:
             if receiver_inside:
                 receiver = self._receiver_of(packet, sender_inside)
             if sender_inside and (receiver is not None or not receiver_inside):
-                wanted = self._own_contact_port(message) if message else 0
+                is_new = self._mappings.find(packet.source) is None
+                wanted = self._own_contact_port(message) if message and is_new else 0
                 sender = self._signalling.map_endpoint(packet.source, now, wanted)
         except LimitReached as problem:
             outcome.commands = self._take_commands()
@@ -188,7 +189,11 @@ class Engine:
         if treated.edits:
             self._identification = self._identification % 0xFFFF + 1
             payload = apply_edits(packet.payload, treated.edits)
-            outcome.packet = rebuild(packet, payload, self._identification)
+            try:
+                outcome.packet = rebuild(packet, payload, self._identification)
+            except MalformedPacket as problem:      # longer than a packet can be
+                self._pass(outcome, "packet", str(problem))
+                return
         self.counters["rewritten" if treated.edits else "unchanged"] += 1
 
     def _treat(
@@ -230,10 +235,11 @@ class Engine:
         message = turn.message
         start, end = message.body
         delta = turn.edits.delta_after(start)
-        header = message.first("content-length")
-        if delta and header is not None:
+        if not delta:
+            return
+        new = str(end - start + delta)
+        for header in message.all("content-length"):
             old = message.raw[header.start:header.end].decode("latin-1")
-            new = str(end - start + delta)
             note = Note("content-length", "Content-Length", old, new, "the body's length changed",
                         "RFC 3261, section 20.14")
             turn.edits.replace(header.start, header.end, new.encode(), note)

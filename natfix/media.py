@@ -22,6 +22,7 @@ from natfix.sdp import Candidate, Media, Session, find_sdp, session_from_span
 from natfix.turn import Turn
 
 LOWEST_PORT = 1024      # below are services, not media (design, section 7)
+MOST_PAIRS = 16         # of one m-line; hierarchical encodings (RFC 8866, section 5.14) have a handful
 DISCARD_PORT = 9        # RFC 8839, section 4.2.1 and RFC 3264: "no media here, for now"
 UNSET_HOST = "0.0.0.0"  # the hold of RFC 2543; RFC 3264, section 8.4
 
@@ -93,7 +94,7 @@ class MediaKeeper:
         sent = Line(media.index, media.kind, rtp, rtcp, hosts, media.count)
         shown_rtp, shown_rtcp = rtp, rtcp
         if turn.sender is not None and not self._is_shown_already(turn, media, rtp):
-            if (reason := self._refusal(turn, rtp)) is not None:
+            if (reason := self._refusal(turn, media, rtp)) is not None:
                 turn.leave("sdp-refused", "m=" + media.kind, reason, str(rtp))
                 return Target(media, None, None, silent, silent)
             mapped = self._map(turn, media, rtp, rtcp)
@@ -144,7 +145,7 @@ class MediaKeeper:
                        str(rtp))
         return True
 
-    def _refusal(self, turn: Turn, rtp: Endpoint) -> str | None:
+    def _refusal(self, turn: Turn, media: Media, rtp: Endpoint) -> str | None:
         """Return why *rtp* must not get a mapping, None where it may (design, section 7)."""
         sender = turn.sender
         assert sender is not None
@@ -155,6 +156,8 @@ class MediaKeeper:
         if rtp.host != sender.inside.host and not self._registrations.is_registered(rtp.host) \
                 and rtp.host not in self._settings.media.media_hosts:
             return "the host is neither the sender, nor registered, nor one of [media] media_hosts"
+        if media.count > MOST_PAIRS:
+            return "more port pairs than any encoding has layers"
         existing = self._mappings.find(rtp)
         if existing is not None and existing.kind is Kind.SIGNALLING:
             return "the endpoint carries signalling"

@@ -118,3 +118,13 @@ def test_a_trunk_whose_port_is_taken_does_not_stop_the_others() -> None:
     settings = Settings(inside=Inside(networks), trunks=trunks, limits=Limits(mappings=1))
     world = World(settings)
     assert [mapping.inside.host for mapping in world.kernel.mappings()] == ["192.168.1.5"]
+
+
+def test_a_packet_that_would_grow_beyond_its_bounds_passes_unchanged(world: World) -> None:
+    """What would no longer fit into an IP packet is passed with a note, not lost."""
+    world.other_phone.sends(b"\r\n\r\n", PROVIDER)      # so that the phone's port, and its text, grow
+    text = (b"OPTIONS sip:bob@provider.example SIP/2.0\r\nVia: SIP/2.0/UDP 192.168.1.10;branch=z9hG4bK1\r\n"
+            b"From: <sip:a@x>;tag=1\r\nTo: <sip:b@x>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\nX: ")
+    delivery = world.phone.sends(text + b"x" * (65535 - 28 - 4 - len(text)) + b"\r\n\r\n", PROVIDER)
+    assert delivery.is_untouched
+    assert "packet" in delivery.rules()
