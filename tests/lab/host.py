@@ -16,6 +16,7 @@ from tests.lab.topology import HostRow
 
 PROJECT = Path(__file__).resolve().parents[2]
 PATIENCE = 3.0      # seconds a process gets between SIGTERM and SIGKILL
+SLOWNESS = float(os.environ.get("NATFIX_LAB_SLOWNESS", "1"))    # all time limits are so many times as long
 
 
 class LabError(Exception):
@@ -24,7 +25,7 @@ class LabError(Exception):
 
 def wait_until(condition: Callable[[], Any], timeout: float, what: str, interval: float = 0.02) -> Any:
     """Return the first true value of *condition*; raises LabError naming *what* after *timeout* seconds."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * SLOWNESS
     while True:
         if value := condition():
             return value
@@ -47,7 +48,7 @@ class Process:
     def wait(self, timeout: float) -> int:
         """Return the exit code; raises LabError where it still runs after *timeout* seconds."""
         try:
-            return self.popen.wait(timeout)
+            return self.popen.wait(timeout * SLOWNESS)
         except subprocess.TimeoutExpired:
             raise LabError(f"{self.name} still runs after {timeout:g} s\n{self.tail()}") from None
 
@@ -80,14 +81,14 @@ class Process:
         """End it the hard way (SIGKILL), with its children."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self.popen.wait(PATIENCE)
+        self.popen.wait(PATIENCE * SLOWNESS)
 
     def stop(self) -> None:
         """End it: SIGTERM, and SIGKILL for what is left of its process group after a while."""
         if self.poll() is None:
             self.signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.popen.wait(PATIENCE)
+                self.popen.wait(PATIENCE * SLOWNESS)
         self.kill()
 
 
@@ -117,8 +118,8 @@ class Host:
     def run(self, command: Sequence[str], check: bool = True, timeout: float = 30.0,
             input: str | None = None) -> subprocess.CompletedProcess[str]:  # noqa: A002 (subprocess's word)
         """Run *command* to its end and return what it printed; raises LabError where *check* fails."""
-        done = subprocess.run(self._enter(command), capture_output=True, text=True, timeout=timeout,
-                              input=input, cwd=PROJECT, errors="replace")
+        done = subprocess.run(self._enter(command), capture_output=True, text=True,
+                              timeout=timeout * SLOWNESS, input=input, cwd=PROJECT, errors="replace")
         if check and done.returncode:
             raise LabError(f"{' '.join(command)} on {self.name}: exit {done.returncode}: "
                            f"{done.stderr.strip() or done.stdout.strip()}")
