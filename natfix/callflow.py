@@ -85,7 +85,7 @@ class CallFlow:
         call = Call(
             CallKey(mapping.inside.host, message.call_id, message.from_tag, role),
             "INVITE" if message.to_tag else message.method, mapping.inside, peer, turn.now,
-            from_uri=_uri_text(message, "from"), to_uri=_uri_text(message, "to"),
+            from_header=message.text("from"), to_header=message.text("to"),
         )
         call.peers.add(peer.host)
         try:
@@ -326,19 +326,6 @@ class CallFlow:
         mapping = self._mappings.find(call.inside)
         if mapping is not None and call.holder in mapping.holders:
             self._mappings.release(mapping, call.holder, now)
-
-
-def _uri_text(message: Message, name: str) -> str:
-    header = message.first(name)
-    if header is None:
-        return ""
-    try:
-        address = address_at(message.raw, header.start, header.end)
-    except MalformedMessage:
-        return ""
-    if address.uri is None:
-        return ""
-    return message.raw[address.uri.start:address.uri.end].decode("latin-1")
 
 
 def _values(raw: bytes, start: int, end: int) -> list[tuple[int, int]]:

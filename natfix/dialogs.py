@@ -141,8 +141,8 @@ class Call:
     peer: Endpoint                          # where its messages go to or come from outside
     started: float
     invite_cseq: int = 0                    # of the newest out-of-dialog request
-    from_uri: str = ""
-    to_uri: str = ""
+    from_header: str = ""                   # From and To of the first request, as they came
+    to_header: str = ""
     peers: set[str] = field(default_factory=set)            # addresses that may change its state
     dialogs: dict[str, Dialog] = field(default_factory=dict)
     offer: dict[Side, Description] = field(default_factory=dict)    # of the first request
@@ -154,11 +154,11 @@ class Call:
     answered_at: float | None = None
     alive_at: float = 0.0                   # last message or media packet
     is_counted: bool = False                # the kernel counts its media, so silence can be told
+    holder: Holder = field(init=False)      # this call's name among a mapping's holders
 
-    @property
-    def holder(self) -> Holder:
-        """This call's name among a mapping's holders."""
-        return ("call", self.key.role.value, self.key.inside_host, self.key.call_id, self.key.caller_tag)
+    def __post_init__(self) -> None:
+        host, call_id, tag, role = self.key
+        self.holder = ("call", role.value, host, call_id, tag)
 
     @property
     def state(self) -> State:

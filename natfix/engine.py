@@ -141,12 +141,10 @@ class Engine:
         return outcome
 
     def _read(self, payload: bytes) -> tuple[Message | None, str]:
-        if not is_sip(payload):
-            return None, "a keep-alive, or not SIP"
         try:
             return message_from_bytes(payload), ""
         except MalformedMessage as problem:
-            return None, str(problem)
+            return None, str(problem) if is_sip(payload) else "a keep-alive, or not SIP"
 
     def _receiver_of(self, packet: Packet, hairpin: bool) -> Mapping | None:
         """Return the inside receiver's mapping.

@@ -6,8 +6,10 @@ from typing import Any
 
 from natfix.address import Endpoint
 from natfix.dialogs import Call, Calls, Side
+from natfix.errors import MalformedMessage
 from natfix.mappings import Mapping, Mappings
 from natfix.registrations import Binding, Registrations
+from natfix.sip.fields import address_at
 
 Rows = list[dict[str, Any]]
 
@@ -27,8 +29,8 @@ def _call_row(call: Call, mappings: Mappings, refused: dict[Endpoint, int], now:
         "call_id": call.key.call_id,
         "role": call.key.role.value,
         "method": call.method,
-        "from": call.from_uri,
-        "to": call.to_uri,
+        "from": _uri_text(call.from_header),
+        "to": _uri_text(call.to_header),
         "state": call.state.value,
         "age": round(now - since, 1),
         "inside": str(call.inside),
@@ -40,6 +42,16 @@ def _call_row(call: Call, mappings: Mappings, refused: dict[Endpoint, int], now:
             for inside in call.held if (mapping := mappings.find(inside)) is not None
         ],
     }
+
+
+def _uri_text(header: str) -> str:
+    """Return the URI in the value of a From or To header; "" where it cannot be read."""
+    raw = header.encode("latin-1")
+    try:
+        uri = address_at(raw, 0, len(raw)).uri
+    except MalformedMessage:
+        return ""
+    return header[uri.start:uri.end] if uri else ""
 
 
 def _stream_row(call: Call, mapping: Mapping, refused: dict[Endpoint, int]) -> dict[str, Any]:

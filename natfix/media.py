@@ -399,9 +399,9 @@ class MediaKeeper:
 
     def _flows(self, dialog: Dialog) -> Iterator[tuple[Endpoint, Flow]]:
         """Yield the conntrack entries that follow from both descriptions, with their inside endpoint."""
-        pairs = {(dialog.latest(Side.INSIDE), dialog.latest(Side.OUTSIDE))}
-        pairs.add((dialog.agreed.get(Side.INSIDE, ()), dialog.agreed.get(Side.OUTSIDE, ())))
-        for inside_lines, outside_lines in pairs:
+        latest = (dialog.latest(Side.INSIDE), dialog.latest(Side.OUTSIDE))
+        agreed = (dialog.agreed.get(Side.INSIDE, ()), dialog.agreed.get(Side.OUTSIDE, ()))
+        for inside_lines, outside_lines in (latest,) if agreed == latest else (latest, agreed):
             for ours, theirs in zip(inside_lines, outside_lines, strict=False):
                 for inside, remote in ((ours.rtp, theirs.rtp), (ours.rtcp, theirs.rtcp)):
                     if inside is not None and remote is not None:

@@ -74,7 +74,7 @@ def row_from_call(call: Call, media: list[tuple[Endpoint, Endpoint]], outside: E
         "key": [call.key.inside_host, call.key.call_id, call.key.caller_tag, call.key.role.value],
         "method": call.method, "inside": list(call.inside), "outside": outside and list(outside),
         "peer": list(call.peer), "started": call.started, "invite_cseq": call.invite_cseq,
-        "from": call.from_uri, "to": call.to_uri, "peers": sorted(call.peers),
+        "from": call.from_header, "to": call.to_header, "peers": sorted(call.peers),
         "dialogs": [_row_from_dialog(dialog) for dialog in call.dialogs.values()],
         "offer": {side.value: _row_from_description(said) for side, said in call.offer.items()},
         "written": [[kind, shown, text] for (kind, shown), text in call.written.items()],
