@@ -24,7 +24,7 @@ URI_HOSTPORT = re.compile(r"sips?:(?:[^@>;?\s]*@)?([^;>?\s]+)")
 MEDIA_OBJECTS = ("media_out", "media_in", "media_allowed", "media_open")   # of natfix's own nft table
 # Where an address may stand that no fixer may touch: it is a name, or a digest was computed over it.
 UNTOUCHED = ("call-id", "in-reply-to", "replaces", "authorization", "proxy-authorization")
-PATIENCE = 8.0      # seconds from a call's end until nothing of its media may be left; natfix takes 2, unless loaded
+PATIENCE = 8.0      # seconds from a call's end until nothing of its media may be left; unloaded, it takes 2
 
 
 class Wiretap:

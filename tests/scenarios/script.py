@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 from tests.agent import REASONS, Sip
 from tests.lab.host import wait_until
 from tests.lab.namespaces import socket_in
-from tests.scenarios.sipp_call import messages_received, messages_sent
 
 if TYPE_CHECKING:
     from tests.lab.lab import Lab
@@ -181,6 +180,16 @@ def wait_received(end: Sipp, start: str, count: int = 1, timeout: float = 10.0) 
     return found
 
 
+def messages_received(end: Sipp, start: str = "") -> list[Sip]:
+    """Return what a running SIPp has received so far."""
+    return [_sip(text) for way, text in end.messages() if way == "received" and text.startswith(start)]
+
+
+def messages_sent(end: Sipp, start: str = "") -> list[Sip]:
+    """Return what a running SIPp has sent so far."""
+    return [_sip(text) for way, text in end.messages() if way == "sent" and text.startswith(start)]
+
+
 def _status_line(status: int) -> str:
     return f"SIP/2.0 {status} {REASONS.get(status, 'Whatever')}"
 
@@ -191,3 +200,7 @@ def _send(lines: list[str], body: str, retransmit: bool = False) -> str:
     text = "\n".join([*lines, "Content-Length: [len]", "", *body.splitlines()])
     attributes = ' retrans="500"' if retransmit else ""
     return f"  <send{attributes}><![CDATA[\n\n{text}\n\n]]></send>\n"
+
+
+def _sip(text: str) -> Sip:
+    return Sip(text.removesuffix("\n").replace("\n", "\r\n").encode())     # SIPp's log ends it with one more

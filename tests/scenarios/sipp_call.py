@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.agent import Sip
-from tests.lab import namespaces
-from tests.lab.host import wait_until
 from tests.lab.programs import RtpAgent, Sipp
+from tests.scenarios.script import tell, wait_received
 
 if TYPE_CHECKING:
     from tests.lab.lab import Lab
@@ -88,26 +87,18 @@ class SippCall:
         """Place it and wait until the ACK has arrived."""
         self.lab.start(self.callee)
         self.lab.start(self.caller)
-        self.wait_received(self.callee, "ACK ")
+        wait_received(self.callee, "ACK ")
         return self
 
     @property
     def offer(self) -> Sip:
         """The INVITE as the callee received it."""
-        return self.wait_received(self.callee, "INVITE ")
+        return wait_received(self.callee, "INVITE ")
 
     @property
     def answer(self) -> Sip:
         """The 200 as the caller received it."""
-        return self.wait_received(self.caller, "SIP/2.0 200")
-
-    def wait_received(self, end: Sipp, start: str, count: int = 1, timeout: float = 10.0) -> Sip:
-        """Return the *count*-th message that *end* received whose first line starts with *start*."""
-        def find() -> Sip | None:
-            found = messages_received(end, start)
-            return found[count - 1] if len(found) >= count else None
-        found: Sip = wait_until(find, timeout, f"{start!r} at SIPp on {end.host_name}")
-        return found
+        return wait_received(self.caller, "SIP/2.0 200")
 
     def tell(self, end: Sipp) -> None:
         """Have *end* go on, where its scenario waits for INFO."""
@@ -135,28 +126,3 @@ class SippCall:
         for agent in agents:
             self.lab.start(agent)
         return agents[0], agents[1]
-
-
-def tell(lab: Lab, end: Sipp) -> None:
-    """Have a SIPp go on: an INFO from its own host, that no gateway sees."""
-    host = lab[end.host_name]
-    call_id = (messages_received(end) or messages_sent(end))[0]["call-id"]
-    text = (f"INFO sip:go@{host.address} SIP/2.0\r\nVia: SIP/2.0/UDP {host.address}:9;branch=z9hG4bKgo\r\n"
-            f"From: <sip:test@{host.address}>;tag=go\r\nTo: <sip:go@{host.address}>\r\n"
-            f"Call-ID: {call_id}\r\nCSeq: 1 INFO\r\nContent-Length: 0\r\n\r\n")
-    with namespaces.socket_in(host.namespace) as go:
-        go.sendto(text.encode(), (host.address, end.port))
-
-
-def messages_received(end: Sipp, start: str = "") -> list[Sip]:
-    """Return what a running SIPp has received so far."""
-    return [_sip(text) for way, text in end.messages() if way == "received" and text.startswith(start)]
-
-
-def messages_sent(end: Sipp, start: str = "") -> list[Sip]:
-    """Return what a running SIPp has sent so far."""
-    return [_sip(text) for way, text in end.messages() if way == "sent" and text.startswith(start)]
-
-
-def _sip(text: str) -> Sip:
-    return Sip(text.removesuffix("\n").replace("\n", "\r\n").encode())     # SIPp's log ends it with one more

@@ -12,8 +12,8 @@ from tests.lab.lab import Lab
 from tests.lab.namespaces import write_sysctls
 from tests.lab.programs import Capture, Kamailio, Linphone, RtpAgent, Sipp
 from tests.scenarios.checks import Wiretap, assert_nothing_left, packets_seen
-from tests.scenarios.script import Callee, Caller, End, scenario, sdp, tell, wait_received
-from tests.scenarios.sipp_call import messages_received, streams_of
+from tests.scenarios.script import Callee, Caller, End, messages_received, scenario, sdp, tell, wait_received
+from tests.scenarios.sipp_call import streams_of
 
 pytestmark = pytest.mark.lab
 

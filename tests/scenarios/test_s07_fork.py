@@ -11,8 +11,8 @@ from tests.lab.host import wait_until
 from tests.lab.lab import Lab
 from tests.lab.programs import RtpAgent, Sipp
 from tests.scenarios.checks import Wiretap, assert_nothing_left
-from tests.scenarios.script import Callee, Caller, scenario, sdp, tell, wait_received
-from tests.scenarios.sipp_call import messages_received, streams_of
+from tests.scenarios.script import Callee, Caller, messages_received, scenario, sdp, tell, wait_received
+from tests.scenarios.sipp_call import streams_of
 
 pytestmark = pytest.mark.lab
 

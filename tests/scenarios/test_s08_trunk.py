@@ -20,8 +20,8 @@ from tests.lab.host import wait_until
 from tests.lab.lab import Lab
 from tests.lab.programs import Baresip, Kamailio, RtpCrowd, Sipp
 from tests.scenarios.checks import Wiretap, assert_nothing_left
-from tests.scenarios.script import Callee, Caller, scenario, sdp, tell_call
-from tests.scenarios.sipp_call import Stream, messages_received, messages_sent, streams_of
+from tests.scenarios.script import Callee, Caller, messages_received, messages_sent, scenario, sdp, tell_call
+from tests.scenarios.sipp_call import Stream, streams_of
 
 pytestmark = pytest.mark.lab
 

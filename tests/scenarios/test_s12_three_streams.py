@@ -10,7 +10,8 @@ from tests.lab.lab import Lab
 from tests.lab.programs import Baresip, Kamailio, RtpAgent, Sipp
 from tests.scenarios.checks import assert_nothing_left
 from tests.scenarios.crossing import Crossing
-from tests.scenarios.sipp_call import SippCall, messages_received, messages_sent, sdp_text, streams_of, tell
+from tests.scenarios.script import messages_received, messages_sent, tell
+from tests.scenarios.sipp_call import SippCall, sdp_text, streams_of
 
 pytestmark = pytest.mark.lab
 

@@ -10,6 +10,7 @@ from tests.lab.lab import Lab
 from tests.lab.programs import RtpAgent
 from tests.scenarios.checks import assert_nothing_left
 from tests.scenarios.crossing import Crossing
+from tests.scenarios.script import wait_received
 from tests.scenarios.sipp_call import SippCall, audio_sdp, sdp_text, streams_of
 
 pytestmark = pytest.mark.lab
@@ -35,9 +36,9 @@ def test_fax_takes_over_with_one_port(lab: Lab) -> None:
     talk()
     assert_two_way(*audio)
     call.tell(call.caller)
-    call.wait_received(call.callee, "ACK ", count=2)
-    there = streams_of(call.wait_received(call.callee, "INVITE ", count=2))
-    back = streams_of(call.wait_received(call.caller, "SIP/2.0 200", count=2))
+    wait_received(call.callee, "ACK ", count=2)
+    there = streams_of(wait_received(call.callee, "INVITE ", count=2))
+    back = streams_of(wait_received(call.caller, "SIP/2.0 200", count=2))
     assert [line.kind for line in there] == ["image"]
     assert back[0].rtp == "203.0.113.60:14010"
 

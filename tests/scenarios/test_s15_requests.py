@@ -9,7 +9,8 @@ from tests.lab.programs import Kamailio, Sipp
 from tests.lab.programs.sipp import SCENARIOS
 from tests.scenarios.checks import assert_nothing_left
 from tests.scenarios.crossing import Crossing
-from tests.scenarios.sipp_call import SippCall, messages_received
+from tests.scenarios.script import messages_received, wait_received
+from tests.scenarios.sipp_call import SippCall
 
 pytestmark = pytest.mark.lab
 
@@ -62,11 +63,11 @@ def test_notifications_arrive_for_as_long_as_the_subscription_lasts(lab: Lab) ->
                     keys=({"domain": provider.address}, {"domain": provider.address}))
     lab.start(call.callee)
     lab.start(call.caller)
-    call.wait_received(call.callee, "SIP/2.0 200", 1)
+    wait_received(call.callee, "SIP/2.0 200", 1)
     assert [row["method"] for row in natfix.json("calls")["calls"]] == ["SUBSCRIBE"]
     lab.gateway.run(["conntrack", "-D", "-p", "udp"])
     call.tell(call.callee)
-    call.wait_received(call.callee, "SIP/2.0 200", 2)
+    wait_received(call.callee, "SIP/2.0 200", 2)
     call.tell(call.caller)
     call.caller.wait()
     call.callee.wait()

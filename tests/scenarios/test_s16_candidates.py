@@ -11,7 +11,8 @@ from tests.lab.lab import Lab
 from tests.lab.programs import Kamailio, Linphone, RtpAgent
 from tests.scenarios.checks import assert_nothing_left
 from tests.scenarios.crossing import Crossing
-from tests.scenarios.sipp_call import SippCall, audio_sdp, messages_sent, streams_of
+from tests.scenarios.script import messages_sent
+from tests.scenarios.sipp_call import SippCall, audio_sdp, streams_of
 
 pytestmark = pytest.mark.lab
 

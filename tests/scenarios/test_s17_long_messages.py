@@ -14,7 +14,8 @@ from tests.lab.programs import Capture, Sipp
 from tests.lab.topology import INSIDE, OUTSIDE
 from tests.scenarios.checks import assert_nothing_left
 from tests.scenarios.crossing import assert_inverse, assert_shown
-from tests.scenarios.sipp_call import SippCall, audio_sdp, messages_sent
+from tests.scenarios.script import messages_sent
+from tests.scenarios.sipp_call import SippCall, audio_sdp
 
 pytestmark = pytest.mark.lab
 

@@ -9,7 +9,8 @@ from tests.lab.lab import Lab
 from tests.lab.programs import RtpAgent
 from tests.scenarios.checks import assert_nothing_left
 from tests.scenarios.crossing import Crossing, notes_of
-from tests.scenarios.sipp_call import SippCall, audio_sdp, media_lines, messages_sent, streams_of
+from tests.scenarios.script import messages_sent
+from tests.scenarios.sipp_call import SippCall, audio_sdp, media_lines, streams_of
 
 pytestmark = pytest.mark.lab
 

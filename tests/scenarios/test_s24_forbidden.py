@@ -7,7 +7,8 @@ import pytest
 from tests.lab.lab import Lab
 from tests.scenarios.checks import assert_nothing_left, media_elements
 from tests.scenarios.crossing import Crossing, notes_of
-from tests.scenarios.sipp_call import SippCall, audio_sdp, media_lines, messages_sent
+from tests.scenarios.script import messages_sent
+from tests.scenarios.sipp_call import SippCall, audio_sdp, media_lines
 
 pytestmark = pytest.mark.lab
 
