@@ -95,17 +95,18 @@ def header_name(line: bytes) -> str:
     return next((known for known, compact in ECHOED.items() if name == compact != ""), name)
 
 
-def echo(request: bytes, received: tuple[str, int], further: tuple[str, ...] = ()) -> bytes:
+def echo(request: bytes, received: tuple[str, int] | None = None, further: tuple[str, ...] = ()) -> bytes:
     """Return the 200 that a UAS makes of *request* by RFC 3261 section 8.2.6.2: the headers as they came.
 
-    *received* is where the request came from, for the topmost Via (RFC 3581); *further* names more headers.
+    *received* is where the request came from, for the topmost Via (RFC 3581), None for a UAS that marks
+    none; *further* names more headers.
     """
     lines, is_first_via = [b"SIP/2.0 200 OK"], True
     for line in logical_lines(request)[1:]:
         name = header_name(line)
-        if name == "via" and is_first_via:
+        if name == "via" and is_first_via and received is not None:
             line, is_first_via = _marked(line, received), False
-        if name == "to":
+        if name == "to" and b"tag=" not in line:
             line += b";tag=uas"
         if name in ECHOED or name in further:
             lines.append(line)

@@ -149,6 +149,16 @@ def test_a_resync_changes_nothing_that_is_right(world: World) -> None:
     assert sorted(state.flow for state in world.kernel.flows()) == flows
 
 
+def test_a_refreshed_fixed_flow_is_at_rest(world: World) -> None:
+    """A fixed entry can only be made anew, and the kernel tells that the old one ended: that is no loss."""
+    world.register(world.phone)
+    resynced(world)
+    world.advance(1.0)
+    told = len(world.log)
+    world.advance(10.0)
+    assert len(world.log) == told
+
+
 def test_elements_are_refreshed_before_they_end(world: World) -> None:
     """A call of three hours keeps its elements; they would end 300 s after the daemon."""
     call = world.call(world.phone, world.provider)
