@@ -22,6 +22,7 @@ RESTART = 0x01234567        # RB_AUTOBOOT, reboot(2): QEMU takes it as the end (
 ENVIRONMENT = {
     "HOME": "/root", "LANG": "C.UTF-8",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "NATFIX_LAB_SLOWNESS": "6",     # see tests/lab/host.py
 }
 
 
