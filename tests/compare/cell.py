@@ -1,0 +1,119 @@
+"""One cell of the table: every part of one scenario in one world, each in a lab of its own.
+
+``python -m tests.compare.cell WORLD SCENARIO`` prints the cell as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, NamedTuple
+
+from tests.compare import calls, media, parties, trouble
+from tests.compare.parts import PARTS, Failed, Part
+from tests.compare.worlds import WORLDS, NotApplicable, World
+from tests.lab import leftovers
+from tests.lab.host import LabError
+
+MODULES = (calls, media, parties, trouble)      # importing them is what fills PARTS
+WORKS, FAILS, NOT_APPLICABLE = "works", "fails", "n/a"
+# How something that did not happen shows up in the building blocks of the scenario tests.
+PROBLEMS = (LabError, AssertionError, ValueError, IndexError, KeyError, subprocess.SubprocessError)
+
+
+class PartResult(NamedTuple):
+    """What came of one part."""
+
+    name: str
+    verdict: str
+    evidence: str
+    seconds: float
+
+
+class Cell(NamedTuple):
+    """What came of one scenario in one world."""
+
+    world: str
+    scenario: int
+    parts: tuple[PartResult, ...]
+
+    @property
+    def verdict(self) -> str:
+        """Fails where one part does; n/a where no part makes sense."""
+        verdicts = {each.verdict for each in self.parts}
+        return next((each for each in (FAILS, WORKS) if each in verdicts), NOT_APPLICABLE)
+
+    @property
+    def evidence(self) -> str:
+        """What decided it, with how many other parts fail as well; "" where all works."""
+        deciding = [each for each in self.parts if each.verdict == self.verdict]
+        if self.verdict == WORKS or not deciding:
+            return ""
+        name = f"{deciding[0].name}: " if deciding[0].name else ""
+        count = f" ({len(deciding)} of {len(self.parts)} parts)" if len(deciding) < len(self.parts) else ""
+        return f"{name}{deciding[0].evidence}{count if self.verdict == FAILS else ''}"
+
+
+def parts_of(scenario: int) -> list[Part]:
+    """Return the parts of a scenario, in order."""
+    return [each for each in PARTS if each.scenario == scenario]
+
+
+def play(world: str, scenario: int, name: str | None = None) -> Cell:
+    """Play the parts of *scenario* (only the one called *name*) in *world*."""
+    chosen = [each for each in parts_of(scenario) if name in (None, each.name)]
+    return Cell(world, scenario, tuple(play_part(WORLDS[world], each) for each in chosen))
+
+
+def play_part(kind: type[World], chosen: Part) -> PartResult:
+    """Build the lab, play, and say what decided it."""
+    start = time.monotonic()
+    with kind(chosen.setting, **chosen.options) as world:
+        verdict, evidence = _verdict(world, chosen)
+        if evidence and os.environ.get("NATFIX_LAB_KEEP"):
+            print(f"== {chosen.scenario} {chosen.name}, {kind.title}\n{world.report()}", file=sys.stderr)
+    return PartResult(chosen.name, verdict, evidence, round(time.monotonic() - start, 1))
+
+
+def _verdict(world: World, chosen: Part) -> tuple[str, str]:
+    try:
+        chosen.play(world)
+    except NotApplicable as reason:
+        return NOT_APPLICABLE, str(reason)
+    except Failed as problem:
+        return FAILS, str(problem)
+    except PROBLEMS as problem:
+        what = str(problem).partition("\n")[0] or type(problem).__name__
+        return FAILS, world.tap.read().lost_message() or what
+    return WORKS, ""
+
+
+def cell_from_json(document: dict[str, Any]) -> Cell:
+    """Return the cell that :func:`main` printed."""
+    return Cell(document["world"], document["scenario"],
+                tuple(PartResult(**each) for each in document["parts"]))
+
+
+def json_from_cell(cell: Cell) -> dict[str, Any]:
+    """Return *cell* for JSON."""
+    return {"world": cell.world, "scenario": cell.scenario, "verdict": cell.verdict,
+            "evidence": cell.evidence, "parts": [each._asdict() for each in cell.parts]}
+
+
+def main(world: str, scenario: str, name: str | None = None) -> int:
+    """Play one cell and print it; 130 when interrupted, with nothing left behind."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    leftovers.sweep()
+    try:
+        print(json.dumps(json_from_cell(play(world, int(scenario), name))), flush=True)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

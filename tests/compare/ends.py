@@ -1,0 +1,70 @@
+"""The two ends of calls: phones and SIPp, set up, talking, and done."""
+
+from __future__ import annotations
+
+from tests.compare.parts import hear_each_other, told
+from tests.compare.worlds import World
+from tests.lab.audio import talk
+from tests.lab.namespaces import socket_in
+from tests.lab.programs import Baresip, Kamailio, RtpAgent, Sipp
+from tests.scenarios.script import tell
+from tests.scenarios.test_s06_unanswered import ROUTES
+
+REMOTE, PHONE, GATEWAY = "203.0.113.60", "192.168.1.10", "203.0.113.1"
+TRUNK = {"trunk": f"{PHONE}:5060", "peer": REMOTE}
+KNOCK = ("OPTIONS sip:{0} SIP/2.0\r\nVia: SIP/2.0/UDP {1}:5060;branch=z9hG4bKknock\r\nMax-Forwards: 70\r\n"
+         "From: <sip:pbx@{1}>;tag=1\r\nTo: <sip:{0}>\r\nCall-ID: knock@{1}\r\nCSeq: 1 OPTIONS\r\n"
+         "Content-Length: 0\r\n\r\n")
+
+
+def two_phones(world: World, answers: bool = True) -> tuple[Baresip, Baresip]:
+    """Return alice inside and bob outside, both registered with digest."""
+    provider = world.start(Kamailio(users={"alice": "secret", "bob": "hidden"}, routes=ROUTES))
+    rows = (("phone1", "alice", "secret", 440), ("remote1", "bob", "hidden", 880))
+    alice, bob = (world.start(Baresip(host, user, registrar=provider.address, password=password, tone=tone,
+                                      auto_answer=answers)) for host, user, password, tone in rows)
+    alice.register()
+    bob.register()
+    return alice, bob
+
+
+def call(world: World, caller: Baresip, called: Baresip) -> None:
+    """Place a call, talk, compare, hang up."""
+    mark = len(called.events)
+    caller.dial(called.uri)
+    talk()
+    caller.hang_up()
+    called.wait_closed(since=mark)
+    hear_each_other(world, caller, called)
+
+
+def knock(world: World) -> None:
+    """Have the trunk at phone1 send the provider an OPTIONS, as PBXs do, which opens a masquerade."""
+    with socket_in(world["phone1"].namespace) as pbx:
+        pbx.bind((PHONE, 5060))
+        pbx.sendto(KNOCK.format(REMOTE, PHONE).encode(), (REMOTE, 5060))
+
+
+def agents(world: World, near: Sipp, far: Sipp, near_port: int, far_port: int,
+           tones: tuple[int, int] = (440, 880)) -> tuple[RtpAgent, RtpAgent]:
+    """Start RTP at two SIPp, each to where it was told."""
+    rows = ((near, near_port, told(near).rtp, tones[0]), (far, far_port, told(far).rtp, tones[1]))
+    first, second = (world.start(RtpAgent(end.host_name, port, to=to, tone=tone))
+                     for end, port, to, tone in rows)
+    return first, second
+
+
+def converse(world: World, near: Sipp, far: Sipp, near_port: int, far_port: int,
+             tones: tuple[int, int] = (440, 880)) -> None:
+    """Let two SIPp talk, each to where it was told, and fail unless both are heard."""
+    pair = agents(world, near, far, near_port, far_port, tones)
+    talk()
+    pair[0].stop()
+    hear_each_other(world, *pair)
+
+
+def finish(world: World, caller: Sipp, called: Sipp) -> None:
+    """Have the caller hang up, and wait until both are done."""
+    tell(world, caller)
+    caller.wait(10.0)
+    called.wait(10.0)

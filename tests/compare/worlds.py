@@ -1,0 +1,158 @@
+"""The four gateways: what stands between inside and outside, and how inside programs are set up for it.
+
+A world is a lab in which every building block of the scenario tests works: :meth:`World.start` gives the
+programs of inside hosts the setting that their gateway asks for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, NamedTuple, TypeVar
+
+from tests.compare.trace import Tap
+from tests.lab.gateway import Natfix
+from tests.lab.host import Host
+from tests.lab.lab import Lab, Program
+from tests.lab.namespaces import SWITCH
+from tests.lab.programs import Baresip, Kamailio, Linphone, NatProxy, Sipp
+from tests.lab.topology import HostRow
+
+P = TypeVar("P", bound=Program)
+HELPER_PARAMETERS = Path("/sys/module/nf_conntrack_sip/parameters")
+HELPER = """
+table ip sip_helper {
+    ct helper sip { type "sip" protocol udp; l3proto ip; }
+    chain prerouting {
+        type filter hook prerouting priority filter; policy accept;
+        udp dport 5060 ct helper set "sip"
+    }
+}
+"""
+
+
+class NotApplicable(Exception):
+    """A scenario that makes no sense in a world; the text says why."""
+
+
+class Setting(NamedTuple):
+    """What an operator would tell his gateway for one scenario."""
+
+    trunk: str = ""         # "address:port" of a PBX inside that does not register
+    peer: str = ""          # who may call it
+    natfix: str = ""        # more of natfix.toml
+
+
+class World(Lab):
+    """A lab whose gateway has one way of getting SIP through NAT."""
+
+    key: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+
+    def __init__(self, setting: Setting = Setting(), **options: object) -> None:  # noqa: B008 (immutable)
+        super().__init__(**options)     # type: ignore[arg-type]
+        self.setting = setting
+        self.hosts[SWITCH] = Host(HostRow(SWITCH, ()), self.prefix, self.directory)
+        self.tap = Tap()
+        self.programs: list[object] = []
+
+    def up(self) -> None:
+        """Build the lab, listen on all cables, and set the gateway up."""
+        super().up()
+        try:
+            self.tap.start(self)
+            self.stand()
+        except BaseException:
+            self.down()
+            raise
+
+    def start(self, program: P) -> P:
+        """Start *program* as :class:`Lab` does, and remember it."""
+        self.programs.append(program)
+        return super().start(program)
+
+    def stand(self) -> None:
+        """Set the gateway up."""
+
+    def crash(self) -> None:
+        """Kill what gets SIP through NAT."""
+        raise NotApplicable("the kernel does all of it: there is no process to kill")
+
+    def recover(self) -> None:
+        """Start again what :meth:`crash` killed."""
+
+
+class Masquerade(World):
+    """A gateway that knows nothing of SIP."""
+
+    key, title = "masquerade", "plain masquerade"
+
+
+class KernelHelper(World):
+    """The kernel's SIP helper, attached to SIP's port as its documentation says."""
+
+    key, title = "helper", "nf_nat_sip"
+
+    def stand(self) -> None:
+        self.gateway.run(["nft", "-f", "-"], input=HELPER)
+
+
+class OutboundProxy(World):
+    """Kamailio with nathelper, and rtpengine; every inside program has it as its outbound proxy."""
+
+    key, title = "proxy", "Kamailio, rtpengine"
+
+    def stand(self) -> None:
+        self.proxy = NatProxy(self.setting.trunk)
+        super().start(self.proxy)
+
+    def start(self, program: P) -> P:
+        host = getattr(program, "host_name", "")
+        if host in self.hosts and self[host].row.links and self[host].address.startswith("192.168."):
+            _use_proxy(program, self.proxy.outbound, self[host].address)
+        return super().start(program)
+
+    def crash(self) -> None:
+        self.proxy.kill()
+
+    def recover(self) -> None:
+        self.proxy.run()
+
+
+class WithNatfix(World):
+    """natfix, with the trunk as its only setting where a scenario has one."""
+
+    key, title = "natfix", "natfix"
+    natfix: Natfix
+
+    def stand(self) -> None:
+        trunk = f'[[trunk]]\ninside = "{self.setting.trunk}"\npeers = ["{self.setting.peer}"]\n'
+        self.natfix = self.start_natfix((trunk if self.setting.trunk else "") + self.setting.natfix)
+
+    def crash(self) -> None:
+        self.natfix.kill()
+
+    def recover(self) -> None:
+        self.natfix.start()
+
+
+WORLDS: dict[str, type[World]] = {
+    world.key: world for world in (Masquerade, KernelHelper, OutboundProxy, WithNatfix)
+}
+
+
+def helper_parameters() -> dict[str, str]:
+    """Return the settings of the kernel's helper, which are the whole machine's, and left alone."""
+    return {path.name: path.read_text().strip() for path in sorted(HELPER_PARAMETERS.glob("sip_*"))}
+
+
+def _use_proxy(program: object, proxy: str, own: str) -> None:
+    if isinstance(program, Baresip) and "outbound=" not in program.account:
+        program.account = f'{program.account};outbound="sip:{proxy}"'.lstrip(";")
+    elif isinstance(program, Linphone):
+        program.server = proxy
+    elif isinstance(program, Sipp) and program.to and not program.to.startswith(own):
+        program.options = (*program.options, "-rsa", proxy)
+    elif isinstance(program, Kamailio) and program.next_hop:
+        program.next_hop = proxy
+    elif isinstance(program, Kamailio):
+        program.outbound = proxy
