@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from natfix.address import SIP_PORT, Endpoint
+from natfix.address import SIP_PORT, Endpoint, is_ipv4
 from natfix.commands import Kind, Note
 from natfix.errors import LimitReached, MalformedMessage
 from natfix.mappings import Mapping, Mappings
@@ -56,6 +56,9 @@ TEXT_RULES = {
     "warning": Rule(CONTACT, "RFC 3261, section 20.43"),
     "call-info": Rule(CONTACT, "RFC 3261, section 20.9"),
 }
+SHOWN_VIA = Rule(VIA, "RFC 3261, section 18.1.1")
+RESTORED_VIA = Rule(VIA, "RFC 3261, section 18.1.2")
+RESTORED_REQUEST_URI = Rule(CONTACT, "RFC 3261, section 12.2.1.1")
 # A UA never says these of itself: they are echoes, or name who is called.
 ECHOED_ONLY = frozenset({"route", "service-route", "to"})
 REQUEST_URI = "Request-URI"
@@ -84,7 +87,7 @@ class Rewriter:
         host = turn.sender.inside.host.encode()
         raw = message.raw
         if message.is_request:
-            self._show_via(turn, message.headers)
+            self._show_via(turn)
         for header in message.headers:
             if raw.find(host, header.start, header.end) < 0:
                 continue
@@ -93,13 +96,12 @@ class Rewriter:
             elif (rule := TEXT_RULES.get(header.name)) is not None:
                 self._show_text(turn, header, rule)
 
-    def _show_via(self, turn: Turn, headers: list[Header]) -> None:
-        via = _top_via(turn.message, headers)
+    def _show_via(self, turn: Turn) -> None:
+        via = _top_via(turn.message)
         if via is None:
             turn.leave("via", "Via", "the topmost Via cannot be read")
             return
-        rule = Rule(VIA, "RFC 3261, section 18.1.1")
-        if self._show_hostport(turn, via.sent_by, rule, "Via"):
+        if self._show_hostport(turn, via.sent_by, SHOWN_VIA, "Via"):
             self._show_parameter(turn, via.params.get("maddr"), "Via")
 
     def _show_addresses(self, turn: Turn, header: Header, rule: Rule) -> None:
@@ -114,9 +116,9 @@ class Rewriter:
                 self._show_identity(turn, address.uri.hostport, rule, header.name)
                 continue
             if self._show_hostport(turn, address.uri.hostport, rule, header.name) and rule.kind == CONTACT:
-                for name in URI_PARAMETERS:
-                    self._show_parameter(turn, address.uri.params.get(name), header.name)
-                    self._show_parameter(turn, address.params.get(name), header.name)
+                for params in filter(None, (address.uri.params, address.params)):
+                    for name in URI_PARAMETERS:
+                        self._show_parameter(turn, params.get(name), header.name)
 
     def _show_identity(self, turn: Turn, hostport: HostPort, rule: Rule, header: str) -> None:
         """Identities name a host, seldom a port, and are rewritten only where a call can undo it."""
@@ -133,7 +135,7 @@ class Rewriter:
             mapping = self._mappings.find(Endpoint(hostport.host, hostport.port))
             shown += f":{mapping.outside.port if mapping else hostport.port}"
         call.written[IDENTITY, shown] = written
-        self._replace(turn, hostport, shown, rule, header)
+        self._replace(turn, hostport, written, shown, rule, header)
 
     def _was_shown(self, turn: Turn, uri: Uri, rule: Rule) -> bool:
         """Tell whether natfix has shown this very text in another place of the dialog before."""
@@ -144,8 +146,11 @@ class Rewriter:
         )
 
     def _show_text(self, turn: Turn, header: Header, rule: Rule) -> None:
-        for hostport in _own_hostports(turn.message.raw, header, turn.sender):
-            self._replace(turn, hostport, shown_text(hostport, turn.sender.outside), rule, header.name)  # type: ignore[union-attr]
+        sender = turn.sender
+        assert sender is not None
+        for hostport in _own_hostports(turn.message.raw, header, sender):
+            written, shown = str(sender.inside), shown_text(hostport, sender.outside)
+            self._replace(turn, hostport, written, shown, rule, header.name)
 
     def _show_hostport(self, turn: Turn, hostport: HostPort, rule: Rule, header: str) -> bool:
         """Show one host and port if it is the sender's own; True where it was replaced."""
@@ -153,17 +158,19 @@ class Rewriter:
         assert sender is not None
         if hostport.host != sender.inside.host:
             return False
-        mapping = self._mapping_of(turn, Endpoint(hostport.host, hostport.port or SIP_PORT), header)
+        port = hostport.port or SIP_PORT
+        is_own = port == sender.inside.port
+        mapping = sender if is_own else self._beside(turn, Endpoint(hostport.host, port), header)
         if mapping is None:
             return False
+        written = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
         shown = shown_text(hostport, mapping.outside)
-        self._remember(turn, mapping, rule.kind, shown, hostport)
-        self._replace(turn, hostport, shown, rule, header)
+        self._remember(turn, mapping, rule.kind, shown, written)
+        self._replace(turn, hostport, written, shown, rule, header)
         return True
 
-    def _mapping_of(self, turn: Turn, endpoint: Endpoint, header: str) -> Mapping | None:
-        if endpoint == turn.sender.inside:      # type: ignore[union-attr]
-            return turn.sender
+    def _beside(self, turn: Turn, endpoint: Endpoint, header: str) -> Mapping | None:
+        """Return the mapping of another endpoint on the sender's host; None where it must have none."""
         if endpoint.port < LOWEST_PORT:
             turn.leave("refused", _title(header), "a port below 1024 is a service, not SIP", str(endpoint))
             return None
@@ -173,10 +180,9 @@ class Rewriter:
             turn.leave("limit", header, str(problem), str(endpoint))
             return None
 
-    def _remember(self, turn: Turn, mapping: Mapping, kind: str, shown: str, hostport: HostPort) -> None:
+    def _remember(self, turn: Turn, mapping: Mapping, kind: str, shown: str, written: str) -> None:
         """Keep how the UA wrote it, where that cannot be told from the endpoint alone."""
         mapping.shown.add(kind)
-        written = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
         call = turn.sender_call
         is_canonical = inverse_text(shown, mapping.inside) == written
         if call is not None and (kind == CONTACT or (kind == ROUTE and not is_canonical)):
@@ -242,18 +248,15 @@ class Rewriter:
             turn.leave("request-uri", REQUEST_URI, "the credentials were computed over it",
                        message.raw[start:end].decode("latin-1"))
             return
-        rule = Rule(CONTACT, "RFC 3261, section 12.2.1.1")
-        if self._restore_hostport(turn, uri.hostport, rule, REQUEST_URI, uri.user):
+        if self._restore_hostport(turn, uri.hostport, RESTORED_REQUEST_URI, REQUEST_URI, uri.user):
             self._restore_parameters(turn, uri.params, REQUEST_URI)
 
     def _restore_via(self, turn: Turn) -> None:
-        via = _top_via(turn.message, turn.message.headers)
+        via = _top_via(turn.message)
         receiver = turn.receiver
         if via is None or receiver is None:
             return
-        rule = Rule(VIA, "RFC 3261, section 18.1.2")
-        is_name = via.sent_by.endpoint() is None
-        if not self._restore_hostport(turn, via.sent_by, rule, "Via") and not is_name:
+        if not self._restore_hostport(turn, via.sent_by, RESTORED_VIA, "Via") and is_ipv4(via.sent_by.host):
             return
         if self._quirks and Repair.IGNORES_RPORT in self._quirks.repairs_for(receiver.agent):
             self._strip_received(turn, via)
@@ -319,7 +322,7 @@ class Rewriter:
             return False
         shown = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
         written = self._written(turn, mapping, rule.kind, shown, user)
-        self._replace(turn, hostport, written, rule, header)
+        self._replace(turn, hostport, shown, written, rule, header)
         return True
 
     def _restore_identity(self, turn: Turn, hostport: HostPort, rule: Rule, header: str) -> bool:
@@ -328,7 +331,7 @@ class Rewriter:
         shown = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
         if call is None or (IDENTITY, shown) not in call.written:
             return False
-        self._replace(turn, hostport, call.written[IDENTITY, shown], rule, header)
+        self._replace(turn, hostport, shown, call.written[IDENTITY, shown], rule, header)
         return True
 
     def _written(self, turn: Turn, mapping: Mapping, kind: str, shown: str, user: str) -> str:
@@ -347,8 +350,7 @@ class Rewriter:
 
     # -- both ------------------------------------------------------------------------------------
 
-    def _replace(self, turn: Turn, hostport: HostPort, new: str, rule: Rule, header: str) -> None:
-        old = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
+    def _replace(self, turn: Turn, hostport: HostPort, old: str, new: str, rule: Rule, header: str) -> None:
         if new != old:
             note = Note(rule.kind, _title(header), old, new, _REASONS[rule.kind], rule.rfc)
             turn.edits.replace(hostport.start, hostport.end, new.encode("latin-1"), note)
@@ -367,15 +369,14 @@ def _title(header: str) -> str:
     return header if header[0].isupper() else header.title()
 
 
-def _top_via(message: Message, headers: list[Header]) -> Via | None:
-    for header in headers:
-        if header.name == "via":
-            try:
-                start, end = split_values(message.raw, header.start, header.end)[0]
-                return via_at(message.raw, start, end)
-            except (MalformedMessage, IndexError):
-                return None
-    return None
+def _top_via(message: Message) -> Via | None:
+    header = message.first("via")
+    if header is None:
+        return None
+    try:
+        return via_at(message.raw, header.start, header.end)
+    except MalformedMessage:
+        return None
 
 
 def _address_or_none(raw: bytes, start: int, end: int) -> Address | None:
