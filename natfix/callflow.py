@@ -195,7 +195,8 @@ class CallFlow:
                     other.state = State.ENDED       # a fork that lost; a late 2xx would confirm it after all
             self._arm(call, turn.now + min(self._settings.media.silence, UNSEEN_LIMIT))
         else:
-            until = turn.now + _expires(turn.message)
+            # The last NOTIFY comes after the end, Timer N at the latest (RFC 6665, section 4.1.2.3).
+            until = turn.now + _expires(turn.message) + LINGER
             call.ends_at = until
             self._arm(call, until)
         self._signalling.open_for_call(mapping, call, until, turn.now)

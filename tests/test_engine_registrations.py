@@ -318,6 +318,24 @@ def test_a_subscription_is_notified_for_its_whole_life(open_world: World) -> Non
         world.advance(140.0)
 
 
+def test_the_last_notification_comes_after_the_end(world: World) -> None:
+    """A phone that unsubscribes is still told the final state, a second after the 2xx (RFC 6665, 4.1.2.3)."""
+    leg = world.phone.begins("SUBSCRIBE", world.provider.address,
+                             headers={"Event": "presence", "Expires": "600"})
+    subscribe = world.provider.last
+    world.provider.replies(subscribe, 200, headers={"Expires": "600"}, tag="notifier")
+    notifier = Leg(world.provider, leg.call_id, f"{subscribe['to']};tag=notifier", subscribe["from"])
+    notifier.learn(subscribe, [])
+    leg.sends("SUBSCRIBE", headers={"Event": "presence", "Expires": "0"})
+    world.provider.replies(world.provider.last, 200, headers={"Expires": "0"})
+    world.advance(1.0)
+    notifier.sends("NOTIFY", headers={"Event": "presence", "Subscription-State": "terminated"})
+    assert world.phone.last.method == "NOTIFY"
+    world.phone.replies(world.phone.last, 200)
+    world.advance(3.0)
+    assert not world.engine.calls(world.now)
+
+
 def test_a_transfer(world: World) -> None:
     """REFER in a dialog, its NOTIFY, and the new INVITE to who was referred to."""
     world.register(world.phone)
