@@ -11,7 +11,7 @@ from tests.lab.counters import media_flows
 from tests.lab.host import LabError, wait_until
 from tests.lab.lab import Lab
 from tests.lab.pcap import sip_messages
-from tests.lab.programs import Baresip, Capture, Kamailio, Linphone, RtpAgent, Sipp
+from tests.lab.programs import Baresip, Capture, Kamailio, Linphone, RtpAgent, RtpCrowd, Sipp
 
 pytestmark = pytest.mark.lab
 
@@ -189,6 +189,21 @@ def test_rtp_agents_hear_each_other_and_count(lab: Lab) -> None:
     assert inside.received >= 150
     capture.stop()
     assert len(capture.messages("udp")) >= 300
+
+
+def test_crowds_count_each_stream_by_its_sender(lab: Lab) -> None:
+    """Two streams between two hosts: one that is silenced stops, the other goes on, none strays."""
+    first = lab.start(RtpCrowd("phone1", [(12000, "192.168.1.11:14000"), (12002, "192.168.1.11:14002")]))
+    second = lab.start(RtpCrowd("phone2", [(14000, "192.168.1.10:12000"), (14002, "192.168.1.10:12002")]))
+    first.go()
+    talk(0.5)
+    first.silence(12000)
+    talk(0.5)
+    first.stop()
+    assert 3 <= first.sent(12000) < first.sent(12002)
+    assert second.received(14000) == {"192.168.1.10:12000 12000": first.sent(12000)}
+    assert second.received(14002) == {"192.168.1.10:12002 12002": first.sent(12002)}
+    assert second.sent(14000) == 0
 
 
 def _sip_text(capture: Capture) -> bytes:
