@@ -139,7 +139,10 @@ class Upkeep:
     def _tell_ended(self, now: float) -> None:
         self._told = now
         ended, self._ended = self._ended, {}
-        self._loop.report([FlowDestroyed(flow) for flow in ended], now)
+        # Who makes an entry anew ends the one before: only what is gone by now has ended.
+        present = self._loop.kernel.counters(ended)
+        if gone := [flow for flow in ended if flow not in present]:
+            self._loop.report([FlowDestroyed(flow) for flow in gone], now)
 
     def _count(self, now: float) -> None:
         """Read the counters of the next few flows; between rounds over all of them lie COUNT_EVERY."""

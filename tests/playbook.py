@@ -286,7 +286,8 @@ class World:
             self.report(FlowBegan(flow))
         for flow in self.kernel.pop_ended():
             wanted = self.engine.flows_of_interest()
-            if flow in wanted or turned(flow) in wanted:
+            is_gone = not self.kernel.counters([flow])      # it may have been made anew
+            if is_gone and (flow in wanted or turned(flow) in wanted):
                 self.report(FlowDestroyed(flow))
 
     def _follow(self, outcome: Outcome) -> Outcome:
