@@ -165,8 +165,9 @@ class Call:
         """CONFIRMED as soon as one dialog is."""
         if self.ended_at is not None:
             return State.ENDED
-        if any(dialog.state is State.CONFIRMED for dialog in self.dialogs.values()):
-            return State.CONFIRMED
+        for dialog in self.dialogs.values():
+            if dialog.state is State.CONFIRMED:
+                return State.CONFIRMED
         return State.EARLY
 
     def live_dialogs(self) -> list[Dialog]:

@@ -16,7 +16,7 @@ from natfix.mappings import Mapping, Mappings
 from natfix.quirks import Quirks, Repair
 from natfix.registrations import Registrations
 from natfix.signalling import LOWEST_PORT, Signalling
-from natfix.sip.fields import Address, HostPort, Uri, Via, address_at, split_values, uri_at, via_at
+from natfix.sip.fields import Address, HostPort, Uri, Via, address_at, split_values, uri_at
 from natfix.sip.message import Header, Message
 from natfix.spelling import Spelling, inverse_text, shown_text
 from natfix.turn import Turn
@@ -370,11 +370,8 @@ def _title(header: str) -> str:
 
 
 def _top_via(message: Message) -> Via | None:
-    header = message.first("via")
-    if header is None:
-        return None
     try:
-        return via_at(message.raw, header.start, header.end)
+        return message.via
     except MalformedMessage:
         return None
 

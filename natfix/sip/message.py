@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from natfix.errors import MalformedMessage
-from natfix.sip.fields import QUOTED_STRING, split_values, via_at
+from natfix.sip.fields import QUOTED_STRING, Via, via_at
 
 Span = tuple[int, int]
 
@@ -93,6 +93,7 @@ class Message:
     cseq: int
     cseq_method: str
     _first: dict[str, Header]
+    _via: Via | None = None     # once it was asked for
 
     def first(self, name: str) -> Header | None:
         """Return the topmost header called *name* (canonical), None where there is none."""
@@ -108,15 +109,21 @@ class Message:
         return "" if header is None else self.raw[header.start:header.end].decode("latin-1")
 
     @property
+    def via(self) -> Via:
+        """The topmost Via; raises MalformedMessage where it cannot be read."""
+        if self._via is None:
+            header = self._first["via"]
+            self._via = via_at(self.raw, header.start, header.end)
+        return self._via
+
+    @property
     def branch(self) -> str:
         """The topmost Via's branch: with the method it names the transaction (RFC 3261, 17.1.3)."""
-        header = self._first["via"]
         try:
-            start, end = split_values(self.raw, header.start, header.end)[0]
-            span = via_at(self.raw, start, end).params.get("branch", (0, 0))
+            start, end = self.via.params.get("branch", (0, 0))
         except MalformedMessage:
             return ""
-        return self.raw[span[0]:span[1]].decode("latin-1")
+        return self.raw[start:end].decode("latin-1")
 
     @property
     def user_agent(self) -> str:
