@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ class Natfix:
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
         process = self._running()
-        process.popen.terminate()
+        process.signal(signal.SIGTERM)
         return process.wait(10.0)
 
     def down(self) -> None:

@@ -42,15 +42,21 @@ class Process:
         self.pid = popen.pid
 
     def poll(self) -> int | None:
-        """Return the exit code, or None while it runs."""
-        return self.popen.poll()
+        """Return the exit code, or None while it runs; what it leaves of its process group is ended."""
+        if self.popen.returncode is None and self._has_ended():
+            # As long as nobody has waited for it, its number cannot become somebody else's group.
+            self._kill_group()
+            self.popen.wait()
+        return self.popen.returncode
 
     def wait(self, timeout: float) -> int:
         """Return the exit code; raises LabError where it still runs after *timeout* seconds."""
-        try:
-            return self.popen.wait(timeout * SLOWNESS)
-        except subprocess.TimeoutExpired:
-            raise LabError(f"{self.name} still runs after {timeout:g} s\n{self.tail()}") from None
+        deadline = time.monotonic() + timeout * SLOWNESS
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise LabError(f"{self.name} still runs after {timeout:g} s\n{self.tail()}")
+            time.sleep(0.01)
+        return code
 
     def output(self) -> str:
         """Return all it has printed so far."""
@@ -73,23 +79,29 @@ class Process:
         return str(wait_until(seen, timeout, f"{text!r} in the output of {self.name}\n{self.tail()}"))
 
     def signal(self, number: int) -> None:
-        """Send it a signal; no error where it is gone."""
-        with contextlib.suppress(ProcessLookupError):
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it the hard way (SIGKILL), with its children."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self.popen.wait(PATIENCE * SLOWNESS)
+        if self.poll() is None:
+            self._kill_group()
+            self.wait(PATIENCE)
 
     def stop(self) -> None:
         """End it: SIGTERM, and SIGKILL for what is left of its process group after a while."""
-        if self.poll() is None:
-            self.signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.popen.wait(PATIENCE * SLOWNESS)
+        self.signal(signal.SIGTERM)
+        with contextlib.suppress(LabError):
+            self.wait(PATIENCE)
         self.kill()
+
+    def _has_ended(self) -> bool:
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
 
 class Host:

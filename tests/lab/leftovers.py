@@ -77,14 +77,15 @@ def _end_processes(name: str) -> None:
     # Whoever is in a namespace that a lab made was started by that lab.
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + 2.0
-        for pid in (pids := _processes_in(name)):
+        for pid in (pids := processes_in(name)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         while pids and time.monotonic() < deadline:
             time.sleep(0.02)
-            pids = _processes_in(name)
+            pids = processes_in(name)
 
 
-def _processes_in(name: str) -> list[int]:
+def processes_in(name: str) -> list[int]:
+    """Return the numbers of all processes in the namespace *name*."""
     listed = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
     return [int(line) for line in listed.stdout.split()]

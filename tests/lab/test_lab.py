@@ -116,6 +116,18 @@ def test_nothing_stays(make_lab: Callable[..., Lab]) -> None:
     assert not namespaces.process_start(stubborn.pid)
 
 
+def test_a_number_used_again_is_not_signalled(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a program has ended, its process number may be anybody's: the lab leaves that alone."""
+    ended = lab["phone1"].popen(["sh", "-c", "sleep 300 & echo left; exit 3"])
+    assert ended.wait(5.0) == 3
+    wait_until(lambda: not leftovers.processes_in(lab["phone1"].namespace), 2.0, "the end of its child")
+    monkeypatch.setattr("os.kill", None)
+    monkeypatch.setattr("os.killpg", None)
+    ended.signal(signal.SIGTERM)
+    ended.stop()
+    ended.kill()
+
+
 def test_failed_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> None:
     """A lab that cannot be finished removes what it has built so far."""
     monkeypatch.setattr("tests.lab.gateway.RULES", "nonsense")
