@@ -16,6 +16,11 @@ AROUND = 10.0       # seconds of audio watched around the crash
 RTP = "udp portrange 10000-10099"
 
 
+def watch(lab: Lab) -> dict[str, Capture]:
+    """Capture the RTP at both phones."""
+    return {host: lab.start(Capture(host, "", RTP)) for host in ("phone1", "remote1")}
+
+
 def test_a_crash_costs_no_packet_and_the_call_goes_on(lab: Lab) -> None:
     """kill -9 and a restart: no RTP is lost at either end; hold, resume and BYE work, nothing is left."""
     natfix = lab.start_natfix()
@@ -24,8 +29,7 @@ def test_a_crash_costs_no_packet_and_the_call_goes_on(lab: Lab) -> None:
     bob = lab.start(Baresip("remote1", "bob", registrar=provider.address, password="hidden", tone=880))
     alice.register()
     bob.register()
-    captures = {"phone1": lab.start(Capture("phone1", "", RTP)),
-                "remote1": lab.start(Capture("remote1", "", RTP))}
+    captures = watch(lab)
     bob.dial(alice.uri)
     talk(AROUND / 2)
     natfix.kill()
@@ -40,8 +44,10 @@ def test_a_crash_costs_no_packet_and_the_call_goes_on(lab: Lab) -> None:
     assert call["state"] == "confirmed"
     alice.hold()
     alice.resume()
-    talk()
-    assert_two_way(alice, bob)
+    captures = watch(lab)       # baresip 1.0.0 records nothing after a hold, so the packets are counted
+    talk(3.0)
+    for host, capture in captures.items():
+        assert received_stream(capture.stop(), lab[host].address).packets > 100, host
     bob.hang_up()
     alice.wait_closed()
     assert_nothing_left(lab, natfix)
