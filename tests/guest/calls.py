@@ -67,13 +67,13 @@ def call_through_a_crash(lab: Lab, natfix: Natfix, alice: Baresip, bob: Baresip)
     captures = {host: lab.start(Capture(host, "", RTP)) for host in PHONES}
     alice.dial(bob.uri)
     talk(SPEECH / 2)
-    up = {**stage(lab), "calls": natfix.json("calls")["calls"]}
+    up = {**stage(lab), "calls": natfix.request("calls")["calls"]}
     natfix.kill()
     talk(SPEECH / 2)
     dead = stage(lab)
     natfix.start()
     talk(SPEECH / 2)
-    restarted = {**stage(lab), "calls": natfix.json("calls")["calls"]}
+    restarted = {**stage(lab), "calls": natfix.request("calls")["calls"]}
     alice.hang_up()
     bob.wait_closed()
     streams = {host: received_stream(capture.stop(), lab[host].address)._asdict()
