@@ -12,6 +12,8 @@ BUILD_PACKAGES="python3 python3-venv python3-dev gcc libc6-dev libnfnetlink-dev 
 TEST_PACKAGES="tshark linphone-cli procps"
 # What tools/compare and tools/bench set natfix beside, besides the kernel's own.
 PEER_PACKAGES="rtpengine-daemon"
+# The emulated guest, with Debian's own kernel.
+GUEST_PACKAGES="qemu-system-x86 busybox-static"
 
 say() { printf '%s\n' "${0##*/}: $*" >&2; }
 fail() { local code=$1; shift; say "$*"; exit "$code"; }
@@ -22,8 +24,10 @@ need_root() {
 
 # Somebody who answers on 5060 here is somebody's telephone system: nothing is installed beside it.
 refuse_beside_sip() {
-    if awk '$2 ~ /:13C4$/ { found = 1 } END { exit !found }' /proc/net/udp /proc/net/udp6 2>/dev/null ||
-        awk '$2 ~ /:13C4$/ && $4 == "0A" { found = 1 } END { exit !found }' /proc/net/tcp /proc/net/tcp6 2>/dev/null
+    # Columns: number, own address:port in hexadecimal, peer, state (0A: TCP listens).
+    if { cat /proc/net/udp /proc/net/udp6 2>/dev/null || true; } | awk '$2 ~ /:13C4$/ { found = 1 } END { exit !found }' ||
+        { cat /proc/net/tcp /proc/net/tcp6 2>/dev/null || true; } |
+        awk '$2 ~ /:13C4$/ && $4 == "0A" { found = 1 } END { exit !found }'
     then
         fail 75 "a program listens on port 5060 of this machine, so SIP is in service here: use another machine (or stop it)."
     fi
@@ -114,4 +118,16 @@ prepare() {
     make_venv live,test
     export NATFIX_CALLER=$PWD
     cd "$PROJECT"
+}
+
+# Where the guest cannot be had, its tests are skipped, with the reason; all others run.
+prepare_guest() {
+    # shellcheck disable=SC2086
+    if ! (install_packages $GUEST_PACKAGES); then
+        say "no emulated guest, so the tests on Debian's own kernel will be skipped."
+        return 0
+    fi
+    [ -e "$PROJECT/.guest" ] || say "downloading Debian's kernel into .guest (it is unpacked there, not installed)"
+    "$VENV/bin/python" -m tests.guest.kernel >/dev/null ||
+        say "no kernel for the guest, so the tests on Debian's own kernel will be skipped."
 }
