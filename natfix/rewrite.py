@@ -30,38 +30,42 @@ class Rule(NamedTuple):
     """How one header is treated."""
 
     kind: str
+    header: str         # as people write it
     rfc: str
 
 
+def _by_name(*rules: Rule) -> dict[str, Rule]:
+    return {rule.header.lower(): rule for rule in rules}
+
+
 # Headers that hold addresses ("name" <uri>;params), by what they mean.
-ADDRESS_RULES = {
-    "contact": Rule(CONTACT, "RFC 3261, section 8.1.1.8"),
-    "refer-to": Rule(CONTACT, "RFC 3515, section 2.1"),
-    "record-route": Rule(ROUTE, "RFC 3261, section 16.6"),
-    "route": Rule(ROUTE, "RFC 3261, section 16.12"),
-    "path": Rule(ROUTE, "RFC 3327, section 5"),
-    "service-route": Rule(ROUTE, "RFC 3608, section 6"),
-    "from": Rule(IDENTITY, "RFC 3261, section 8.1.1.3"),
-    "to": Rule(IDENTITY, "RFC 3261, section 8.1.1.2"),
-    "reply-to": Rule(IDENTITY, "RFC 3261, section 20.31"),
-    "referred-by": Rule(IDENTITY, "RFC 3892, section 2"),
-    "p-asserted-identity": Rule(IDENTITY, "RFC 3325, section 9.1"),
-    "p-preferred-identity": Rule(IDENTITY, "RFC 3325, section 9.2"),
-    "diversion": Rule(IDENTITY, "RFC 5806, section 4"),
-    "history-info": Rule(IDENTITY, "RFC 7044, section 5"),
-    "remote-party-id": Rule(IDENTITY, "draft-ietf-sip-privacy-04, section 5"),
-}
+ADDRESS_RULES = _by_name(
+    Rule(CONTACT, "Contact", "RFC 3261, section 8.1.1.8"),
+    Rule(CONTACT, "Refer-To", "RFC 3515, section 2.1"),
+    Rule(ROUTE, "Record-Route", "RFC 3261, section 16.6"),
+    Rule(ROUTE, "Route", "RFC 3261, section 16.12"),
+    Rule(ROUTE, "Path", "RFC 3327, section 5"),
+    Rule(ROUTE, "Service-Route", "RFC 3608, section 6"),
+    Rule(IDENTITY, "From", "RFC 3261, section 8.1.1.3"),
+    Rule(IDENTITY, "To", "RFC 3261, section 8.1.1.2"),
+    Rule(IDENTITY, "Reply-To", "RFC 3261, section 20.31"),
+    Rule(IDENTITY, "Referred-By", "RFC 3892, section 2"),
+    Rule(IDENTITY, "P-Asserted-Identity", "RFC 3325, section 9.1"),
+    Rule(IDENTITY, "P-Preferred-Identity", "RFC 3325, section 9.2"),
+    Rule(IDENTITY, "Diversion", "RFC 5806, section 4"),
+    Rule(IDENTITY, "History-Info", "RFC 7044, section 5"),
+    Rule(IDENTITY, "Remote-Party-ID", "draft-ietf-sip-privacy-04, section 5"),
+)
 # Headers that name a host in free text; there only the very endpoint of a mapping is replaced.
-TEXT_RULES = {
-    "warning": Rule(CONTACT, "RFC 3261, section 20.43"),
-    "call-info": Rule(CONTACT, "RFC 3261, section 20.9"),
-}
-SHOWN_VIA = Rule(VIA, "RFC 3261, section 18.1.1")
-RESTORED_VIA = Rule(VIA, "RFC 3261, section 18.1.2")
-RESTORED_REQUEST_URI = Rule(CONTACT, "RFC 3261, section 12.2.1.1")
+TEXT_RULES = _by_name(
+    Rule(CONTACT, "Warning", "RFC 3261, section 20.43"),
+    Rule(CONTACT, "Call-Info", "RFC 3261, section 20.9"),
+)
+SHOWN_VIA = Rule(VIA, "Via", "RFC 3261, section 18.1.1")
+RESTORED_VIA = Rule(VIA, "Via", "RFC 3261, section 18.1.2")
+RESTORED_REQUEST_URI = Rule(CONTACT, "Request-URI", "RFC 3261, section 12.2.1.1")
 # A UA never says these of itself: they are echoes, or name who is called.
 ECHOED_ONLY = frozenset({"route", "service-route", "to"})
-REQUEST_URI = "Request-URI"
 URI_PARAMETERS = ("maddr", "received", "alias")     # parameters that repeat an address of the URI
 
 
@@ -101,8 +105,8 @@ class Rewriter:
         if via is None:
             turn.leave("via", "Via", "the topmost Via cannot be read")
             return
-        if self._show_hostport(turn, via.sent_by, SHOWN_VIA, "Via"):
-            self._show_parameter(turn, via.params.get("maddr"), "Via")
+        if self._show_hostport(turn, via.sent_by, SHOWN_VIA):
+            self._show_parameter(turn, via.params.get("maddr"), SHOWN_VIA)
 
     def _show_addresses(self, turn: Turn, header: Header, rule: Rule) -> None:
         raw = turn.message.raw
@@ -113,14 +117,14 @@ class Rewriter:
             if header.name in ECHOED_ONLY and not self._was_shown(turn, address.uri, rule):
                 continue
             if rule.kind == IDENTITY:
-                self._show_identity(turn, address.uri.hostport, rule, header.name)
+                self._show_identity(turn, address.uri.hostport, rule)
                 continue
-            if self._show_hostport(turn, address.uri.hostport, rule, header.name) and rule.kind == CONTACT:
+            if self._show_hostport(turn, address.uri.hostport, rule) and rule.kind == CONTACT:
                 for params in filter(None, (address.uri.params, address.params)):
                     for name in URI_PARAMETERS:
-                        self._show_parameter(turn, params.get(name), header.name)
+                        self._show_parameter(turn, params.get(name), rule)
 
-    def _show_identity(self, turn: Turn, hostport: HostPort, rule: Rule, header: str) -> None:
+    def _show_identity(self, turn: Turn, hostport: HostPort, rule: Rule) -> None:
         """Identities name a host, seldom a port, and are rewritten only where a call can undo it."""
         sender, call = turn.sender, turn.sender_call
         assert sender is not None
@@ -128,14 +132,14 @@ class Rewriter:
             return
         written = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
         if call is None:
-            turn.leave(IDENTITY, header, "no dialog remembers it, so it could not be restored", written)
+            turn.leave(IDENTITY, rule.header, "no dialog remembers it, so it could not be restored", written)
             return
         shown = sender.outside.host
         if hostport.port is not None:
             mapping = self._mappings.find(Endpoint(hostport.host, hostport.port))
             shown += f":{mapping.outside.port if mapping else hostport.port}"
         call.written[IDENTITY, shown] = written
-        self._replace(turn, hostport, written, shown, rule, header)
+        self._replace(turn, hostport, written, shown, rule)
 
     def _was_shown(self, turn: Turn, uri: Uri, rule: Rule) -> bool:
         """Tell whether natfix has shown this very text in another place of the dialog before."""
@@ -150,9 +154,9 @@ class Rewriter:
         assert sender is not None
         for hostport in _own_hostports(turn.message.raw, header, sender):
             written, shown = str(sender.inside), shown_text(hostport, sender.outside)
-            self._replace(turn, hostport, written, shown, rule, header.name)
+            self._replace(turn, hostport, written, shown, rule)
 
-    def _show_hostport(self, turn: Turn, hostport: HostPort, rule: Rule, header: str) -> bool:
+    def _show_hostport(self, turn: Turn, hostport: HostPort, rule: Rule) -> bool:
         """Show one host and port if it is the sender's own; True where it was replaced."""
         sender = turn.sender
         assert sender is not None
@@ -160,24 +164,24 @@ class Rewriter:
             return False
         port = hostport.port or SIP_PORT
         is_own = port == sender.inside.port
-        mapping = sender if is_own else self._beside(turn, Endpoint(hostport.host, port), header)
+        mapping = sender if is_own else self._beside(turn, Endpoint(hostport.host, port), rule)
         if mapping is None:
             return False
         written = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
         shown = shown_text(hostport, mapping.outside)
         self._remember(turn, mapping, rule.kind, shown, written)
-        self._replace(turn, hostport, written, shown, rule, header)
+        self._replace(turn, hostport, written, shown, rule)
         return True
 
-    def _beside(self, turn: Turn, endpoint: Endpoint, header: str) -> Mapping | None:
+    def _beside(self, turn: Turn, endpoint: Endpoint, rule: Rule) -> Mapping | None:
         """Return the mapping of another endpoint on the sender's host; None where it must have none."""
         if endpoint.port < LOWEST_PORT:
-            turn.leave("refused", _title(header), "a port below 1024 is a service, not SIP", str(endpoint))
+            turn.leave("refused", rule.header, "a port below 1024 is a service, not SIP", str(endpoint))
             return None
         try:
             return self._signalling.map_endpoint(endpoint, turn.now)
         except LimitReached as problem:
-            turn.leave("limit", header, str(problem), str(endpoint))
+            turn.leave("limit", rule.header, str(problem), str(endpoint))
             return None
 
     def _remember(self, turn: Turn, mapping: Mapping, kind: str, shown: str, written: str) -> None:
@@ -190,15 +194,15 @@ class Rewriter:
         elif not is_canonical:
             self._spelling.remember(turn.message.branch, kind, shown, written, turn.now)
 
-    def _show_parameter(self, turn: Turn, span: tuple[int, int] | None, header: str) -> None:
+    def _show_parameter(self, turn: Turn, span: tuple[int, int] | None, rule: Rule) -> None:
         """Replace the sender's address in a parameter that repeats it, port included where it has one."""
         sender = turn.sender
         assert sender is not None
         if span is not None:
-            self._swap_parameter(turn, span, sender.inside, sender.outside, header)
+            self._swap_parameter(turn, span, sender.inside, sender.outside, rule)
 
     def _swap_parameter(
-        self, turn: Turn, span: tuple[int, int], old: Endpoint, new: Endpoint, header: str
+        self, turn: Turn, span: tuple[int, int], old: Endpoint, new: Endpoint, rule: Rule
     ) -> None:
         text = turn.message.raw[span[0]:span[1]].decode("latin-1")
         changed = (
@@ -208,7 +212,7 @@ class Rewriter:
         if changed == text and text.strip('"') == old.host:
             changed = text.replace(old.host, new.host)
         if changed != text:
-            note = Note("parameter", _title(header), text, changed, "the parameter repeats the address",
+            note = Note("parameter", rule.header, text, changed, "the parameter repeats the address",
                         "RFC 3261, section 19.1.1")
             turn.edits.replace(span[0], span[1], changed.encode("latin-1"), note)
 
@@ -245,18 +249,18 @@ class Rewriter:
         except MalformedMessage:
             return
         if not message.to_tag and _is_signed(message, start, end):
-            turn.leave("request-uri", REQUEST_URI, "the credentials were computed over it",
+            turn.leave("request-uri", RESTORED_REQUEST_URI.header, "the credentials were computed over it",
                        message.raw[start:end].decode("latin-1"))
             return
-        if self._restore_hostport(turn, uri.hostport, RESTORED_REQUEST_URI, REQUEST_URI, uri.user):
-            self._restore_parameters(turn, uri.params, REQUEST_URI)
+        if self._restore_hostport(turn, uri.hostport, RESTORED_REQUEST_URI, uri.user):
+            self._restore_parameters(turn, uri.params, RESTORED_REQUEST_URI)
 
     def _restore_via(self, turn: Turn) -> None:
         via = _top_via(turn.message)
         receiver = turn.receiver
         if via is None or receiver is None:
             return
-        if not self._restore_hostport(turn, via.sent_by, RESTORED_VIA, "Via") and is_ipv4(via.sent_by.host):
+        if not self._restore_hostport(turn, via.sent_by, RESTORED_VIA) and is_ipv4(via.sent_by.host):
             return
         if self._quirks and Repair.IGNORES_RPORT in self._quirks.repairs_for(receiver.agent):
             self._strip_received(turn, via)
@@ -289,49 +293,47 @@ class Rewriter:
             if address is None or address.uri is None:
                 continue
             uri = address.uri
-            if self._restore_hostport(turn, uri.hostport, rule, header.name, uri.user) \
+            if self._restore_hostport(turn, uri.hostport, rule, uri.user) \
                     and rule.kind == CONTACT:
-                self._restore_parameters(turn, uri.params, header.name)
-                self._restore_parameters(turn, address.params, header.name)
+                self._restore_parameters(turn, uri.params, rule)
+                self._restore_parameters(turn, address.params, rule)
 
-    def _restore_parameters(self, turn: Turn, params: dict[str, tuple[int, int]], header: str) -> None:
+    def _restore_parameters(self, turn: Turn, params: dict[str, tuple[int, int]], rule: Rule) -> None:
         receiver = turn.receiver
         assert receiver is not None
         for name in URI_PARAMETERS:
             if name in params:
-                self._swap_parameter(turn, params[name], receiver.outside, receiver.inside, header)
+                self._swap_parameter(turn, params[name], receiver.outside, receiver.inside, rule)
 
     def _restore_text(self, turn: Turn, header: Header, rule: Rule) -> None:
         raw = turn.message.raw
         for hostport in _own_hostports(raw, header, turn.receiver, outside=True):
-            self._restore_hostport(turn, hostport, rule, header.name)
+            self._restore_hostport(turn, hostport, rule)
 
-    def _restore_hostport(
-        self, turn: Turn, hostport: HostPort, rule: Rule, header: str, user: str = ""
-    ) -> bool:
+    def _restore_hostport(self, turn: Turn, hostport: HostPort, rule: Rule, user: str = "") -> bool:
         """Restore one host and port if it is one that natfix has shown; True where it did."""
         receiver = turn.receiver
         assert receiver is not None
         if hostport.host != receiver.outside.host:
             return False
         if rule.kind == IDENTITY:
-            return self._restore_identity(turn, hostport, rule, header)
+            return self._restore_identity(turn, hostport, rule)
         mapping = self._mappings.find_outside(Endpoint(hostport.host, hostport.port or SIP_PORT))
         if mapping is None or mapping.kind is not Kind.SIGNALLING \
                 or mapping.inside.host != receiver.inside.host or rule.kind not in mapping.shown:
             return False
         shown = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
         written = self._written(turn, mapping, rule.kind, shown, user)
-        self._replace(turn, hostport, shown, written, rule, header)
+        self._replace(turn, hostport, shown, written, rule)
         return True
 
-    def _restore_identity(self, turn: Turn, hostport: HostPort, rule: Rule, header: str) -> bool:
+    def _restore_identity(self, turn: Turn, hostport: HostPort, rule: Rule) -> bool:
         """An identity is restored only if this dialog has shown it; else another UA wrote it."""
         call = turn.receiver_call
         shown = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
         if call is None or (IDENTITY, shown) not in call.written:
             return False
-        self._replace(turn, hostport, shown, call.written[IDENTITY, shown], rule, header)
+        self._replace(turn, hostport, shown, call.written[IDENTITY, shown], rule)
         return True
 
     def _written(self, turn: Turn, mapping: Mapping, kind: str, shown: str, user: str) -> str:
@@ -350,9 +352,9 @@ class Rewriter:
 
     # -- both ------------------------------------------------------------------------------------
 
-    def _replace(self, turn: Turn, hostport: HostPort, old: str, new: str, rule: Rule, header: str) -> None:
+    def _replace(self, turn: Turn, hostport: HostPort, old: str, new: str, rule: Rule) -> None:
         if new != old:
-            note = Note(rule.kind, _title(header), old, new, _REASONS[rule.kind], rule.rfc)
+            note = Note(rule.kind, rule.header, old, new, _REASONS[rule.kind], rule.rfc)
             turn.edits.replace(hostport.start, hostport.end, new.encode("latin-1"), note)
 
 
@@ -362,11 +364,6 @@ _REASONS = {
     ROUTE: "later requests pass here",
     IDENTITY: "the host is the sender's own inside address",
 }
-
-
-def _title(header: str) -> str:
-    """Return a canonical header name as people write it."""
-    return header if header[0].isupper() else header.title()
 
 
 def _top_via(message: Message) -> Via | None:
