@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from tests.lab.audio import assert_two_way, talk
+from tests.lab.gateway import Natfix
+from tests.lab.host import wait_until
 from tests.lab.lab import Lab
 from tests.lab.programs import Baresip, Capture, Kamailio
 from tests.scenarios.checks import assert_nothing_left
@@ -19,6 +24,12 @@ RTP = "udp portrange 10000-10099"
 def watch(lab: Lab) -> dict[str, Capture]:
     """Capture the RTP at both phones."""
     return {host: lab.start(Capture(host, "", RTP)) for host in ("phone1", "remote1")}
+
+
+def stored_bindings(natfix: Natfix) -> int:
+    """Return how many bindings are on disk; they are written just after the answer is let go."""
+    with closing(sqlite3.connect(f"file:{natfix.state_file}?mode=ro", uri=True)) as store:
+        return int(store.execute("SELECT count(*) FROM rows WHERE kind = 'registrations'").fetchone()[0])
 
 
 def test_a_crash_costs_no_packet_and_the_call_goes_on(lab: Lab) -> None:
@@ -61,6 +72,7 @@ def test_a_registered_phone_is_called_after_a_crash(lab: Lab) -> None:
     bob = lab.start(Baresip("remote1", "bob", registrar=provider.address, password="hidden", tone=880))
     alice.register()
     bob.register()
+    wait_until(lambda: stored_bindings(natfix), 5.0, "the binding in the store")
     natfix.kill()
     natfix.start()
     assert len(natfix.request("registrations")["registrations"]) == 1
