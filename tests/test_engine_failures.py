@@ -12,7 +12,7 @@ from natfix.config import Inside, Outside, Settings
 from natfix.engine import Engine
 from natfix.kernel.fake import FakeKernel
 from natfix.reports import FlowAdopted
-from tests.playbook import OUTSIDE, PHONE, PROVIDER, World, skeleton_of, told
+from tests.playbook import OUTSIDE, PHONE, PROVIDER, Call, World, skeleton_of, told
 
 NEW_ADDRESS = "203.0.113.99"
 
@@ -23,9 +23,9 @@ def world() -> Iterator[World]:
     yield from told(World())
 
 
-def hold_and_resume(world: World, call: object) -> None:
+def hold_and_resume(world: World, call: Call) -> None:
     """The phone holds the call and takes it up again."""
-    caller = call.caller    # type: ignore[attr-defined]
+    caller = call.caller
     for line in ("a=sendonly", "a=sendrecv"):
         caller.sends("INVITE", caller.agent.sdp(line))
         world.provider.replies(world.provider.last, 200, world.provider.sdp())
@@ -49,6 +49,17 @@ def test_a_restart_in_a_call(world: World) -> None:
     call.hang_up()
     world.advance(200.0)
     assert [m for m in world.kernel.mappings() if m.kind is Kind.MEDIA] == []
+
+
+def test_a_restart_while_it_rings(world: World) -> None:
+    """The way of the answer stays open for a call that was early before the restart, too."""
+    leg = world.phone.invites(world.provider.address)
+    callee = world.provider.accepts(world.provider.last, 180)
+    world.restart()
+    world.advance(60.0)
+    assert callee.answers().arrived
+    leg.sends("ACK")
+    world.assert_two_way_audio(Call(leg, callee))
 
 
 def test_a_restart_in_an_incoming_call(world: World) -> None:
