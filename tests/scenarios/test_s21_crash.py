@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 
 from tests.lab.audio import assert_two_way, talk
@@ -26,10 +23,10 @@ def watch(lab: Lab) -> dict[str, Capture]:
     return {host: lab.start(Capture(host, "", RTP)) for host in ("phone1", "remote1")}
 
 
-def stored_bindings(natfix: Natfix) -> int:
-    """Return how many bindings are on disk; they are written just after the answer is let go."""
-    with closing(sqlite3.connect(f"file:{natfix.state_file}?mode=ro", uri=True)) as store:
-        return int(store.execute("SELECT count(*) FROM rows WHERE kind = 'registrations'").fetchone()[0])
+def is_stored(natfix: Natfix, text: str) -> bool:
+    """Tell whether the store has *text* on disk: it is written just after the answer is let go."""
+    files = natfix.state_file.parent.glob(natfix.state_file.name + "*")
+    return any(text.encode() in file.read_bytes() for file in files)
 
 
 def test_a_crash_costs_no_packet_and_the_call_goes_on(lab: Lab) -> None:
@@ -72,7 +69,7 @@ def test_a_registered_phone_is_called_after_a_crash(lab: Lab) -> None:
     bob = lab.start(Baresip("remote1", "bob", registrar=provider.address, password="hidden", tone=880))
     alice.register()
     bob.register()
-    wait_until(lambda: stored_bindings(natfix), 5.0, "the binding in the store")
+    wait_until(lambda: is_stored(natfix, alice.uri[4:]), 5.0, "the binding in the store")
     natfix.kill()
     natfix.start()
     assert len(natfix.request("registrations")["registrations"]) == 1
