@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import select
 import signal
 import subprocess
 from pathlib import Path
@@ -33,11 +34,20 @@ def main() -> None:
         tell(answers, {"release": os.uname().release})
         for request in requests:
             tell(answers, answer(json.loads(request)))
+    end()
+
+
+def end() -> None:
+    """End the guest."""
     ctypes.CDLL(None).reboot(RESTART)
 
 
 def tell(answers: BinaryIO, message: dict[str, Any]) -> None:
-    """Send *message* as one line."""
+    """Send *message* as one line; where nobody would read it, the write would never return."""
+    poll = select.poll()
+    poll.register(answers, select.POLLOUT)
+    if any(event & select.POLLHUP for _, event in poll.poll(0)):
+        end()
     answers.write(json.dumps(message).encode() + b"\n")
     answers.flush()
 

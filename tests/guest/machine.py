@@ -17,7 +17,6 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 PROGRAMS = ("qemu-system-x86_64", "busybox", "setpriv", "nice")
 LOCK = Path("/run/natfix-guest.lock")
+DIRECTORY = Path("/run/natfix-guest")       # of the one guest: initramfs, console, channel
 
 # What the initramfs loads, with all that these need: the channel, the host's files, the layer above them.
 MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
@@ -38,7 +38,8 @@ AGENT = ("/usr/bin/python3", str(HERE / "agent.py"))
 BOOT = 120.0            # seconds; 5 to 10 are usual
 TURN = 900.0            # seconds that another guest of this machine may take before ours
 MARGIN = 30.0           # seconds that an answer may take beyond its command's time
-NICE = "5"              # the lab's own tests run beside it, and have their timing
+# With its creator the emulator ends too. Others go first: the lab's own tests have their timing.
+LEASH = ("setpriv", "--pdeathsig", "KILL", "nice", "-n", "5")
 
 
 def missing() -> str:
@@ -66,7 +67,6 @@ class Guest:
         self.release = ""               # of the kernel that answers
         self.boot_seconds = 0.0
         self._held = contextlib.ExitStack()
-        self._directory = Path()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._answers: IO[bytes] | None = None
@@ -74,8 +74,9 @@ class Guest:
     def __enter__(self) -> Guest:
         with contextlib.ExitStack() as held:
             held.enter_context(turn())
-            self._directory = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="natfix-guest-")))
-            write_initramfs(self.kernel, self._directory / "initramfs", self._directory / "tree")
+            remove_files()          # of one whose creator was killed
+            held.callback(remove_files)
+            write_initramfs(self.kernel, DIRECTORY / "initramfs", DIRECTORY / "tree")
             held.callback(self._end)
             self._boot()
             self._held = held.pop_all()
@@ -109,14 +110,14 @@ class Guest:
 
     def console(self, lines: int = 40) -> str:
         """Return the last *lines* of what the guest's kernel and first programs have printed."""
-        log = self._directory / "console"
+        log = DIRECTORY / "console"
         text = log.read_text(errors="replace") if log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
     def _boot(self) -> None:
         begin = time.monotonic()
-        channel = self._directory / "channel"
-        with (self._directory / "qemu").open("wb") as output:
+        channel = DIRECTORY / "channel"
+        with (DIRECTORY / "qemu").open("wb") as output:
             self._process = subprocess.Popen(self._command(channel), stdin=subprocess.DEVNULL, stdout=output,
                                              stderr=output, start_new_session=True)
         self._channel = self._connect(channel)
@@ -128,14 +129,13 @@ class Guest:
         options = {"init": ",".join(self.init), "modules": self.kernel.modules,
                    "busybox": shutil.which("busybox")}
         arguments = " ".join(f"guest.{name}={value}" for name, value in options.items())
-        # With its creator the guest ends too, however that ends: by the signal, or by the channel's end.
         return [
-            "setpriv", "--pdeathsig", "KILL", "nice", "-n", NICE,
-            "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(self.processors),
-            "-m", str(self.memory), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-kernel", str(self.kernel.image), "-initrd", str(self._directory / "initramfs"),
+            *LEASH, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max",
+            "-smp", str(self.processors), "-m", str(self.memory),
+            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            "-kernel", str(self.kernel.image), "-initrd", str(DIRECTORY / "initramfs"),
             "-append", f"console=ttyS0 quiet panic=-1 mitigations=off {arguments}",
-            "-serial", f"file:{self._directory / 'console'}",
+            "-serial", f"file:{DIRECTORY / 'console'}",
             "-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
             "-chardev", f"socket,id=channel,path={channel},server=on,wait=off",
             "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=channel",
@@ -176,7 +176,7 @@ class Guest:
         return answer
 
     def _complaint(self) -> str:
-        return (self._directory / "qemu").read_text(errors="replace")
+        return (DIRECTORY / "qemu").read_text(errors="replace")
 
     def _has_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
@@ -189,6 +189,11 @@ class Guest:
         if self._channel is not None:
             self._channel.close()
         self._process = self._channel = None
+
+
+def remove_files() -> None:
+    """Remove the files of a guest that has ended."""
+    shutil.rmtree(DIRECTORY, ignore_errors=True)
 
 
 @contextlib.contextmanager

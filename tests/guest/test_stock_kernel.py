@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import platform
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,9 +35,8 @@ def observed(guest: Guest) -> Observed:
 def test_the_kernel_is_debians(guest: Guest) -> None:
     """What answers is the kernel of Debian's package, and not the one of this machine."""
     assert guest.release == guest.kernel.release
-    assert guest.script("cat /proc/version") != open("/proc/version").read()
+    assert guest.script("cat /proc/version") != Path("/proc/version").read_text()
     assert "Debian" in guest.script("cat /proc/version")
-    assert platform.machine() == "x86_64"
 
 
 def test_the_queue_statement_is_native(observed: Observed) -> None:
