@@ -13,10 +13,15 @@ Key = tuple[str, Any]       # what kind of thing is due, and which one; hashable
 
 
 class Deadlines:
-    """At most one deadline per key; setting another one moves it."""
+    """At most one deadline per key; setting another one moves it.
+
+    One that is moved to later keeps its place in the heap, and is put back when that comes up: most are
+    moved again and again before they are due, and the heap must not grow with each move.
+    """
 
     def __init__(self) -> None:
         self._due: dict[Key, float] = {}
+        self._planned: dict[Key, float] = {}    # the first place that a key has in the heap
         self._heap: list[tuple[float, int, Key]] = []
         self._serial = 0        # breaks ties, since keys need not be comparable
 
@@ -28,22 +33,38 @@ class Deadlines:
         if when == NEVER:
             self._due.pop(key, None)
             return
-        if self._due.get(key) == when:
-            return
         self._due[key] = when
-        self._serial += 1
-        heapq.heappush(self._heap, (when, self._serial, key))
+        if when < self._planned.get(key, NEVER):
+            self._push(key, when)
+
+    def bring_forward(self, key: Key, when: float) -> None:
+        """Make *key* due at *when*, unless it is due before."""
+        if when < self._due.get(key, NEVER):
+            self.set(key, when)
 
     def next(self) -> float | None:
         """Return when the earliest deadline is, None where there is none."""
-        heap, due = self._heap, self._due
-        while heap and due.get(heap[0][2]) != heap[0][0]:
+        heap = self._heap
+        while heap:
+            planned, _, key = heap[0]
+            when = self._due.get(key)
+            if when == planned:
+                return when
             heapq.heappop(heap)
-        return heap[0][0] if heap else None
+            if self._planned.get(key) == planned:
+                del self._planned[key]
+                if when is not None:
+                    self._push(key, when)
+        return None
 
     def pop_expired(self, now: float) -> Iterator[Key]:
         """Yield and forget every key that is due at *now*, earliest first."""
         while (when := self.next()) is not None and when <= now:
             key = heapq.heappop(self._heap)[2]
-            del self._due[key]
+            del self._due[key], self._planned[key]
             yield key
+
+    def _push(self, key: Key, when: float) -> None:
+        self._planned[key] = when
+        self._serial += 1
+        heapq.heappush(self._heap, (when, self._serial, key))

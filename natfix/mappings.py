@@ -125,6 +125,7 @@ class Mappings:
         """Keep *mapping* for *holder* until *until* (NEVER: until it is released)."""
         mapping.holders[holder] = until
         self._refresh(mapping, now)
+        self._deadlines.bring_forward(("mapping", mapping.inside), until)
 
     def open_inward(self, mapping: Mapping, now: float) -> None:
         """Let those who are allowed reach the inside endpoint."""
@@ -238,6 +239,8 @@ class Mappings:
             if self.release(mapping, holder, now):
                 return
         self._refresh(mapping, now)
+        refresh_at = max(mapping.kernel_until - REFRESH_MARGIN, now + 1)
+        self._deadlines.set(("mapping", inside), min(refresh_at, *mapping.holders.values()))
 
     def restate(self, now: float) -> list[Command]:
         """Return the commands that put everything this table holds into an empty kernel."""
@@ -253,23 +256,22 @@ class Mappings:
         return restated
 
     def _refresh(self, mapping: Mapping, now: float) -> None:
+        """Have the kernel keep *mapping* on, where what it was told ends before the holders want."""
+        if mapping.kernel_until >= now + REFRESH_MARGIN:
+            return
         until = mapping.until
-        if mapping.kernel_until < min(until, now + REFRESH_MARGIN):
-            lifetime = LIFETIME if until == NEVER else max(until - now, LIFETIME)
-            mapping.kernel_until = now + lifetime
-            self.commands.append(AddMapping(
-                mapping.kind, mapping.inside, mapping.outside, lifetime, mapping.inward,
-                owner_of(mapping),
-            ))
-            self.commands += [
-                AllowRemote(mapping.kind, mapping.outside, remote, lifetime) for remote in mapping.remotes
-            ]
-            for opened in mapping.flows.values():
-                if opened.fixed and opened.kernel_until < now + REFRESH_MARGIN:
-                    self._open(mapping, opened, now)    # traffic does not keep these; others end by event
-        earliest = min(mapping.holders.values(), default=now)
-        self._deadlines.set(
-            ("mapping", mapping.inside), min(earliest, max(mapping.kernel_until - REFRESH_MARGIN, now + 1)))
+        if mapping.kernel_until >= until:
+            return
+        lifetime = LIFETIME if until == NEVER else max(until - now, LIFETIME)
+        mapping.kernel_until = now + lifetime
+        self.commands.append(AddMapping(
+            mapping.kind, mapping.inside, mapping.outside, lifetime, mapping.inward, owner_of(mapping)))
+        for remote in mapping.remotes:
+            self.commands.append(AllowRemote(mapping.kind, mapping.outside, remote, lifetime))
+        for opened in mapping.flows.values():
+            if opened.fixed and opened.kernel_until < now + REFRESH_MARGIN:
+                self._open(mapping, opened, now)    # traffic does not keep these; others end by event
+        self._deadlines.bring_forward(("mapping", mapping.inside), mapping.kernel_until - REFRESH_MARGIN)
 
     def _open(self, mapping: Mapping, opened: OpenedFlow, now: float) -> None:
         finite = [until for until in opened.holders.values() if until != NEVER]

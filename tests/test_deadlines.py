@@ -26,6 +26,24 @@ def test_setting_again_moves_a_deadline() -> None:
     assert list(deadlines.pop_expired(29.0)) == [("call", 1)]
 
 
+def test_an_earlier_deadline_stands() -> None:
+    """To bring forward is to make earlier, never later."""
+    deadlines = Deadlines()
+    deadlines.bring_forward(("call", 1), 10.0)
+    deadlines.bring_forward(("call", 1), 30.0)
+    assert deadlines.next() == 10.0
+    deadlines.bring_forward(("call", 1), 5.0)
+    assert deadlines.next() == 5.0
+
+
+def test_moving_a_deadline_costs_no_memory() -> None:
+    """A call of hours moves its deadline with each message."""
+    deadlines = Deadlines()
+    for when in range(1000):
+        deadlines.set(("call", 1), float(when))
+    assert len(deadlines._heap) == 1
+
+
 def test_never_takes_a_deadline_off() -> None:
     """A key that is never due is not in the heap."""
     deadlines = Deadlines()
@@ -35,14 +53,21 @@ def test_never_takes_a_deadline_off() -> None:
     assert len(deadlines) == 0
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 50)), max_size=40), st.integers(0, 50))
-def test_just_the_due_ones_leave(settings: list[tuple[int, int]], now: int) -> None:
-    """Whatever was set in whatever order: what leaves is what is due, once."""
+SETTINGS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 50) | st.just(NEVER)), max_size=40)
+
+
+@given(SETTINGS, SETTINGS, st.integers(0, 50), st.integers(0, 50))
+def test_just_the_due_ones_leave(
+    settings: list[tuple[int, float]], later: list[tuple[int, float]], now: int, then: int,
+) -> None:
+    """Whatever was set in whatever order, at first and after some have left: what leaves is what is due, once."""
     deadlines, model = Deadlines(), {}
-    for key, when in settings:
-        deadlines.set(("k", key), float(when))
-        model["k", key] = float(when)
-    expired = list(deadlines.pop_expired(float(now)))
-    assert sorted(expired) == sorted(key for key, when in model.items() if when <= now)
-    left = [when for when in model.values() if when > now]
-    assert deadlines.next() == (min(left) if left else None)
+    for changes, until in ((settings, now), (later, then)):
+        for key, when in changes:
+            deadlines.set(("k", key), float(when))
+            model["k", key] = float(when)
+        expired = list(deadlines.pop_expired(float(until)))
+        assert sorted(expired) == sorted(key for key, when in model.items() if when <= until)
+        model = {key: when for key, when in model.items() if until < when < NEVER}
+        assert deadlines.next() == min(model.values(), default=None)
+        assert len(deadlines) == len(model)
