@@ -60,7 +60,7 @@ SETTINGS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 50) | st.just(NE
 def test_just_the_due_ones_leave(
     settings: list[tuple[int, float]], later: list[tuple[int, float]], now: int, then: int,
 ) -> None:
-    """Whatever was set in whatever order, at first and after some have left: what leaves is what is due, once."""
+    """Whatever was set in whatever order, before and after some left: what leaves is what is due, once."""
     deadlines, model = Deadlines(), {}
     for changes, until in ((settings, now), (later, then)):
         for key, when in changes:
