@@ -66,10 +66,10 @@ class Line(NamedTuple):
     def endpoints(self) -> list[Endpoint]:
         """Return every endpoint that this line uses."""
         named = [endpoint for endpoint in (self.rtp, self.rtcp) if endpoint is not None]
-        return named + [
-            Endpoint(endpoint.host, endpoint.port + 2 * step)
-            for step in range(1, self.pairs) for endpoint in named
-        ]
+        if self.pairs > 1:
+            named += [Endpoint(endpoint.host, endpoint.port + 2 * step)
+                      for step in range(1, self.pairs) for endpoint in named]
+        return named
 
 
 Description = tuple[Line, ...]
@@ -115,20 +115,15 @@ class Dialog:
         """The transaction failed: the agreed session stays as it was (RFC 3261, section 14.1)."""
         return self.proposed.pop(key, None) is not None
 
-    def said_by(self, side: Side) -> Iterator[Description]:
-        """Yield every description of *side* that is agreed or proposed, the newest last."""
-        if side in self.agreed:
-            yield self.agreed[side]
-        for exchange in self.proposed.values():
-            if side in exchange:
-                yield exchange[side]
+    def said_by(self, side: Side) -> list[Description]:
+        """Return every description of *side* that is agreed or proposed, the newest last."""
+        said = [self.agreed[side]] if side in self.agreed else []
+        return said + [exchange[side] for exchange in self.proposed.values() if side in exchange]
 
     def latest(self, side: Side) -> Description:
         """Return the newest description of *side*, () where there is none."""
-        newest: Description = ()
-        for description in self.said_by(side):
-            newest = description
-        return newest
+        said = self.said_by(side)
+        return said[-1] if said else ()
 
 
 @dataclass(slots=True, eq=False)

@@ -5,7 +5,7 @@ known (design, sections 5 to 7).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from natfix.address import Endpoint, is_ipv4
@@ -85,24 +85,24 @@ class MediaKeeper:
 
     def _target(self, turn: Turn, media: Media) -> Target:
         rtp, rtcp = _endpoints(media)
-        hosts = tuple({c.address for c in media.candidates if is_usable(c.address)})
-        silent = Line(media.index, media.kind, None, None)
         if rtp is None:
             if _names_host(media):
                 turn.leave("sdp-host-name", "c=", "a host name is not ours to resolve", _host(media))
+            silent = _silent_line(media)
             return Target(media, None, None, self._line_on_hold(turn, media) or silent, silent)
+        hosts = tuple({c.address for c in media.candidates if is_usable(c.address)})
         sent = Line(media.index, media.kind, rtp, rtcp, hosts, media.count)
         shown_rtp, shown_rtcp = rtp, rtcp
         if turn.sender is not None and not self._is_shown_already(turn, media, rtp):
             if (reason := self._refusal(turn, media, rtp)) is not None:
                 turn.leave("sdp-refused", "m=" + media.kind, reason, str(rtp))
-                return Target(media, None, None, silent, silent)
+                return _left_alone(media)
             mapped = self._map(turn, media, rtp, rtcp)
             if mapped is None:
-                return Target(media, None, None, silent, silent)
+                return _left_alone(media)
             shown_rtp, shown_rtcp = mapped
         elif turn.sender is not None:
-            sent = self._line_behind(turn, sent) or silent
+            sent = self._line_behind(turn, sent) or _silent_line(media)
         final_rtp, final_rtcp = shown_rtp, shown_rtcp
         if turn.receiver is not None:
             final_rtp, final_rtcp = self._released(turn, shown_rtp, shown_rtcp)
@@ -329,7 +329,7 @@ class MediaKeeper:
                 del call.held[inside]
                 self._mappings.release(mapping, call.holder, now)
             else:
-                self._settle_mapping(call, mapping, remotes[inside], flows, now)
+                self._settle_mapping(call, mapping, remotes[inside], flows.get(inside, ()), now)
 
     def release(self, call: Call, now: float) -> None:
         """Give back every media mapping that *call* holds."""
@@ -340,37 +340,39 @@ class MediaKeeper:
         call.held.clear()
 
     def _settle_mapping(
-        self, call: Call, mapping: Mapping, remotes: set[str], flows: dict[Flow, Endpoint], now: float
+        self, call: Call, mapping: Mapping, remotes: set[str], flows: Sequence[Flow], now: float
     ) -> None:
         holder = call.holder
-        for remote in [r for r, holders in mapping.remotes.items() if holder in holders]:
-            if remote not in remotes and remote != ANY_REMOTE:
-                self._mappings.forbid(mapping, remote, holder)
+        for remote in [r for r, holders in mapping.remotes.items()
+                       if r not in remotes and r != ANY_REMOTE and holder in holders]:
+            self._mappings.forbid(mapping, remote, holder)
         for remote in remotes:
             self._mappings.allow(mapping, remote, holder, now)
-        for flow in [f for f, opened in mapping.flows.items() if holder in opened.holders]:
-            if flow not in flows:
-                self._mappings.drop_flow(mapping, flow, holder)
-        for flow, inside in flows.items():
-            if inside == mapping.inside:
-                self._mappings.keep_flow(mapping, flow, holder, NEVER, now)
+        for flow in [f for f, opened in mapping.flows.items() if f not in flows and holder in opened.holders]:
+            self._mappings.drop_flow(mapping, flow, holder)
+        for flow in flows:
+            self._mappings.keep_flow(mapping, flow, holder, NEVER, now)
 
-    def _needs(self, call: Call) -> tuple[dict[Endpoint, set[str]], dict[Flow, Endpoint]]:
-        """Return which remotes each inside media endpoint takes packets from, and the known flows."""
+    def _needs(self, call: Call) -> tuple[dict[Endpoint, set[str]], dict[Endpoint, list[Flow]]]:
+        """Return, by inside media endpoint, the remotes it takes packets from, and the known flows."""
         remotes: dict[Endpoint, set[str]] = {}
-        flows: dict[Flow, Endpoint] = {}
+        flows: dict[Endpoint, list[Flow]] = {}
         always = {call.peer.host} if is_usable(call.peer.host) else set()
-        dialogs = call.live_dialogs() or [Dialog("", agreed=dict(call.offer))]
-        for dialog in dialogs:
+        for dialog in call.live_dialogs() or [Dialog("", agreed=dict(call.offer))]:
             hosts = self._remote_hosts(dialog)
             for description in dialog.said_by(Side.INSIDE):
                 for line in description:
                     for inside in line.endpoints():
                         if inside in call.held:
                             remotes.setdefault(inside, set()).update(always, hosts.get(line.position, ()))
-            flows.update((flow, inside) for inside, flow in self._flows(dialog))
+            if hosts:
+                for inside, flow in self._flows(dialog):
+                    flows.setdefault(inside, []).append(flow)
         limit = self._settings.limits.remotes_per_dialog
-        return {inside: set(sorted(hosts)[:limit]) for inside, hosts in remotes.items()}, flows
+        for inside, named in remotes.items():
+            if len(named) > limit:
+                remotes[inside] = set(sorted(named)[:limit])
+        return remotes, flows
 
     def _remote_hosts(self, dialog: Dialog) -> dict[int, set[str]]:
         """Return, by m-line, the addresses that the other side's packets may come from."""
@@ -419,6 +421,14 @@ class MediaKeeper:
         if self._realms.is_inside(remote.host):
             return None         # released: the packets do not cross the NAT
         return Flow(inside, remote, remote, mapping.outside)
+
+
+def _silent_line(media: Media) -> Line:
+    return Line(media.index, media.kind, None, None)
+
+
+def _left_alone(media: Media) -> Target:
+    return Target(media, None, None, _silent_line(media), _silent_line(media))
 
 
 def _endpoints(media: Media) -> tuple[Endpoint | None, Endpoint | None]:
