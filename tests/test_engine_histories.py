@@ -10,12 +10,13 @@ from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from natfix.address import Endpoint
+from natfix.address import Endpoint, network_from_text
 from natfix.commands import Kind
+from natfix.config import Inside, Media, Outside, Settings
 from tests.agent import Agent, Leg
 from tests.playbook import PROVIDER, Call, World
 
-LONGEST = 4000.0        # seconds; after it everything that nobody keeps is over
+LONGEST = 90_000.0      # seconds; after a day, calls whose media nobody counts are given up, too
 phone_numbers = st.integers(0, 2)
 inside_ports = st.sampled_from([12000, 12002, 12005, 14000])
 remote_ports = st.sampled_from([40000, 40002, 41001])
@@ -49,12 +50,26 @@ class Ringing:
     began: float = field(default=0.0)
 
 
+@dataclass
+class Between:
+    """A call of two phones through the provider: four legs, and where each phone sends its audio."""
+
+    phones: tuple[Agent, Agent]
+    media: tuple[Endpoint, Endpoint]        # their own
+    told: tuple[Endpoint, Endpoint]         # each of the other
+    calls: tuple[Call, Call]
+
+
 class Histories(RuleBasedStateMachine):
     """A gateway, three phones on the same ports, one provider."""
 
-    @initialize(is_open=st.booleans())
-    def begin(self, is_open: bool) -> None:
-        self.world = World(dnat_accepted=is_open)
+    @initialize(is_open=st.booleans(), policy=st.sampled_from(["auto", "full"]))
+    def begin(self, is_open: bool, policy: str) -> None:
+        inside = Inside(networks=(network_from_text("192.168.1.0/24"),))
+        chosen = Settings(inside=inside, outside=Outside(interface="outside"), media=Media(policy=policy))
+        self.world = World(chosen, dnat_accepted=is_open)
+        self.is_open = is_open
+        self.betweens: list[Between] = []
         self.provider = self.world.provider
         self.phones = [self.world.phone, self.world.other_phone, self.world.agent(
             "dave", Endpoint("192.168.1.12", 5062), proxy=PROVIDER)]
@@ -91,6 +106,34 @@ class Histories(RuleBasedStateMachine):
         if self.registered.get(phone.user, 0.0) > self.world.now:
             call = self.world.call(self.provider, self.speaks(number, inside, remote))
             self.remember(phone, call.callee, call.caller)
+
+    @rule(number=phone_numbers, other=phone_numbers, inside=inside_ports, its_inside=inside_ports)
+    def call_each_other(self, number: int, other: int, inside: int, its_inside: int) -> None:
+        caller, callee = self.phones[number], self.phones[other]
+        if number == other or self.registered.get(callee.user, 0.0) <= self.world.now:
+            return
+        self.speaks(number, inside, 40000)
+        self.speaks(other, its_inside, 40000)
+        first = caller.invites(callee.address)
+        invite, uri = self.provider.last, self.world.registered_uri(callee)
+        second = self.provider.invites(uri, self.world.resolve_uri(uri), sdp=text_of(invite.body))
+        told_callee = self.world.media_of(callee.last)
+        callee_leg = callee.accepts(callee.last)
+        callee_leg.answers()
+        second.sends("ACK")
+        provider_leg = self.provider.accepts(invite, 200, text_of(self.provider.last.body))
+        told_caller = self.world.media_of(caller.last)
+        first.sends("ACK")
+        self.betweens.append(Between(
+            (caller, callee), (caller.rtp, callee.rtp), (told_caller, told_callee),
+            (Call(first, provider_leg), Call(second, callee_leg))))
+
+    @precondition(lambda self: self.betweens)
+    @rule(data=st.data())
+    def hang_up_between(self, data: st.DataObject) -> None:
+        between = self.betweens.pop(data.draw(st.integers(0, len(self.betweens) - 1)))
+        for call in between.calls:
+            call.hang_up()
 
     @rule(number=phone_numbers, inside=inside_ports)
     def ring(self, number: int, inside: int) -> None:
@@ -159,16 +202,51 @@ class Histories(RuleBasedStateMachine):
     def resync(self) -> None:
         self.world.kernel.resync(self.world.engine.desired())
 
+    @rule()
+    def change_address(self) -> None:
+        """Everything that was promised is void; what is left must go by itself."""
+        number = 1 + int(self.world.kernel.outside_address.rpartition(".")[2])
+        self.world.change_outside_address(f"203.0.113.{number}")
+        self.talks, self.betweens, self.ringing, self.registered = [], [], [], {}
+
+    @precondition(lambda self: self.is_open)
+    @rule(are_refused=st.booleans())
+    def fill_the_conntrack_table(self, are_refused: bool) -> None:
+        """No entry can be made any more: the elements do it, where the operator has the documented line."""
+        self.world.kernel.refuse_entries = "the conntrack table is full" if are_refused else ""
+
+    @precondition(lambda self: self.talks)
+    @rule(data=st.data(), port=st.integers(50000, 50010))
+    def the_provider_sends_from_elsewhere(self, data: st.DataObject, port: int) -> None:
+        talk = self.drawn(data)
+        trace = self.world.trace_rtp(Endpoint(PROVIDER.host, port), talk.outside)
+        assert bool(trace.dropped) is not self.is_open, self.story(trace)
+
     # What must be true
 
     @invariant()
+    def phones_hear_each_other(self) -> None:
+        for between in getattr(self, "betweens", []):
+            (media, other), (told, other_told) = between.media, between.told
+            there = self.world.trace_rtp(media, told)
+            assert there[:3] == (other_told, other, ""), self.story(there)
+            back = self.world.trace_rtp(other, other_told)
+            assert back[:3] == (told, media, ""), self.story(back)
+
+    @invariant()
+    def strangers_are_not_heard(self) -> None:
+        for talk in getattr(self, "talks", []):
+            trace = self.world.trace_rtp(Endpoint("198.51.100.66", talk.remote.port), talk.outside)
+            assert trace.dropped, self.story(trace)
+
+    @invariant()
     def audio_flows_as_promised(self) -> None:
-        for talk in self.talks:
+        for talk in getattr(self, "talks", []):
             there = self.world.trace_rtp(talk.inside, talk.remote)
             assert (there.source, there.destination) == (talk.outside, talk.remote), self.story(there)
             back = self.world.trace_rtp(talk.remote, talk.outside)
             assert (back.dropped, back.destination) == ("", talk.inside), self.story(back)
-        if self.talks:
+        if hasattr(self, "world"):
             self.world.poll_counters()
 
     @invariant()
@@ -190,8 +268,8 @@ class Histories(RuleBasedStateMachine):
         """End everything; then nothing is left in the engine, the store and the kernel."""
         if not hasattr(self, "world"):
             return
-        for talk in self.talks:
-            talk.call.hang_up()
+        for call in (*(talk.call for talk in self.talks), *sum((each.calls for each in self.betweens), ())):
+            call.hang_up()
         self.world.advance(LONGEST)
         engine, kernel = self.world.engine, self.world.kernel
         assert engine.calls(self.world.now) == [], self.story("calls are left")
@@ -233,6 +311,10 @@ class Histories(RuleBasedStateMachine):
     def story(self, what: object) -> str:
         note(self.world.story())
         return str(what)
+
+
+def text_of(body: bytes) -> str:
+    return body.decode().replace("\r\n", "\n")
 
 
 TestHistories = Histories.TestCase
