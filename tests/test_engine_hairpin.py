@@ -1,0 +1,142 @@
+"""Both parties inside, the provider between them as a proxy: one Call-ID, two calls, no NAT to be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from natfix.address import Endpoint
+from natfix.commands import Kind
+from natfix.config import Inside, Media, Outside, Settings
+from tests.agent import Agent, Leg
+from tests.playbook import OUTSIDE, PROVIDER, Call, World, told
+from tests.proxy import Proxy
+
+
+def world_with_proxy(policy: str = "auto", records_route: bool = True) -> World:
+    """A world whose provider is a proxy at which both phones are registered."""
+    networks = tuple(World().kernel.networks.values())
+    world = World(Settings(inside=Inside(networks=networks), outside=Outside(interface="outside"),
+                           media=Media(policy=policy)))
+    for phone in (world.phone, world.other_phone):
+        world.register(phone)
+    world.agents.remove(world.provider)
+    proxy = Proxy(world, "proxy", PROVIDER)
+    proxy.records_route = records_route
+    proxy.is_strict = False
+    world.agents.append(proxy)
+    proxy.inbox += world.provider.inbox
+    world.provider = proxy
+    return world
+
+
+@pytest.fixture(params=["auto", "full"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """Media directly between the phones, or through the gateway."""
+    yield from told(world_with_proxy(request.param))
+
+
+def placed(world: World, caller: Agent, callee: Agent) -> Call:
+    """A call through the proxy: INVITE, 180, 200, ACK."""
+    leg = caller.invites(callee.address)
+    uri = world.registered_uri(callee)
+    proxy = world.provider
+    assert isinstance(proxy, Proxy)
+    proxy.passes_on(uri)
+    callee_leg = callee.accepts(callee.last)
+    proxy.passes_on()
+    callee_leg.answers()
+    proxy.passes_on()
+    leg.sends("ACK")
+    passed_on(world)
+    return Call(leg, callee_leg)
+
+
+def passed_on(world: World) -> None:
+    """Let the proxy pass its newest message on, unless the phones talk past it."""
+    proxy = world.provider
+    assert isinstance(proxy, Proxy)
+    if proxy.records_route:
+        proxy.passes_on()
+
+
+def hung_up(world: World, leaver: Leg, stayer: Leg) -> None:
+    """BYE and its 200, through the proxy."""
+    leaver.sends("BYE")
+    passed_on(world)
+    stayer.agent.replies(stayer.agent.last, 200, contact="")
+    passed_on(world)
+    assert leaver.final == 200
+
+
+def test_a_call_between_two_phones(world: World) -> None:
+    """Two-way audio, hung up by either side; nothing is left afterwards."""
+    for hangs_up in (0, 1):
+        call = placed(world, world.phone, world.other_phone)
+        world.assert_two_way_audio(call)
+        hung_up(world, call[hangs_up], call[1 - hangs_up])
+    world.advance(60.0)
+    assert [m for m in world.kernel.mappings() if m.kind is Kind.MEDIA] == []
+    assert world.engine.calls(world.now) == []
+
+
+def test_hold_between_two_phones(world: World) -> None:
+    """re-INVITEs of both sides keep both calls right."""
+    call = placed(world, world.phone, world.other_phone)
+    for asker, other in ((call.caller, call.callee), (call.callee, call.caller)):
+        for line in ("a=sendonly", "a=sendrecv"):
+            asker.sends("INVITE", asker.agent.sdp(line))
+            passed_on(world)
+            other.agent.replies(other.agent.last, 200, other.agent.sdp())
+            passed_on(world)
+            asker.sends("ACK")
+            passed_on(world)
+            world.advance(200.0)
+    world.assert_two_way_audio(call)
+
+
+def test_who_moves_its_port_is_still_heard(world: World) -> None:
+    """An UPDATE-like re-INVITE of the callee's."""
+    call = placed(world, world.phone, world.other_phone)
+    world.other_phone.rtp = Endpoint(world.other_phone.rtp.host, 15000)
+    call.callee.sends("INVITE", world.other_phone.sdp(version=2))
+    passed_on(world)
+    world.phone.replies(world.phone.last, 200, world.phone.sdp())
+    passed_on(world)
+    call.callee.sends("ACK")
+    passed_on(world)
+    world.assert_two_way_audio(call)
+
+
+def test_a_phone_calls_itself(world: World) -> None:
+    """One host is both ends (two lines of one phone): caller and callee are told apart."""
+    second = world.agent("alice2", Endpoint(world.phone.endpoint.host, 5062),
+                         Endpoint(world.phone.endpoint.host, 13000), PROVIDER)
+    second.registers()
+    world.provider.replies(world.provider.last, 200, contact=world.provider.last["contact"])
+    call = placed(world, world.phone, second)
+    told_second, told_phone = world.told_media(second), world.told_media(world.phone)
+    if told_phone != second.rtp:
+        world.assert_two_way_audio(call)
+    assert (told_phone == second.rtp) is (told_second == world.phone.rtp)
+    hung_up(world, call.callee, call.caller)
+
+
+def test_without_record_route_the_phones_signal_through_the_gateway() -> None:
+    """ACK and BYE go to the other phone's outside endpoint: a hairpin of signalling (RFC 4787, REQ-9)."""
+    for world in told(world_with_proxy(records_route=False)):
+        call = placed(world, world.phone, world.other_phone)
+        world.assert_two_way_audio(call)
+        hung_up(world, call.callee, call.caller)
+        call = placed(world, world.phone, world.other_phone)
+        hung_up(world, call.caller, call.callee)
+
+
+def test_who_wrote_what_is_not_mixed_up(world: World) -> None:
+    """The callee sees the caller's outside Via and Contact as they came: another UA wrote them."""
+    placed(world, world.phone, world.other_phone)
+    invite = world.other_phone.received("INVITE")[-1]
+    assert OUTSIDE in invite.all("via")[1]
+    assert OUTSIDE in invite["contact"]
+    assert invite.uri == world.other_phone.contact.strip("<>")
