@@ -15,8 +15,8 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from natfix.address import SIP_PORT, Endpoint
 
-METHODS = ("INVITE", "INVITE", "INVITE", "REGISTER", "SUBSCRIBE", "NOTIFY", "OPTIONS", "MESSAGE", "UPDATE", "PRACK", "BYE", "ACK",
-           "CANCEL", "REFER", "INFO", "PUBLISH", "X-ODD")
+METHODS = ("INVITE", "INVITE", "INVITE", "REGISTER", "SUBSCRIBE", "NOTIFY", "OPTIONS", "MESSAGE", "UPDATE",
+           "PRACK", "BYE", "ACK", "CANCEL", "REFER", "INFO", "PUBLISH", "X-ODD")
 FORMS_DIALOG = ("INVITE", "SUBSCRIBE")
 COMPACT = {"Via": "v", "From": "f", "To": "t", "Contact": "m", "Call-ID": "i", "Content-Length": "l",
            "Content-Type": "c", "Supported": "k", "Refer-To": "r", "Referred-By": "b", "Event": "o",
@@ -250,6 +250,22 @@ def conversations(draw: DrawFn, methods: tuple[str, ...] = METHODS) -> tuple[End
     """Draw an inside endpoint and a request of the UA there."""
     own = draw(endpoints)
     return own, draw(requests(own, methods))
+
+
+@st.composite
+def answers(draw: DrawFn, own: Endpoint, asked: bytes) -> bytes:
+    """Draw the 2xx that a UA at *own* gives to the INVITE or SUBSCRIBE *asked* (given without folding)."""
+    echoed = [line for line in asked.decode().partition("\r\n\r\n")[0].split("\r\n")
+              if line.partition(":")[0] in ("Via", "From", "To", "Call-ID", "CSeq", "Record-Route")]
+    lines = [line + (";tag=phone" if line.startswith("To:") else "") for line in echoed]
+    content_type, body = draw(bodies(own))
+    fields = [("Contact", contact) for contact in draw(contacts(own, "INVITE"))]
+    fields += [field for field in draw(optional_headers(own)) if field[0] not in ("Record-Route", "Route")]
+    fields += [("Content-Type", content_type)] if content_type else []
+    fields += [("Content-Length", str(len(body.encode())))]
+    lines += [draw(written_header(*field)) for field in draw(st.permutations(fields))]
+    status = draw(st.sampled_from(["200 OK", "202 Accepted", "200 ", "299 Ünusual: but <fine>"]))
+    return "\r\n".join([f"SIP/2.0 {status}", *lines, "", body]).encode()
 
 
 @st.composite

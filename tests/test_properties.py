@@ -18,7 +18,7 @@ from tests import judge
 from tests.agent import Agent
 from tests.datagram import Datagram, packet_bytes, read_packet
 from tests.playbook import PROVIDER, Delivery, World
-from tests.strategies import FORMS_DIALOG, Spoken, conversations, endpoints, mutated, requests
+from tests.strategies import FORMS_DIALOG, Spoken, answers, conversations, endpoints, mutated, requests
 
 EXAMPLES = int(os.environ.get("NATFIX_EXAMPLES", "100"))    # per property
 PUBLIC = Endpoint("198.51.100.200", 5060)
@@ -117,6 +117,27 @@ def test_inverse_in_requests_of_the_dialog(conversation: tuple[Endpoint, Spoken]
 
 
 @properties
+@given(endpoints, st.sampled_from(FORMS_DIALOG), st.data())
+def test_answers_of_a_phone(own: Endpoint, method: str, data: st.DataObject) -> None:
+    """What a called phone says of itself is shown with its notes, and what comes back to that is restored."""
+    world, phone, hello = said(own, b"\r\n\r\n")
+    assert hello.trace is not None
+    asked = in_dialog(b"", b"sip:phone@" + str(hello.trace.source).encode(), method)
+    world.transmit(PROVIDER, hello.trace.source, asked)
+    answer = data.draw(answers(own, asked))
+    delivery = world.transmit(own, PROVIDER, answer)
+    note(world.story())
+    assert delivery.arrived is not None
+    assert judge.undone(answer, delivery.arrived, delivery.notes)
+    assert judge.unexplained(answer, delivery.arrived, delivery.notes) == []
+    for written, shown in zip(contact_uris(answer), contact_uris(delivery.arrived), strict=True):
+        if written != shown:
+            world.transmit(PROVIDER, hello.trace.source, in_dialog(b"", shown, "INFO", b";tag=phone"))
+            note(world.story())
+            assert phone.inbox[-1].message.uri == written.decode()
+
+
+@properties
 @given(endpoints, requests(PUBLIC))
 def test_does_no_harm(own: Endpoint, spoken: Spoken) -> None:
     """A message that names none of its sender's inside addresses is not touched."""
@@ -180,11 +201,14 @@ def contact_uris(payload: bytes) -> list[bytes]:
     return [uri for value in unquoted for uri in re.findall(rb"<(sips?:[^>]*)>", value, re.IGNORECASE)]
 
 
-def in_dialog(request: bytes, uri: bytes) -> bytes:
-    """Return a request that the UAS of *request* sends within the dialog to *uri*."""
+def in_dialog(request: bytes, uri: bytes, method: str = "INFO", tag: bytes = b"") -> bytes:
+    """Return a request to *uri* from the UAS of *request*, in that dialog; without one in another."""
     named = (line.partition(b":") for line in judge.logical_lines(request))
     fields = {judge.header_name(name + b":"): value.strip() for name, _, value in named}
-    return b"\r\n".join([
-        b"INFO " + uri + b" SIP/2.0", b"Via: SIP/2.0/UDP 198.51.100.20:5060;branch=z9hG4bKin",
-        b"From: " + fields["to"] + b";tag=uas", b"To: " + fields["from"], b"Call-ID: " + fields["call-id"],
-        b"CSeq: 1 INFO", b"", b""])
+    ends = {b"From": fields.get("to", b"<sip:bob@provider.example>") + b";tag=uas",
+            b"To": fields.get("from", b"<sip:phone@provider.example>") + tag,
+            b"Call-ID": fields.get("call-id", b"4711@provider")}
+    lines = [method.encode() + b" " + uri + b" SIP/2.0",
+             b"Via: SIP/2.0/UDP 198.51.100.20:5060;branch=z9hG4bKin" + method.encode(),
+             *(name + b": " + value for name, value in ends.items()), b"CSeq: 1 " + method.encode()]
+    return b"\r\n".join([*lines, b"", b""])
