@@ -48,6 +48,7 @@ class AddMapping(NamedTuple):
     lifetime: float         # seconds; the kernel forgets by itself should natfix die
     inward: bool = True
     owner: str = ""         # who holds it, kept as the element's comment; at most 128 bytes
+    is_new: bool = False    # the kernel holds none of it yet: that is half the work
 
 
 class DeleteMapping(NamedTuple):
@@ -65,6 +66,7 @@ class AllowRemote(NamedTuple):
     outside: Endpoint
     remote: str             # an address, never a port: the far NAT may have changed it
     lifetime: float         # seconds
+    is_new: bool = False    # as in AddMapping
 
 
 class ForbidRemote(NamedTuple):

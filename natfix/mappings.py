@@ -65,7 +65,7 @@ class Mapping:
     flows: dict[Flow, OpenedFlow] = field(default_factory=dict)
     shown: set[str] = field(default_factory=set)    # kinds of header that natfix replaced it in
     agent: str = ""                                 # User-Agent or Server of the UA behind it
-    kernel_until: float = 0.0                       # when the kernel's element ends
+    kernel_until: float = 0.0                       # when the kernel's element ends; 0: it holds none
 
     @property
     def until(self) -> float:
@@ -131,8 +131,7 @@ class Mappings:
         """Let those who are allowed reach the inside endpoint."""
         if not mapping.inward:
             mapping.inward = True
-            mapping.kernel_until = 0.0
-            self._refresh(mapping, now)
+            self._tell(mapping, now)
 
     def allow(self, mapping: Mapping, remote: str, holder: Holder, now: float) -> None:
         """Let *remote* use the inward half for as long as *holder* wants it."""
@@ -142,7 +141,7 @@ class Mappings:
             return
         mapping.remotes[remote] = {holder}
         lifetime = max(mapping.kernel_until - now, 1.0)
-        self.commands.append(AllowRemote(mapping.kind, mapping.outside, remote, lifetime))
+        self.commands.append(AllowRemote(mapping.kind, mapping.outside, remote, lifetime, is_new=True))
 
     def forbid(self, mapping: Mapping, remote: str, holder: Holder) -> None:
         """Take *holder*'s permission back; the last one closes the door."""
@@ -257,15 +256,16 @@ class Mappings:
 
     def _refresh(self, mapping: Mapping, now: float) -> None:
         """Have the kernel keep *mapping* on, where what it was told ends before the holders want."""
-        if mapping.kernel_until >= now + REFRESH_MARGIN:
-            return
+        if mapping.kernel_until < now + REFRESH_MARGIN and mapping.kernel_until < mapping.until:
+            self._tell(mapping, now)
+
+    def _tell(self, mapping: Mapping, now: float) -> None:
         until = mapping.until
-        if mapping.kernel_until >= until:
-            return
         lifetime = LIFETIME if until == NEVER else max(until - now, LIFETIME)
-        mapping.kernel_until = now + lifetime
         self.commands.append(AddMapping(
-            mapping.kind, mapping.inside, mapping.outside, lifetime, mapping.inward, owner_of(mapping)))
+            mapping.kind, mapping.inside, mapping.outside, lifetime, mapping.inward, owner_of(mapping),
+            is_new=not mapping.kernel_until))
+        mapping.kernel_until = now + lifetime
         for remote in mapping.remotes:
             self.commands.append(AllowRemote(mapping.kind, mapping.outside, remote, lifetime))
         for opened in mapping.flows.values():

@@ -62,6 +62,7 @@ class Memory:
         if mapping is not None:
             mapping.inward = known.inward
             mapping.shown.update(SHOWN)
+            mapping.kernel_until = now + known.lifetime
             self._mappings.hold(mapping, RESTORED, now + known.lifetime, now)
 
     def _add_known(self, kind: Kind, inside: Endpoint, outside: Endpoint) -> Mapping | None:

@@ -54,7 +54,7 @@ def test_the_kernel_learns_of_a_mapping_when_it_is_held(table: Table) -> None:
     assert table.commands() == []
     table.mappings.hold(table.mapping, FIRST, NEVER, 0.0)
     table.mappings.hold(table.mapping, SECOND, NEVER, 1.0)
-    assert table.commands() == [AddMapping(Kind.MEDIA, INSIDE, OUTSIDE, LIFETIME, False, "call 1")]
+    assert table.commands() == [AddMapping(Kind.MEDIA, INSIDE, OUTSIDE, LIFETIME, False, "call 1", True)]
 
 
 def test_a_mapping_lives_until_its_last_holder_lets_go(table: Table) -> None:

@@ -1,9 +1,9 @@
 """The elements of natfix's maps and sets: commands into one nftables transaction, and elements back.
 
 Three rules of nf_tables shape this file. Re-adding an element refreshes its timeout on new kernels only,
-so every element is added, deleted and added. Deleting an absent element fails the transaction, so a
-deletion is an addition and a deletion. One message takes many elements of one set, so what a
-transaction does to a set is gathered: at most three messages a set, whatever the number of commands.
+so an element that may be there is added, deleted and added. Deleting an absent element fails the
+transaction, so a deletion is an addition and a deletion. One message takes many elements of one set, so
+what a transaction does to a set is gathered: at most three messages a set, whatever the number of commands.
 """
 
 from __future__ import annotations
@@ -143,33 +143,44 @@ def list_elements(name: str) -> tuple[int, bytes]:
     return GET_ELEMENT, _in_set(name)
 
 
+class _Planned(NamedTuple):
+    """What a transaction does to one key of a set."""
+
+    addable: bytes          # the element that surely can be added now
+    wanted: bytes | None    # the one that shall be there in the end
+    is_new: bool            # there is none now
+
+
 class Change:
     """What one transaction does to the sets: gathered by :meth:`put` and :meth:`drop`."""
 
     def __init__(self) -> None:
-        # set -> key -> the element that surely can be added now, and the one that shall be there, if any
-        self._sets: dict[str, dict[bytes, tuple[bytes, bytes | None]]] = {}
+        self._sets: dict[str, dict[bytes, _Planned]] = {}       # by set and key
 
     def __bool__(self) -> bool:
         return bool(self._sets)
 
-    def put(self, name: str, key: bytes, item: bytes) -> None:
-        """Let *item*, with *key*, be in the set *name*."""
-        entries = self._sets.setdefault(name, {})
-        entries[key] = (entries[key][0] if key in entries else item, item)
+    def put(self, name: str, key: bytes, item: bytes, is_new: bool = False) -> None:
+        """Let *item*, with *key*, be in the set *name*; *is_new*: the key is not there now."""
+        self._plan(name, key, item, item, is_new)
 
     def drop(self, name: str, key: bytes, item: bytes) -> None:
         """Let *key* be absent from the set *name*; *item* is the element that may be there."""
+        self._plan(name, key, item, None, False)
+
+    def _plan(self, name: str, key: bytes, item: bytes, wanted: bytes | None, is_new: bool) -> None:
         entries = self._sets.setdefault(name, {})
-        entries[key] = (entries[key][0] if key in entries else item, None)
+        before = entries.get(key)
+        entries[key] = _Planned(before.addable, wanted, False) if before else _Planned(item, wanted, is_new)
 
     def messages(self) -> list[Message]:
         """Return the messages that bring this change about, whatever was there before."""
         made: list[Message] = []
         for name, entries in self._sets.items():
-            made += _messages(NEW_ELEMENT, name, [first for first, _ in entries.values()])
-            made += _messages(DELETE_ELEMENT, name, [element(key) for key in entries])
-            made += _messages(NEW_ELEMENT, name, [last for _, last in entries.values() if last is not None])
+            old = {key: planned.addable for key, planned in entries.items() if not planned.is_new}
+            made += _messages(NEW_ELEMENT, name, list(old.values()))
+            made += _messages(DELETE_ELEMENT, name, [element(key) for key in old])
+            made += _messages(NEW_ELEMENT, name, _wanted(entries))
         return made
 
     def replacement(self) -> list[Message]:
@@ -178,8 +189,12 @@ class Change:
         for name in MAPPING_SETS:
             entries = self._sets.get(name, {})
             made.append(Message(DELETE_ELEMENT, REQUEST, _in_set(name)))       # no element named: all of them
-            made += _messages(NEW_ELEMENT, name, [last for _, last in entries.values() if last is not None])
+            made += _messages(NEW_ELEMENT, name, _wanted(entries))
         return made
+
+
+def _wanted(entries: dict[bytes, _Planned]) -> list[bytes]:
+    return [planned.wanted for planned in entries.values() if planned.wanted is not None]
 
 
 def _messages(kind: int, name: str, items: list[bytes]) -> Iterator[Message]:
@@ -203,14 +218,22 @@ def change_from_commands(commands: Iterable[Command]) -> Change:
 
 
 def _add_mapping(change: Change, command: AddMapping) -> None:
-    kind, lifetime = command.kind, command.lifetime
+    kind, lifetime, is_new = command.kind, command.lifetime, command.is_new
     inside, outside = endpoint_key(command.inside), endpoint_key(command.outside)
-    change.put(OUT[kind], inside, element(inside, outside, lifetime, command.owner))
-    inward = change.put if command.inward else change.drop
-    inward(IN[kind], outside, element(outside, inside, lifetime))
+    change.put(OUT[kind], inside, element(inside, outside, lifetime, command.owner), is_new)
     if kind is Kind.SIGNALLING:
-        change.put(ENDPOINTS, inside, element(inside, b"", lifetime))
-        inward(INWARD, outside, element(outside, b"", lifetime))
+        change.put(ENDPOINTS, inside, element(inside, b"", lifetime), is_new)
+    for name, item in _inward_half(kind, inside, outside, lifetime):
+        if command.inward:
+            change.put(name, outside, item, is_new)
+        elif not is_new:
+            change.drop(name, outside, item)
+
+
+def _inward_half(kind: Kind, inside: bytes, outside: bytes, lifetime: float) -> Iterator[tuple[str, bytes]]:
+    yield IN[kind], element(outside, inside, lifetime)
+    if kind is Kind.SIGNALLING:
+        yield INWARD, element(outside, b"", lifetime)
 
 
 def _delete_mapping(change: Change, command: DeleteMapping) -> None:
@@ -225,7 +248,7 @@ def _delete_mapping(change: Change, command: DeleteMapping) -> None:
 
 def _allow_remote(change: Change, command: AllowRemote) -> None:
     name, key = _filter_of(command)
-    change.put(name, key, element(key, b"", command.lifetime))
+    change.put(name, key, element(key, b"", command.lifetime), command.is_new)
 
 
 def _forbid_remote(change: Change, command: ForbidRemote) -> None:

@@ -110,18 +110,20 @@ class Elements:
 
     def _carry_out(self, command: Command, now: float) -> None:
         match command:
-            case AddMapping(kind, inside, outside, lifetime, inward, owner):
+            case AddMapping(kind, inside, outside, lifetime, inward, owner, is_new):
                 element = Element(outside, self._end(now, lifetime), _cut(owner))
-                self._add(self._outgoing[kind], inside, element)
+                self._add(self._outgoing[kind], inside, element, is_new)
                 if inward:
-                    self._add(self._inward[kind], outside, element._replace(value=inside))
-                else:
+                    self._add(self._inward[kind], outside, element._replace(value=inside), is_new)
+                elif not is_new:
                     self._take(self._inward[kind], outside, inside)
             case DeleteMapping(kind, inside, outside):
                 self._take(self._outgoing[kind], inside, outside)
                 self._take(self._inward[kind], outside, inside)
-            case AllowRemote(kind, outside, remote, lifetime):
-                self._put(self._allowed, (kind, outside, remote), self._end(now, lifetime))
+            case AllowRemote(kind, outside, remote, lifetime, is_new):
+                permission = (kind, outside, remote)
+                if not is_new or permission not in self._allowed:
+                    self._put(self._allowed, permission, self._end(now, lifetime))
             case ForbidRemote(kind, outside, remote):
                 self._put(self._allowed, (kind, outside, remote), None)
             case _:
@@ -133,8 +135,13 @@ class Elements:
         self.earliest_end = min(self.earliest_end, now + lifetime)
         return now + lifetime
 
-    def _add(self, table: dict[Endpoint, Element], key: Endpoint, element: Element) -> None:
+    def _add(
+        self, table: dict[Endpoint, Element], key: Endpoint, element: Element, is_new: bool,
+    ) -> None:
+        """Add or refresh; one that is there although it is said to be new stays, with its old time."""
         _check_value(table, key, element.value)
+        if is_new and key in table:
+            return
         if key not in table and len(table) >= self.size:
             raise KernelRefused(f"a map is full at {self.size} elements (ENFILE)")
         self._put(table, key, element)

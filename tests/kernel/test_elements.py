@@ -105,6 +105,24 @@ def test_moved_mapping_begins_with_the_old_value() -> None:
     assert carried_out(made.messages())["media_out"][endpoint_key(INSIDE)].data == endpoint_key(OTHER)
 
 
+def test_what_is_new_is_only_added() -> None:
+    """Where the kernel holds nothing there is nothing to delete first: one message a set."""
+    new = AddMapping(SIGNALLING, INSIDE, OUTSIDE, 60, is_new=True)
+    allowed = AllowRemote(SIGNALLING, OUTSIDE, "198.51.100.1", 60, is_new=True)
+    messages = change_from_commands([new, allowed]).messages()
+    assert [message.kind for message in messages] == [NEW_ELEMENT] * 5
+    assert carried_out(messages) == result(new._replace(is_new=False), allowed._replace(is_new=False))
+    assert result(new._replace(inward=False)).keys() == {"signalling_out", "signalling_endpoints"}
+
+
+def test_what_is_new_may_be_deleted_before() -> None:
+    """In one transaction an old mapping ends, and a new one begins with the same endpoints."""
+    assert result(DeleteMapping(MEDIA, INSIDE, OUTSIDE),
+                  AddMapping(MEDIA, INSIDE, OUTSIDE, 60, is_new=True)).keys() == {"media_out", "media_in"}
+    assert result(AddMapping(MEDIA, INSIDE, OUTSIDE, 60, is_new=True),
+                  DeleteMapping(MEDIA, INSIDE, OUTSIDE)) == {}
+
+
 def test_anyone_is_a_set_of_its_own() -> None:
     """0.0.0.0 opens media to all; an address opens it to that one."""
     assert result(AllowRemote(MEDIA, OUTSIDE, "0.0.0.0", 60)).keys() == {"media_open"}

@@ -57,6 +57,15 @@ def test_adding_again_refreshes(elements: Elements) -> None:
         KernelMapping(Kind.MEDIA, INSIDE, OUTSIDE, inward=True, lifetime=290.0, owner="call 2")]
 
 
+def test_what_is_said_to_be_new_is_not_refreshed(elements: Elements) -> None:
+    """The kernel takes such an element where it is there already, and leaves its time as it was."""
+    elements.transact([ADD, ALLOW], now=0.0)
+    elements.transact([ADD._replace(is_new=True), ALLOW._replace(is_new=True)], now=100.0)
+    elements.expire(now=300.0)
+    assert elements.outside_of(INSIDE) is None
+    assert elements.inside_of(OUTSIDE, REMOTE) is None
+
+
 def test_elements_expire(elements: Elements) -> None:
     """Each element ends at its own time."""
     elements.transact([ADD, AllowRemote(Kind.MEDIA, OUTSIDE, REMOTE, lifetime=10.0)], now=0.0)
