@@ -36,12 +36,16 @@ class Network(NamedTuple):
         return f"{address}/{self.mask.bit_count()}"
 
 
-_BYTE = r"(?:25[0-5]|2[0-4][0-9]|[01]?[0-9]?[0-9])"
+_BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4 = re.compile(rf"{_BYTE}(?:\.{_BYTE}){{3}}")
 
 
 def is_ipv4(host: str) -> bool:
-    """Tell whether *host* is an IPv4 address in the one spelling RFC 3261 allows (four decimals)."""
+    """Tell whether *host* is an IPv4 address in its one unambiguous spelling: four decimals.
+
+    Leading zeros, which RFC 3261 would allow, mean octal to inet_aton(3) and nothing to others (RFC 6943,
+    section 3.1.1): what was checked could be another address than the one that is opened.
+    """
     return _IPV4.fullmatch(host) is not None
 
 

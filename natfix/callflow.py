@@ -88,6 +88,7 @@ class CallFlow:
             from_header=message.text("from"), to_header=message.text("to"),
         )
         call.peers.add(peer.host)
+        self._make_room(turn, mapping.inside.host)
         try:
             self._calls.add(call)
         except LimitReached as problem:
@@ -95,6 +96,15 @@ class CallFlow:
             return None
         self._arm(call, turn.now + EARLY_TIMEOUT)
         return call
+
+    def _make_room(self, turn: Turn, host: str) -> None:
+        """What nobody has answered gives way, so that a flood of INVITEs shuts no real call out."""
+        oldest = self._calls.in_the_way(host)
+        if oldest is not None:
+            turn.leave("limit", "Call-ID", "an unanswered call gave way to this one", oldest.key.call_id)
+            self._release(oldest, turn.now)
+            self._deadlines.set(("call", oldest.key), NEVER)
+            self._calls.remove(oldest)
 
     # -- following ------------------------------------------------------------------------------
 
@@ -123,6 +133,8 @@ class CallFlow:
         if agreed or said is not None or before != (call.state, len(call.dialogs)):
             self._media.settle(call, turn.now)
             self._calls.changed.add(call.key)
+        elif call.awaits_other:
+            self._media.settle(call, turn.now)
 
     def _dialog(self, turn: Turn, call: Call, key: ExchangeKey) -> Dialog | None:
         """Return the dialog that the message is in; None before the callee has a tag."""

@@ -19,6 +19,7 @@ from natfix.mappings import Holder
 
 MAX_EXCHANGES = 4       # unanswered offers remembered per dialog; the oldest goes first
 MAX_DIALOGS = 16        # forks of one call; later ones pass, but open nothing
+MAX_WRITTEN = 64        # spellings remembered of one call; a dialog needs a handful
 
 
 class Role(StrEnum):
@@ -149,6 +150,7 @@ class Call:
     answered_at: float | None = None
     alive_at: float = 0.0                   # last message or media packet
     is_counted: bool = False                # the kernel counts its media, so silence can be told
+    awaits_other: bool = False              # its peer is inside, and that one's call does not know it yet
     holder: Holder = field(init=False)      # this call's name among a mapping's holders
 
     def __post_init__(self) -> None:
@@ -164,6 +166,12 @@ class Call:
             if dialog.state is State.CONFIRMED:
                 return State.CONFIRMED
         return State.EARLY
+
+    def remember_written(self, kind: str, shown: str, written: str) -> None:
+        """Keep how the UA wrote what is shown as *shown*; of too many the oldest is forgotten."""
+        if len(self.written) >= MAX_WRITTEN and (kind, shown) not in self.written:
+            del self.written[next(iter(self.written))]
+        self.written[kind, shown] = written
 
     def live_dialogs(self) -> list[Dialog]:
         """Return the dialogs that have not ended."""
@@ -186,6 +194,7 @@ class Calls:
     def __init__(self, limit: int, limit_per_host: int) -> None:
         self._calls: dict[CallKey, Call] = {}
         self._per_host: Counter[str] = Counter()
+        self._unanswered: dict[str, dict[CallKey, None]] = {}   # by inside host, the oldest first
         self._limit = limit
         self._limit_per_host = limit_per_host
         self.changed: set[CallKey] = set()      # rows for the store to write
@@ -216,12 +225,31 @@ class Calls:
             raise LimitReached(f"[limits] dialogs_per_host is reached by {host}")
         self._calls[call.key] = call
         self._per_host[host] += 1
+        self._unanswered.setdefault(host, {})[call.key] = None
         self.changed.add(call.key)
+
+    def in_the_way(self, host: str) -> Call | None:
+        """Return the call that has to go before *host* can have another one: the oldest unanswered one of
+        its own, or of the host that has most, where there are too many in all. None where there is room,
+        or every call was answered."""
+        if self._per_host[host] < self._limit_per_host:
+            if len(self._calls) < self._limit:
+                return None
+            host = max(self._per_host, key=self._per_host.__getitem__)
+        waiting = self._unanswered.get(host, {})
+        while waiting:
+            call = self._calls[next(iter(waiting))]
+            if call.state is not State.CONFIRMED:
+                return call
+            del waiting[call.key]       # answered since
+        return None
 
     def remove(self, call: Call) -> None:
         """Forget *call*."""
+        host = call.key.inside_host
         if self._calls.pop(call.key, None) is not None:
-            self._per_host[call.key.inside_host] -= 1
-            if not self._per_host[call.key.inside_host]:
-                del self._per_host[call.key.inside_host]
+            self._unanswered[host].pop(call.key, None)
+            self._per_host[host] -= 1
+            if not self._per_host[host]:
+                del self._per_host[host], self._unanswered[host]
             self.changed.add(call.key)

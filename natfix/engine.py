@@ -29,6 +29,7 @@ from natfix.deadlines import Deadlines
 from natfix.dialogs import Calls, Description
 from natfix.edits import Edits, apply_edits
 from natfix.errors import LimitReached, MalformedMessage, MalformedPacket
+from natfix.expect import endpoint_from_setting
 from natfix.kernel.base import FlowState
 from natfix.listing import calls_as_rows, registrations_as_rows
 from natfix.mappings import NOT_COUNTED, Mapping, Mappings, reversed_flow
@@ -281,7 +282,7 @@ class Engine:
         for trunk in self._settings.trunks:
             try:
                 self._signalling.open_for_trunk(
-                    _trunk_endpoint(trunk.inside), trunk.peers, trunk.outside_port, now)
+                    endpoint_from_setting(trunk.inside, SIP_PORT), trunk.peers, trunk.outside_port, now)
             except LimitReached as problem:
                 outcome.notes.append(Note("trunk", "", trunk.inside, trunk.inside, str(problem)))
 
@@ -414,8 +415,3 @@ def _summary(message: Message) -> str:
         start, end = message.request_uri
         return f"{message.method} {message.raw[start:end].decode('latin-1')}"
     return f"{message.status} ({message.cseq_method})"
-
-
-def _trunk_endpoint(text: str) -> Endpoint:
-    host, _, port = text.partition(":")
-    return Endpoint(host, int(port or SIP_PORT))

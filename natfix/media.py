@@ -22,6 +22,7 @@ from natfix.sdp import Candidate, Media, Session, find_sdp, session_from_span
 from natfix.turn import Turn
 
 LOWEST_PORT = 1024      # below are services, not media (design, section 7)
+LAST_PORT = 65535
 MOST_PAIRS = 16         # of one m-line; hierarchical encodings (RFC 8866, section 5.14) have a handful
 DISCARD_PORT = 9        # RFC 8839, section 4.2.1 and RFC 3264: "no media here, for now"
 UNSET_HOST = "0.0.0.0"  # the hold of RFC 2543; RFC 3264, section 8.4
@@ -94,9 +95,10 @@ class MediaKeeper:
         sent = Line(media.index, media.kind, rtp, rtcp, hosts, media.count)
         shown_rtp, shown_rtcp = rtp, rtcp
         if turn.sender is not None and not self._is_shown_already(turn, media, rtp):
-            if (reason := self._refusal(turn, media, rtp)) is not None:
-                turn.leave("sdp-refused", "m=" + media.kind, reason, str(rtp))
+            if self._is_refused(turn, "m=" + media.kind, rtp, media.count):
                 return _left_alone(media)
+            if rtcp is not None and self._is_refused(turn, "a=rtcp", rtcp):
+                rtcp, sent = None, sent._replace(rtcp=None)
             mapped = self._map(turn, media, rtp, rtcp)
             if mapped is None:
                 return _left_alone(media)
@@ -145,20 +147,27 @@ class MediaKeeper:
                        str(rtp))
         return True
 
-    def _refusal(self, turn: Turn, media: Media, rtp: Endpoint) -> str | None:
-        """Return why *rtp* must not get a mapping, None where it may (design, section 7)."""
-        sender = turn.sender
+    def _is_refused(self, turn: Turn, header: str, endpoint: Endpoint, pairs: int = 1) -> bool:
+        """Tell, with a note, where *endpoint* must not get a mapping."""
+        reason = self._refusal(turn, endpoint, pairs)
+        if reason is not None:
+            turn.leave("sdp-refused", header, reason, str(endpoint))
+        return reason is not None
+
+    def _refusal(self, turn: Turn, endpoint: Endpoint, pairs: int) -> str | None:
+        """Return why *endpoint* must not get a mapping, None where it may (design, section 7)."""
+        sender, host = turn.sender, endpoint.host
         assert sender is not None
-        if not is_usable(rtp.host):
+        if not is_usable(host):
             return "no other host can reach this address"
-        if rtp.port < LOWEST_PORT:
+        if endpoint.port < LOWEST_PORT:
             return "a port below 1024 is a service, not media"
-        if rtp.host != sender.inside.host and not self._registrations.is_registered(rtp.host) \
-                and rtp.host not in self._settings.media.media_hosts:
+        if host != sender.inside.host and not self._registrations.is_registered(host) \
+                and host not in self._settings.media.media_hosts:
             return "the host is neither the sender, nor registered, nor one of [media] media_hosts"
-        if media.count > MOST_PAIRS:
-            return "more port pairs than any encoding has layers"
-        existing = self._mappings.find(rtp)
+        if pairs > MOST_PAIRS or (pairs > 1 and endpoint.port + 2 * pairs - 1 > LAST_PORT):
+            return "more port pairs than any encoding has layers, or than there are ports"
+        existing = self._mappings.find(endpoint)
         if existing is not None and existing.kind is Kind.SIGNALLING:
             return "the endpoint carries signalling"
         return None
@@ -218,7 +227,14 @@ class MediaKeeper:
             found_rtcp = self._add(rtcp, first + 1)
         for step in range(2, count):
             self._add_further(turn, Endpoint(rtp.host, rtp.port + step), first + step)
+        self._give_back_unused(range(first, first + count), remote, turn.now)
         return mapping, found_rtcp
+
+    def _give_back_unused(self, ports: range, remote: str, now: float) -> None:
+        """Free what a run of ports holds for an inside port that had its mapping before, or has no RTCP."""
+        for port in ports:
+            if self._mappings.find_outside(Endpoint(self._realms.outside_host, port)) is None:
+                self.pool.give_back(port, remote, now)
 
     def _add_further(self, turn: Turn, inside: Endpoint, port: int) -> None:
         """Map one more port of a "port/count" line."""
@@ -244,8 +260,8 @@ class MediaKeeper:
         """Return the direct endpoints where both ends are inside and may reach each other."""
         receiver = turn.receiver
         mapping = self._mappings.find_outside(rtp)
-        if receiver is None or mapping is None or self._policy(turn) == "full" \
-                or not self._realms.may_talk_directly(mapping.inside.host, receiver.inside.host):
+        if receiver is None or mapping is None or mapping.kind is not Kind.MEDIA \
+                or self._policy(turn) == "full" or not self._realms.may_talk_directly(mapping.inside.host, receiver.inside.host):
             return rtp, rtcp
         beside = self._mappings.find_outside(rtcp) if rtcp else None
         return mapping.inside, beside.inside if beside else None
@@ -276,7 +292,8 @@ class MediaKeeper:
         if rtcp is not None and media.rtcp_port_span is not None:
             self._replace(turn, media.rtcp_port_span, str(rtcp.port), "sdp-rtcp", "a=rtcp",
                           "RFC 3605, section 2.1")
-        if media.rtcp_address is not None and not raw.startswith(b"0.0.0.0", media.rtcp_address.start):
+        if media.rtcp_address is not None and (rtcp is not None or media.rtcp_port == DISCARD_PORT) \
+                and not raw.startswith(b"0.0.0.0", media.rtcp_address.start):
             self._edit(turn, media.rtcp_address, (rtcp or rtp).host, "sdp-rtcp", "a=rtcp",
                        "RFC 3605, section 2.1")
         old_rtp, old_rtcp = _endpoints(media)
@@ -320,6 +337,7 @@ class MediaKeeper:
         """Make the kernel hold just what *call*'s descriptions need now; a dead call keeps what it has."""
         if call.ended_at is not None:
             return
+        call.awaits_other = False
         remotes, flows = self._needs(call)
         for inside in list(call.held):
             mapping = self._mappings.find(inside)
@@ -366,7 +384,7 @@ class MediaKeeper:
                         if inside in call.held:
                             remotes.setdefault(inside, set()).update(always, hosts.get(line.position, ()))
             if hosts:
-                for inside, flow in self._flows(dialog):
+                for inside, flow in self._flows(call, dialog):
                     flows.setdefault(inside, []).append(flow)
         limit = self._settings.limits.remotes_per_dialog
         for inside, named in remotes.items():
@@ -399,7 +417,7 @@ class MediaKeeper:
             return ""
         return remote.host
 
-    def _flows(self, dialog: Dialog) -> Iterator[tuple[Endpoint, Flow]]:
+    def _flows(self, call: Call, dialog: Dialog) -> Iterator[tuple[Endpoint, Flow]]:
         """Yield the conntrack entries that follow from both descriptions, with their inside endpoint."""
         latest = (dialog.latest(Side.INSIDE), dialog.latest(Side.OUTSIDE))
         agreed = (dialog.agreed.get(Side.INSIDE, ()), dialog.agreed.get(Side.OUTSIDE, ()))
@@ -407,16 +425,19 @@ class MediaKeeper:
             for ours, theirs in zip(inside_lines, outside_lines, strict=False):
                 for inside, remote in ((ours.rtp, theirs.rtp), (ours.rtcp, theirs.rtcp)):
                     if inside is not None and remote is not None:
-                        flow = self._flow(inside, remote)
+                        flow = self._flow(call, inside, remote)
                         if flow is not None:
                             yield inside, flow
 
-    def _flow(self, inside: Endpoint, remote: Endpoint) -> Flow | None:
+    def _flow(self, call: Call, inside: Endpoint, remote: Endpoint) -> Flow | None:
         mapping = self._mappings.find(inside)
         if mapping is None or not self._arriving_host(remote):
             return None
         other = self._mappings.find_outside(remote)
         if other is not None:
+            if not _lets_in(other, inside.host):
+                call.awaits_other = True    # until that one's own call names this one, if it ever does
+                return None
             return Flow(inside, remote, other.inside, mapping.outside)
         if self._realms.is_inside(remote.host):
             return None         # released: the packets do not cross the NAT
@@ -445,9 +466,14 @@ def _endpoints(media: Media) -> tuple[Endpoint | None, Endpoint | None]:
     if media.rtcp_port == DISCARD_PORT:
         return rtp, None
     if media.rtcp_port:
-        address = media.rtcp_address
-        return rtp, Endpoint(address.host if address else rtp.host, media.rtcp_port)
+        host = media.rtcp_address.host if media.rtcp_address else rtp.host
+        return rtp, Endpoint(host, media.rtcp_port) if is_ipv4(host) and host != UNSET_HOST else None
     return rtp, Endpoint(rtp.host, media.port + 1) if media.port < 65535 else None
+
+
+def _lets_in(mapping: Mapping, host: str) -> bool:
+    """Tell whether *mapping* takes media from *host*."""
+    return mapping.kind is Kind.MEDIA and not mapping.remotes.keys().isdisjoint((host, ANY_REMOTE))
 
 
 def _names_host(media: Media) -> bool:

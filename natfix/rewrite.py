@@ -138,7 +138,7 @@ class Rewriter:
         if hostport.port is not None:
             mapping = self._mappings.find(Endpoint(hostport.host, hostport.port))
             shown += f":{mapping.outside.port if mapping else hostport.port}"
-        call.written[IDENTITY, shown] = written
+        call.remember_written(IDENTITY, shown, written)
         self._replace(turn, hostport, written, shown, rule)
 
     def _was_shown(self, turn: Turn, uri: Uri, rule: Rule) -> bool:
@@ -190,7 +190,7 @@ class Rewriter:
         call = turn.sender_call
         is_canonical = inverse_text(shown, mapping.inside) == written
         if call is not None and (kind == CONTACT or (kind == ROUTE and not is_canonical)):
-            call.written[kind, shown] = written     # a Contact always: its binding may be spelled otherwise
+            call.remember_written(kind, shown, written)     # a Contact always: its binding may differ
         elif not is_canonical:
             self._spelling.remember(turn.message.branch, kind, shown, written, turn.now)
 

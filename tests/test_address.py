@@ -8,10 +8,10 @@ from natfix.address import PRIVATE, UNUSABLE, Endpoint, contains, host_to_int, i
 @pytest.mark.parametrize(("text", "valid"), [
     ("192.168.1.10", True), ("0.0.0.0", True), ("255.255.255.255", True), ("256.1.1.1", False),
     ("1.2.3", False), ("1.2.3.4.5", False), ("1.2.3.", False), ("a.b.c.d", False), ("1.2.3.4444", False),
-    ("::1", False), ("", False), ("1.2.3.٤", False), ("-1.2.3.4", False),
+    ("::1", False), ("", False), ("1.2.3.٤", False), ("-1.2.3.4", False), ("192.168.1.010", False),
 ])
 def test_only_four_decimals_are_an_address(text: str, valid: bool) -> None:
-    """What is not four decimal bytes in ASCII is a host name or nothing."""
+    """What is not four decimal bytes in ASCII, without leading zeros, is a host name or nothing."""
     assert is_ipv4(text) is valid
 
 
