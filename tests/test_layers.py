@@ -23,8 +23,8 @@ LAYERS: dict[int, str] = {
     3: "deadlines dialogs mappings ports registrations repeats spelling",
     4: "callflow engine listing media memory realms registering rewrite rows signalling turn",
     5: "firewall firewall_iptables firewall_nft firewall_now interfaces kernel.conntrack kernel.divert "
-       "kernel.elements kernel.events kernel.fake kernel.fake_elements kernel.libnftables kernel.netfilter "
-       "kernel.netlink kernel.probe programs",
+       "kernel.elements kernel.events kernel.fake kernel.fake_conntrack kernel.fake_elements "
+       "kernel.libnftables kernel.netfilter kernel.netlink kernel.probe programs",
     6: "__main__ background check check_firewall check_host cli control findings journal leak live loop "
        "queue_reader removal rules show startup store tables upkeep watch",
 }
