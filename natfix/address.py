@@ -85,8 +85,3 @@ def contains(networks: Iterable[Network], host: str) -> bool:
 UNUSABLE = tuple(map(network_from_text, (
     "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4",
 )))
-
-# Addresses that only a private realm routes: RFC 1918, RFC 6598 (carrier NAT), RFC 7335 (464XLAT).
-PRIVATE = tuple(map(network_from_text, (
-    "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "192.0.0.0/29",
-)))

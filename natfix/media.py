@@ -261,7 +261,8 @@ class MediaKeeper:
         receiver = turn.receiver
         mapping = self._mappings.find_outside(rtp)
         if receiver is None or mapping is None or mapping.kind is not Kind.MEDIA \
-                or self._policy(turn) == "full" or not self._realms.may_talk_directly(mapping.inside.host, receiver.inside.host):
+                or self._policy(turn) == "full" \
+                or not self._realms.may_talk_directly(mapping.inside.host, receiver.inside.host):
             return rtp, rtcp
         beside = self._mappings.find_outside(rtcp) if rtcp else None
         return mapping.inside, beside.inside if beside else None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-from typing import Any
 
 from natfix.errors import KernelRefused, NatfixError, NotPermitted
 
@@ -43,13 +41,3 @@ def output_of(program: str, *arguments: str) -> str:
     if "permitted" in words or "ermission denied" in words:
         raise NotPermitted(f"{command} needs more rights ({words}): run as root")
     raise NatfixError(f"{command} failed: {words}")
-
-
-def json_from(program: str, *arguments: str) -> Any:
-    """Return the JSON that *program* prints, None where it prints nothing; raises like
-    :func:`output_of`, and NatfixError where that is no JSON."""
-    text = output_of(program, *arguments)
-    try:
-        return json.loads(text) if text.strip() else None
-    except ValueError as problem:
-        raise NatfixError(f"`{program}` printed no JSON: {problem}") from None

@@ -6,7 +6,7 @@ repair does is code, in the one place that reads its :class:`Repair` member.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
@@ -96,11 +96,6 @@ def all_quirks(files: Iterable[Path | str] = ()) -> Quirks:
     """Return the quirks that come with natfix, and those of the operator's *files*; raises like
     :func:`quirks_from_file`."""
     return merged(*map(quirks_from_file, (shipped("rules", "quirks.toml"), *files)))
-
-
-def repairs_by_agent(quirks: Iterable[Quirk]) -> Callable[[str], frozenset[Repair]]:
-    """Return the function that tells which repairs a User-Agent needs."""
-    return Quirks(quirks).repairs_for
 
 
 def merged(*files: Iterable[Quirk]) -> Quirks:

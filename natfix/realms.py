@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from natfix.address import PRIVATE, UNUSABLE, Network, contains
+from natfix.address import UNUSABLE, Network, contains
 from natfix.config import Settings
 from natfix.reports import AddressesChanged
 
@@ -74,8 +74,3 @@ class Realms:
 def is_usable(host: str) -> bool:
     """Tell whether a packet can be sent to *host* at all: an IPv4 unicast address of another host."""
     return bool(host) and not contains(UNUSABLE, host)
-
-
-def is_private(host: str) -> bool:
-    """Tell whether *host* is an address that only a private realm routes."""
-    return contains(PRIVATE, host)

@@ -33,8 +33,7 @@ _RTCP = re.compile(
     rb"[ \t]*+" + NUMBER + rb"(?:[ \t]++IN[ \t]++(IP[46])[ \t]++([^\s/]{1,255}+))?" + LINE_END)
 _CANDIDATE = re.compile(
     rb"[ \t]*+\S{1,64}+[ \t]++([0-9]{1,3}+)[ \t]++(\S{1,32}+)[ \t]++[0-9]{1,10}+[ \t]++(\S{1,255}+)[ \t]++"
-    + NUMBER + rb"[ \t]++typ[ \t]++(\S{1,32}+)"
-    rb"(?:[ \t]++raddr[ \t]++(\S{1,255}+)[ \t]++rport[ \t]++" + NUMBER + rb")?")
+    + NUMBER + rb"[ \t]++typ[ \t]++(\S{1,32}+)")
 
 _CONTENT_TYPE = re.compile(rb"([^\s/;]{1,64}+)\s*+/\s*+([^\s;]{1,64}+)\s*+(?=;|\Z)")
 # RFC 2046, section 5.1.1: 1 to 70 characters; quoted where it has any that a token has not.
@@ -71,8 +70,6 @@ class Candidate:
     type: str                   # lower case: "host", "srflx", "prflx", "relay"
     address_span: Span
     port_span: Span
-    raddr_span: Span | None     # of the related address and port, where both are there
-    rport_span: Span | None
 
 
 @dataclass(slots=True)
@@ -199,11 +196,9 @@ def _take_candidate(media: Media, raw: bytes, start: int, end: int) -> None:
     found = _CANDIDATE.match(raw, start, end)
     if found is None or len(media.candidates) == MAX_CANDIDATES or (port := int(found[4])) > 65535:
         return
-    related = found[6] is not None
     media.candidates.append(Candidate(
         int(found[1]), found[2].decode("latin-1").lower(), found[3].decode("latin-1"), port,
         found[5].decode("latin-1").lower(), found.span(3), found.span(4),
-        found.span(6) if related else None, found.span(7) if related else None,
     ))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from natfix import programs
 from natfix.errors import KernelRefused, NatfixError, NotPermitted
-from natfix.programs import is_installed, json_from, output_of
+from natfix.programs import is_installed, output_of
 
 
 def test_output_is_returned() -> None:
@@ -39,11 +39,3 @@ def test_slow_program_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "TIMEOUT", 0.1)
     with pytest.raises(NatfixError, match="did not end within"):
         output_of("sleep", "5")
-
-
-def test_json_is_parsed() -> None:
-    """JSON output arrives as data, no output as None, other text as an error."""
-    assert json_from("echo", '{"a": [1]}') == {"a": [1]}
-    assert json_from("true") is None
-    with pytest.raises(NatfixError, match="printed no JSON"):
-        json_from("echo", "{")

@@ -19,7 +19,6 @@ from natfix.quirks import (
     merged,
     quirks_from_file,
     quirks_from_text,
-    repairs_by_agent,
 )
 from tests.playbook import Delivery, World
 
@@ -52,7 +51,6 @@ def test_a_rule_is_read() -> None:
 def test_prefix_in_any_case(user_agent: str, repairs: set[Repair]) -> None:
     """A device is known by how its User-Agent begins; case does not matter, a middle part does not fit."""
     assert quirks_from_text(RULE, "x").repairs_for(user_agent) == repairs
-    assert repairs_by_agent(list(quirks_from_text(RULE, "x")))(user_agent) == repairs
 
 
 def test_no_quirks_no_repairs() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from natfix.address import network_from_text
 from natfix.config import Media, Settings
-from natfix.realms import Realms, is_private, is_usable
+from natfix.realms import Realms, is_usable
 from natfix.reports import AddressesChanged
 
 LINKS = AddressesChanged(
@@ -53,9 +53,7 @@ def test_a_path_past_the_outside_interface_is_not_ours(path: tuple[str, str], cr
     assert realms().crosses(*path) is crosses
 
 
-def test_usable_and_private_addresses() -> None:
+def test_usable_addresses() -> None:
     """No mapping leads to loopback, multicast or nothing."""
     assert [host for host in ("127.0.0.1", "239.0.0.1", "0.0.0.0", "169.254.1.1", "", "8.8.8.8")
             if is_usable(host)] == ["8.8.8.8"]
-    assert is_private("100.64.1.1")
-    assert not is_private("203.0.113.1")
