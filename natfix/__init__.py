@@ -3,19 +3,36 @@
 The map of the package, from the bottom up; imports go downward only (``tests/test_layers.py``):
 
 1. words: :mod:`~natfix.address`, :mod:`~natfix.errors`.
-2. wire and data: :mod:`~natfix.packet` (IPv4/UDP), :mod:`~natfix.sip` (messages as spans),
-   :mod:`~natfix.sdp`, :mod:`~natfix.edits` (collected, applied once), :mod:`~natfix.commands` (what the
-   kernel is asked, and the notes that say why), :mod:`~natfix.reports`, :mod:`~natfix.config`,
-   :mod:`~natfix.quirks`, :mod:`~natfix.kernel.base`.
+2. wire and data: :mod:`~natfix.packet` (IPv4/UDP), :mod:`~natfix.sip` (messages as spans, their
+   :mod:`~natfix.sip.fields`), :mod:`~natfix.sdp`, :mod:`~natfix.edits` (collected, applied once),
+   :mod:`~natfix.commands` (what the kernel is asked, and the notes that say why), :mod:`~natfix.reports`,
+   :mod:`~natfix.kernel.base` (what every kernel back end can do); :mod:`~natfix.config` and
+   :mod:`~natfix.quirks`, both read by :mod:`~natfix.document` (TOML with line numbers) as
+   :mod:`~natfix.expect` says; :mod:`~natfix.shipped` finds the files that come along.
 3. state: :mod:`~natfix.mappings` (inside endpoint <-> outside endpoint), :mod:`~natfix.ports`,
    :mod:`~natfix.dialogs` (calls), :mod:`~natfix.registrations`, :mod:`~natfix.spelling`,
    :mod:`~natfix.repeats`, :mod:`~natfix.deadlines`.
 4. decision: :mod:`~natfix.engine` gives each message its :mod:`~natfix.turn`:
    :mod:`~natfix.signalling` (its mapping), :mod:`~natfix.callflow` (its call), :mod:`~natfix.media` (its
-   SDP), :mod:`~natfix.rewrite` (its headers), :mod:`~natfix.registering`; :mod:`~natfix.memory` survives a
-   restart, :mod:`~natfix.listing` answers questions.
-5. kernel: :mod:`~natfix.kernel.netfilter` for real, :mod:`~natfix.kernel.fake` for tests and replay.
-6. shells: :mod:`~natfix.cli` and what its commands run.
+   SDP; :mod:`~natfix.targets` reads and writes the lines), :mod:`~natfix.rewrite` (its headers),
+   :mod:`~natfix.registering`; :mod:`~natfix.realms` knows inside from outside, :mod:`~natfix.memory`
+   survives a restart by :mod:`~natfix.rows`, :mod:`~natfix.listing` answers questions.
+5. kernel: :mod:`~natfix.kernel.netfilter` for real, with :mod:`~natfix.kernel.elements` and
+   :mod:`~natfix.kernel.conntrack` on :mod:`~natfix.kernel.netlink`, :mod:`~natfix.kernel.divert`,
+   :mod:`~natfix.kernel.events`, :mod:`~natfix.kernel.probe` (what this kernel can do) and
+   :mod:`~natfix.kernel.libnftables`; :mod:`~natfix.kernel.fake` (:mod:`~natfix.kernel.fake_elements`,
+   :mod:`~natfix.kernel.fake_conntrack`) for tests. What others have set up: :mod:`~natfix.interfaces`,
+   :mod:`~natfix.firewall` (rule sets as :mod:`~natfix.firewall_nft` and :mod:`~natfix.firewall_iptables`
+   read them; :mod:`~natfix.firewall_now` asks for them by :mod:`~natfix.programs`).
+6. shells: :mod:`~natfix.cli` (also :mod:`~natfix.__main__`) runs the commands.
+   `natfix run` is :mod:`~natfix.live`, after what :mod:`~natfix.startup` demands: :mod:`~natfix.loop` drives
+   the engine with packets of the :mod:`~natfix.queue_reader`, :mod:`~natfix.upkeep` with all that is not a
+   packet (:mod:`~natfix.watch` for links and ports, :mod:`~natfix.leak` for what left unNATed,
+   :mod:`~natfix.background` for slow questions); :mod:`~natfix.control` answers other commands,
+   :mod:`~natfix.journal` logs, :mod:`~natfix.store` writes. `natfix check` is :mod:`~natfix.check`
+   (:mod:`~natfix.check_host`, :mod:`~natfix.check_firewall`, in the words of :mod:`~natfix.findings`),
+   `natfix rules` :mod:`~natfix.rules`, `natfix down` :mod:`~natfix.removal`; :mod:`~natfix.show` prints
+   answers in :mod:`~natfix.tables`.
 """
 
 __version__ = "0.1.0"

@@ -6,10 +6,9 @@ known (design, sections 5 to 7).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
-from natfix.address import Endpoint, is_ipv4
-from natfix.commands import Flow, Kind, Note
+from natfix.address import Endpoint
+from natfix.commands import Flow, Kind
 from natfix.config import Settings
 from natfix.deadlines import NEVER
 from natfix.dialogs import Call, Description, Dialog, Line, Side
@@ -18,27 +17,22 @@ from natfix.mappings import ANY_REMOTE, Mapping, Mappings
 from natfix.ports import PortPool
 from natfix.realms import Realms, is_usable
 from natfix.registrations import Registrations
-from natfix.sdp import Candidate, Media, Session, find_sdp, session_from_span
+from natfix.sdp import Media, find_sdp, session_from_span
+from natfix.targets import (
+    UNSET_HOST,
+    Target,
+    endpoints_of,
+    host_of,
+    left_alone,
+    names_host,
+    silent_line,
+    write,
+)
 from natfix.turn import Turn
 
 LOWEST_PORT = 1024      # below are services, not media (design, section 7)
 LAST_PORT = 65535
 MOST_PAIRS = 16         # of one m-line; hierarchical encodings (RFC 8866, section 5.14) have a handful
-DISCARD_PORT = 9        # RFC 8839, section 4.2.1 and RFC 3264: "no media here, for now"
-UNSET_HOST = "0.0.0.0"  # the hold of RFC 2543; RFC 3264, section 8.4
-
-RFC_CONNECTION = "RFC 8866, section 5.7"
-RFC_MEDIA = "RFC 8866, section 5.14"
-
-
-class Target(NamedTuple):
-    """Where one m-line's media goes after treatment, next to what its two sides said."""
-
-    media: Media
-    rtp: Endpoint | None        # None: leave the line as it is
-    rtcp: Endpoint | None
-    sent: Line                  # in the sender's own terms
-    received: Line              # in the receiver's terms
 
 
 class MediaKeeper:
@@ -73,7 +67,7 @@ class MediaKeeper:
             turn.leave("policy", "SDP", "media policy is never")
             return None
         targets = [self._target(turn, media) for media in session.media]
-        self._write(turn, session, targets)
+        write(turn, session, targets)
         return tuple(t.sent for t in targets), tuple(t.received for t in targets)
 
     def _policy(self, turn: Turn) -> str:
@@ -85,26 +79,26 @@ class MediaKeeper:
         )
 
     def _target(self, turn: Turn, media: Media) -> Target:
-        rtp, rtcp = _endpoints(media)
+        rtp, rtcp = endpoints_of(media)
         if rtp is None:
-            if _names_host(media):
-                turn.leave("sdp-host-name", "c=", "a host name is not ours to resolve", _host(media))
-            silent = _silent_line(media)
+            if names_host(media):
+                turn.leave("sdp-host-name", "c=", "a host name is not ours to resolve", host_of(media))
+            silent = silent_line(media)
             return Target(media, None, None, self._line_on_hold(turn, media) or silent, silent)
         hosts = tuple({c.address for c in media.candidates if is_usable(c.address)})
         sent = Line(media.index, media.kind, rtp, rtcp, hosts, media.count)
         shown_rtp, shown_rtcp = rtp, rtcp
         if turn.sender is not None and not self._is_shown_already(turn, media, rtp):
             if self._is_refused(turn, "m=" + media.kind, rtp, media.count):
-                return _left_alone(media)
+                return left_alone(media)
             if rtcp is not None and self._is_refused(turn, "a=rtcp", rtcp):
                 rtcp, sent = None, sent._replace(rtcp=None)
             mapped = self._map(turn, media, rtp, rtcp)
             if mapped is None:
-                return _left_alone(media)
+                return left_alone(media)
             shown_rtp, shown_rtcp = mapped
         elif turn.sender is not None:
-            sent = self._line_behind(turn, sent) or _silent_line(media)
+            sent = self._line_behind(turn, sent) or silent_line(media)
         final_rtp, final_rtcp = shown_rtp, shown_rtcp
         if turn.receiver is not None:
             final_rtp, final_rtcp = self._released(turn, shown_rtp, shown_rtcp)
@@ -114,7 +108,7 @@ class MediaKeeper:
 
     def _line_on_hold(self, turn: Turn, media: Media) -> Line | None:
         """A UA that holds by c=0.0.0.0 (RFC 3264, section 8.4) keeps the mapping that it will resume with."""
-        if turn.sender is None or _host(media) != UNSET_HOST:
+        if turn.sender is None or host_of(media) != UNSET_HOST:
             return None
         rtp = Endpoint(turn.sender.inside.host, media.port)
         mapping = self._mappings.find(rtp)
@@ -267,71 +261,6 @@ class MediaKeeper:
         beside = self._mappings.find_outside(rtcp) if rtcp else None
         return mapping.inside, beside.inside if beside else None
 
-    # -- writing ----------------------------------------------------------------------------------
-
-    def _write(self, turn: Turn, session: Session, targets: list[Target]) -> None:
-        """Replace what changed; a session's c= serves only m-lines that agree on the address."""
-        shared = [t for t in targets if t.media.connection is None and _is_active(t)]
-        hosts = {t.rtp.host if t.rtp else _host(t.media) for t in shared if t.rtp or t.sent.rtp}
-        changed = [t for t in targets if t.rtp is not None]
-        if len(hosts) > 1:
-            turn.leave("sdp-connection", "c=", "its m-lines would need different addresses")
-            changed = [t for t in changed if t.media.connection is not None]
-        elif session.connection is not None and any(t.rtp for t in shared):
-            self._edit(turn, session.connection, hosts.pop(), "sdp-connection", "c=", RFC_CONNECTION)
-        for target in changed:
-            self._write_line(turn, target)
-        self._write_origin(turn, session, changed)
-
-    def _write_line(self, turn: Turn, target: Target) -> None:
-        media, rtp, rtcp = target.media, target.rtp, target.rtcp
-        assert rtp is not None
-        raw = turn.message.raw
-        if media.connection is not None:
-            self._edit(turn, media.connection, rtp.host, "sdp-connection", "c=", RFC_CONNECTION)
-        self._replace(turn, media.port_span, str(rtp.port), "sdp-media", "m=" + media.kind, RFC_MEDIA)
-        if rtcp is not None and media.rtcp_port_span is not None:
-            self._replace(turn, media.rtcp_port_span, str(rtcp.port), "sdp-rtcp", "a=rtcp",
-                          "RFC 3605, section 2.1")
-        if media.rtcp_address is not None and (rtcp is not None or media.rtcp_port == DISCARD_PORT) \
-                and not raw.startswith(b"0.0.0.0", media.rtcp_address.start):
-            self._edit(turn, media.rtcp_address, (rtcp or rtp).host, "sdp-rtcp", "a=rtcp",
-                       "RFC 3605, section 2.1")
-        old_rtp, old_rtcp = _endpoints(media)
-        for candidate in media.candidates:
-            self._write_candidate(turn, candidate, {old_rtp: rtp, old_rtcp: rtcp})
-
-    def _write_candidate(
-        self, turn: Turn, candidate: Candidate, moved: dict[Endpoint | None, Endpoint | None]
-    ) -> None:
-        """Show the host candidate that equals c=/m=, so that c= stays among the candidates (RFC 8839)."""
-        new = moved.get(Endpoint(candidate.address, candidate.port))
-        if new is not None and candidate.transport.lower() == "udp" and candidate.type == "host":
-            rfc = "RFC 8839, section 4.2.1.2"
-            self._replace(turn, candidate.address_span, new.host, "sdp-candidate", "a=candidate", rfc)
-            self._replace(turn, candidate.port_span, str(new.port), "sdp-candidate", "a=candidate", rfc)
-
-    def _write_origin(self, turn: Turn, session: Session, changed: list[Target]) -> None:
-        """o= names the sender's host, and stays the same through the session, also where a hold names no
-        address otherwise; its version is never touched (RFC 3264, section 8)."""
-        origin, sender = session.origin, turn.sender
-        if origin is None or sender is None or turn.receiver is not None:
-            return
-        own = {sender.inside.host} | {t.sent.rtp.host for t in changed[:1] if t.sent.rtp}
-        if origin.host in own:
-            self._edit(turn, origin, sender.outside.host, "sdp-origin", "o=", "RFC 8866, section 5.2")
-
-    def _edit(self, turn: Turn, where: object, host: str, rule: str, header: str, rfc: str) -> None:
-        self._replace(turn, (where.start, where.end), host, rule, header, rfc)    # type: ignore[attr-defined]
-
-    def _replace(
-        self, turn: Turn, span: tuple[int, int], text: str, rule: str, header: str, rfc: str
-    ) -> None:
-        old = turn.message.raw[span[0]:span[1]].decode("latin-1")
-        if old != text:
-            note = Note(rule, header, old, text, "media is sent here", rfc)
-            turn.edits.replace(span[0], span[1], text.encode(), note)
-
     # -- what a call needs --------------------------------------------------------------------------
 
     def settle(self, call: Call, now: float) -> None:
@@ -445,51 +374,6 @@ class MediaKeeper:
         return Flow(inside, remote, remote, mapping.outside)
 
 
-def _silent_line(media: Media) -> Line:
-    return Line(media.index, media.kind, None, None)
-
-
-def _left_alone(media: Media) -> Target:
-    return Target(media, None, None, _silent_line(media), _silent_line(media))
-
-
-def _endpoints(media: Media) -> tuple[Endpoint | None, Endpoint | None]:
-    """Return where an m-line wants its RTP and RTCP; None where there is nothing to send to."""
-    connection = media.effective
-    if media.port in (0, DISCARD_PORT) or connection is None or connection.family != "IP4" \
-            or connection.host == UNSET_HOST:
-        return None, None
-    rtp = Endpoint(connection.host, media.port)
-    if not is_ipv4(rtp.host):
-        return None, None
-    if not _has_rtcp(media):
-        return rtp, None
-    if media.rtcp_port == DISCARD_PORT:
-        return rtp, None
-    if media.rtcp_port:
-        host = media.rtcp_address.host if media.rtcp_address else rtp.host
-        return rtp, Endpoint(host, media.rtcp_port) if is_ipv4(host) and host != UNSET_HOST else None
-    return rtp, Endpoint(rtp.host, media.port + 1) if media.port < 65535 else None
-
-
 def _lets_in(mapping: Mapping, host: str) -> bool:
     """Tell whether *mapping* takes media from *host*."""
     return mapping.kind is Kind.MEDIA and not mapping.remotes.keys().isdisjoint((host, ANY_REMOTE))
-
-
-def _names_host(media: Media) -> bool:
-    host = _host(media)
-    return bool(host) and media.port not in (0, DISCARD_PORT) and not is_ipv4(host)
-
-
-def _has_rtcp(media: Media) -> bool:
-    """T.38 and other non-RTP media have no RTCP (RFC 7345); a muxed one is decided by the answer."""
-    return "RTP" in media.proto.upper()
-
-
-def _is_active(target: Target) -> bool:
-    return target.media.port not in (0, DISCARD_PORT)
-
-
-def _host(media: Media) -> str:
-    return media.effective.host if media.effective else ""
