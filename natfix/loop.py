@@ -6,7 +6,7 @@ The contract (design, section 3), step by step:
 2. give the engine every packet of one read of the queue, or one report, or the timer;
 3. ``kernel.apply`` all commands of that read, in one transaction;
 4. give the verdicts, with the engine's packet or the original bytes;
-5. then notes to the journal, and changed rows to the store, which writes them from its own thread.
+5. then notes to the journal, and soon changed rows to the store, which writes them from its own thread.
 
 Every packet gets a verdict whatever fails. A bug in the engine costs a message its fix, not its way: it
 passes untouched, since only policy drops. Where the kernel refuses the commands, the packets that needed
@@ -16,6 +16,7 @@ them are dropped (SIP retransmits) and the kernel is brought back in line with t
 from __future__ import annotations
 
 import logging
+import math
 import selectors
 import time
 import traceback
@@ -36,6 +37,8 @@ from natfix.store import Store
 PAUSE = 1.0         # seconds between two attempts at what keeps failing, and between two repairs
 LONGEST_PAUSE = 64.0    # seconds; a full conntrack table is not helped by one more resync a second
 LONGEST_WAIT = 60.0     # seconds; nothing depends on it
+SAVE_AFTER = 0.1    # seconds that changed rows are gathered: a call changes several times in a moment
+TIMERS_APART = 0.1  # seconds that what ends is gathered: one transaction for all of it
 MAX_KINDS = 100     # kinds of failure that are logged; all are counted
 
 log = logging.getLogger("natfix")
@@ -76,7 +79,7 @@ class Loop:
         self._schedule: dict[Callable[[float], None], float] = {}
         self._repaired = 0.0            # when the kernel was last brought back in line
         self._pause = PAUSE             # until what failed is tried again; doubles while it fails
-        self._timer_held = 0.0          # the engine's timer is not called before, after it failed
+        self._timer_held = 0.0          # the engine's timer is not called before
         self._known_errors: set[str] = set()
         self._stopping = False
         self.listen(reader, self._packets_wait)
@@ -107,9 +110,13 @@ class Loop:
     def run(self) -> None:
         """Turn until :meth:`stop`."""
         while not self._stopping:
-            for key, events in self._selector.select(self._patience(self.clock())):
+            patience = min(self._next_due() - self.clock(), LONGEST_WAIT)
+            for key, events in self._selector.select(max(0.0, patience)):
                 self.guard(partial(key.data, events))
-            self._run_due(self.clock())
+            now = self.clock()
+            if self._next_due() <= now:
+                self._run_due(now)
+        self.guard(partial(self._save, self.clock()))
 
     def guard(self, action: Callable[[], None]) -> bool:
         """Run *action*; what it raises is counted and logged, and the daemon goes on. True: it raised."""
@@ -149,7 +156,7 @@ class Loop:
             self._give_verdict(packet, outcome, refused)
         for packet, outcome in zip(batch, outcomes, strict=True):
             self.journal.record(_decision(packet, outcome, refused, now))
-        self._save()
+        self.call_at(now + SAVE_AFTER, self._save)
 
     def _decide(self, packet: QueuedPacket, now: float) -> Outcome:
         path = Path(packet.hook, packet.in_interface, packet.out_interface, packet.mark)
@@ -184,7 +191,7 @@ class Loop:
     def _close(self, outcomes: Sequence[Outcome], refused: bool, now: float) -> None:
         for outcome in outcomes:
             self.journal.record(Decision(now, "", outcome, refused and bool(outcome.commands)))
-        self._save()
+        self.call_at(now + SAVE_AFTER, self._save)
 
     def _apply(self, outcomes: Sequence[Outcome], now: float) -> bool:
         """Hand all commands of *outcomes* to the kernel at once; True where it refused them."""
@@ -200,7 +207,7 @@ class Loop:
         self.call_at(max(now, self._repaired + PAUSE), self.repair)     # after the verdicts
         return True
 
-    def _save(self) -> None:
+    def _save(self, _now: float) -> None:
         if changes := self.engine.pop_changes():
             self._store.put(changes)
 
@@ -233,12 +240,11 @@ class Loop:
 
     # time
 
-    def _patience(self, now: float) -> float:
-        """Seconds until something is due."""
-        due = [now + LONGEST_WAIT, *self._schedule.values()]
-        if (timer := self.engine.next_timeout()) is not None:
-            due.append(max(timer, self._timer_held))
-        return max(0.0, min(due) - now)
+    def _next_due(self) -> float:
+        """Return when something is to be done."""
+        due = min(self._schedule.values(), default=math.inf)
+        timer = self.engine.next_timeout()
+        return due if timer is None else min(due, max(timer, self._timer_held))
 
     def _run_due(self, now: float) -> None:
         for task in [task for task, when in self._schedule.items() if when <= now]:
@@ -246,13 +252,13 @@ class Loop:
             self.guard(partial(task, now))
         timer = self.engine.next_timeout()
         if timer is not None and max(timer, self._timer_held) <= now:
-            self._timer_held = now + PAUSE      # stays where the engine fails, lest it fail without end
+            self._timer_held = now + PAUSE      # stays so where the engine fails, lest it fail without end
             self.guard(partial(self._time_is_up, now))
 
     def _time_is_up(self, now: float) -> None:
         outcome = self.engine.handle_timer(now)
         self._close([outcome], self._apply([outcome], now), now)
-        self._timer_held = 0.0
+        self._timer_held = now + TIMERS_APART
 
 
 def _is_dropped(outcome: Outcome, refused: bool) -> bool:

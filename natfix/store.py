@@ -1,8 +1,9 @@
 """What must survive a restart and the kernel cannot keep: rows of JSON in one SQLite file.
 
-The engine says what changed (:class:`natfix.reports.Change`), the loop hands that to :meth:`Store.put`,
-and a thread writes it, so that no packet waits for a disk. Between a change and its commit lie some
-:data:`GATHER` seconds: that much is lost by ``kill -9``, and the next message of the dialog brings it back.
+The engine says what changed (:class:`natfix.reports.Change`), the loop gathers that for a moment and hands
+it to :meth:`Store.put`, and a thread writes it, so that no packet waits for a disk. Between a change and its
+commit lies an eighth of a second: that much is lost by ``kill -9``, and the next message of the dialog
+brings it back.
 """
 
 from __future__ import annotations
