@@ -176,6 +176,21 @@ def test_remote_candidates_open_the_filter(world: World) -> None:
     assert world.trace_rtp(Endpoint("198.51.100.88", 4000), mapped).destination == world.phone.rtp
 
 
+def test_the_filter_has_a_limit_and_keeps_what_matters() -> None:
+    """Of too many candidates some are left out, but not the address that the callee's media is sent to."""
+    world = world_with(limits=Limits(remotes_per_dialog=3), dnat_accepted=True)
+    leg = world.phone.invites(world.provider.address)
+    callee = world.provider.accepts(world.provider.last)
+    candidates = [f"a=candidate:{number} 1 UDP 100 100.64.0.{number} 4000 typ host" for number in range(1, 9)]
+    callee.answers(sdp=world.provider.sdp(*candidates))
+    leg.sends("ACK")
+    mapped = media_mappings(world)[world.phone.rtp]
+    heard = [number for number in range(1, 9)
+             if not world.trace_rtp(Endpoint(f"100.64.0.{number}", 4000), mapped).dropped]
+    assert len(heard) <= 3
+    assert not world.trace_rtp(Endpoint(world.provider.rtp.host, 50000), mapped).dropped
+
+
 def test_multipart(world: World) -> None:
     """One SDP part inside multipart/mixed is rewritten; the other part and the boundaries stay."""
     body = ("--b\nContent-Type: application/sdp\n\n" + world.phone.sdp() +

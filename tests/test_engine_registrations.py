@@ -144,6 +144,16 @@ def test_a_via_without_port_or_rport(world: World) -> None:
     assert world.phone.last["via"].startswith("SIP/2.0/UDP 192.168.1.10;branch=")
 
 
+def test_maddr_is_shown_and_restored(world: World) -> None:
+    """A UA that repeats its address in maddr, of Via and Contact, gets both back, also in a Request-URI."""
+    world.phone.via_parameters = ";maddr=192.168.1.10;rport"
+    world.phone.contact = "<sip:alice@192.168.1.10:5060;maddr=192.168.1.10>"
+    world.register(world.phone)
+    register = world.provider.received("REGISTER")[-1]
+    assert "192.168.1.10" not in register["via"] + register["contact"]
+    world.assert_two_way_audio(world.call(world.provider, world.phone))
+
+
 # Outside ports
 
 def test_two_phones_with_one_port(world: World) -> None:
