@@ -19,18 +19,21 @@ CONFIG = Path(__file__).with_suffix(".cfg")
 INSIDE_ADDRESSES = ("192.168.1.1", "192.168.2.1")
 INSIDE_NET = "192.168.0.0/16"
 RELAY_PORTS = (23000, 23999)
-OPEN = f"""
+OPEN = """
 insert rule inet firewall input udp dport 5060 accept
-insert rule inet firewall input udp dport {RELAY_PORTS[0]}-{RELAY_PORTS[1]} accept
+insert rule inet firewall input udp dport {0}-{1} accept
 """
 
 
 class NatProxy:
     """The proxy and its relay. *trunk* ("address:port") gets the calls from outside that are for nobody
-    registered; :attr:`outbound` is what the phones of the first inside subnet are to be set to."""
+    registered; :attr:`outbound` is what the phones of the first inside subnet are to be set to. *log_level*
+    is rtpengine's, *memory* Kamailio's in megabytes."""
 
-    def __init__(self, trunk: str = "", children: int = 2) -> None:
+    def __init__(self, trunk: str = "", children: int = 2, relay_ports: tuple[int, int] = RELAY_PORTS,
+                 log_level: int = 6, memory: int = 32) -> None:
         self.trunk, self.children = trunk, children
+        self.relay_ports, self.log_level, self.memory = relay_ports, log_level, memory
         self.outbound = f"{INSIDE_ADDRESSES[0]}:5060"
         self.kamailio: Process | None = None
         self.rtpengine: Process | None = None
@@ -39,7 +42,7 @@ class NatProxy:
     def start(self, lab: Lab) -> None:
         """Open the gateway's firewall for both, start them and wait until the proxy answers OPTIONS."""
         self.lab = lab
-        lab.gateway.run(["nft", "-f", "-"], input=OPEN)
+        lab.gateway.run(["nft", "-f", "-"], input=OPEN.format(*self.relay_ports))
         directory = lab.path("nat-proxy")
         directory.mkdir()
         (directory / "kamailio.cfg").write_text(self.config())
@@ -50,14 +53,14 @@ class NatProxy:
         assert self.lab is not None
         gateway, directory = self.lab.gateway, self.lab.path("nat-proxy")
         self.rtpengine = gateway.popen([
-            "rtpengine", "--foreground", "--log-stderr", "--table=-1", "--log-level=6",
+            "rtpengine", "--foreground", "--log-stderr", "--table=-1", f"--log-level={self.log_level}",
             f"--interface=inside/{INSIDE_ADDRESSES[0]}", f"--interface=outside/{GATEWAY_ADDRESS}",
-            "--listen-ng=127.0.0.1:2223", f"--port-min={RELAY_PORTS[0]}", f"--port-max={RELAY_PORTS[1]}",
+            "--listen-ng=127.0.0.1:2223", f"--port-min={self.relay_ports[0]}", f"--port-max={self.relay_ports[1]}",
         ], "rtpengine")
         wait_until(lambda: "127.0.0.1:2223" in gateway.run(["ss", "-lunH"]).stdout, 10.0, "rtpengine")
         self.kamailio = gateway.popen([
-            *KNOWN_NAME, "kamailio", "-f", str(directory / "kamailio.cfg"), "-DD", "-E", "-m", "32", "-M",
-            "4", "-Y", str(directory), "-w", str(directory)], "kamailio")
+            *KNOWN_NAME, "kamailio", "-f", str(directory / "kamailio.cfg"), "-DD", "-E", "-m",
+            str(self.memory), "-M", "4", "-Y", str(directory), "-w", str(directory)], "kamailio")
         wait_until(self._answers, 10.0, "an answer from Kamailio on the gateway")
 
     def kill(self) -> None:
