@@ -55,7 +55,8 @@ class NatProxy:
         self.rtpengine = gateway.popen([
             "rtpengine", "--foreground", "--log-stderr", "--table=-1", f"--log-level={self.log_level}",
             f"--interface=inside/{INSIDE_ADDRESSES[0]}", f"--interface=outside/{GATEWAY_ADDRESS}",
-            "--listen-ng=127.0.0.1:2223", f"--port-min={self.relay_ports[0]}", f"--port-max={self.relay_ports[1]}",
+            "--listen-ng=127.0.0.1:2223",
+            f"--port-min={self.relay_ports[0]}", f"--port-max={self.relay_ports[1]}",
         ], "rtpengine")
         wait_until(lambda: "127.0.0.1:2223" in gateway.run(["ss", "-lunH"]).stdout, 10.0, "rtpengine")
         self.kamailio = gateway.popen([
