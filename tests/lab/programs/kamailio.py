@@ -105,7 +105,7 @@ class Kamailio:
     dialog. *service_route* adds that header to the 2xx of REGISTER. A user with several contacts is
     rung in parallel. A proxy with *next_hop* adds Path to REGISTER (RFC 3327). With *hide_topology* it shows
     nothing of those behind it, as a PBX does: their Vias and Contacts are replaced by its own words. With
-    *outbound* ("address:port") what is for other domains goes there, whatever its URI says.
+    *outbound* ("address:port") what is for other hosts goes there, whatever its URI says.
     """
 
     def __init__(self, host: str = "provider", *, users: dict[str, str] | None = None,
@@ -139,9 +139,9 @@ class Kamailio:
             "authenticate": "route(AUTHENTICATE);" if self.users else "",
             "service_route": f'append_to_reply("Service-Route: <sip:{self.address}:{self.port};lr>\\r\\n");'
                              if self.service_route else "",
-            "routes": "\n    ".join(_route_text(pattern, target) for pattern, target in self.routes.items()),
+            "routes": "\n    ".join(self._route_text(*route) for route in self.routes.items()),
             "next_hop": self.next_hop,
-            "outbound": f'$du = "sip:{self.outbound}";' if self.outbound else "",
+            "outbound": self._next_hop(),
             "next_host": self.next_hop.partition(":")[0],
         }
         return CONFIG.format(
@@ -153,6 +153,14 @@ class Kamailio:
             passwords="\n    ".join(f'if ($fU == "{user}") $var(password) = "{password}";'
                                     for user, password in self.users.items()),
             out_of_dialog=(PROXY if self.next_hop else REGISTRAR).format(**parts))
+
+    def _route_text(self, pattern: str, target: str) -> str:
+        host, _, port = target.partition(":")
+        hop = "" if host == self.address else self._next_hop()
+        return f'if ($rU =~ "{pattern}") {{ $rd = "{host}"; $rp = "{port or 5060}"; {hop} t_relay(); exit; }}'
+
+    def _next_hop(self) -> str:
+        return f'$du = "sip:{self.outbound}";' if self.outbound else ""
 
     def _answers(self, namespace: str) -> bool:
         if self.process is None or self.process.poll() is not None:
@@ -170,11 +178,6 @@ def answers(namespace: str, address: str, port: int = 5060) -> bool:
             return probe.recv(2000).startswith(b"SIP/2.0 ")
         except (TimeoutError, ConnectionRefusedError):
             return False
-
-
-def _route_text(pattern: str, target: str) -> str:
-    host, _, port = target.partition(":")
-    return f'if ($rU =~ "{pattern}") {{ $rd = "{host}"; $rp = "{port or 5060}"; t_relay(); exit; }}'
 
 
 def _options(address: str, own: str, port: int) -> bytes:
