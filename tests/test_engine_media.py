@@ -256,6 +256,25 @@ def test_a_stranger_is_not_heard_but_counted(world: World) -> None:
     world.assert_two_way_audio(call)
 
 
+def test_a_stream_that_the_remote_began(world: World) -> None:
+    """Early media makes an entry of the other orientation: it is counted, kept and opened anew as it is."""
+    leg = world.phone.invites(world.provider.address)
+    mapped = world.told_media(world.provider)
+    for _ in range(3):
+        assert world.trace_rtp(world.provider.rtp, mapped).destination == world.phone.rtp
+    callee = world.provider.accepts(world.provider.last)
+    callee.answers()
+    leg.sends("ACK")
+    world.trace_rtp(world.phone.rtp, world.provider.rtp)
+    world.poll_counters()
+    stream = world.engine.calls(world.now)[0]["streams"][0]
+    assert (stream["packets_out"], stream["packets_in"]) == (1, 3)
+    world.kernel.flush_flows()
+    world.advance(0.1)
+    world.kernel.dnat_accepted = False
+    assert not world.trace_rtp(world.provider.rtp, mapped).dropped
+
+
 def test_media_from_anybody_where_policy_says_so() -> None:
     """accept_from = "any"."""
     world = world_with(Media(accept_from="any"), dnat_accepted=True)

@@ -68,6 +68,23 @@ def test_a_binding_ends_with_its_time(open_world: World) -> None:
     assert world.engine.registrations(world.now) == []
 
 
+@pytest.mark.parametrize(("contact", "header", "lifetime"), [
+    (";expires=60", "", 60.0), ("", "90", 90.0), (";expires=60", "90", 60.0), ("", "", 3600.0),
+    (";expires=\"60\"", "", 3600.0), (";expires=99999999999999999999", "", 3600.0)],
+    ids=["parameter", "header", "both", "none", "quoted", "endless"])
+def test_the_registrar_says_how_long(open_world: World, contact: str, header: str, lifetime: float) -> None:
+    """The Contact's parameter goes before the header, and both before what was asked (RFC 3261, 10.2.4)."""
+    world = open_world
+    world.phone.registers(3600)
+    headers = {"Expires": header} if header else {}
+    world.provider.replies(world.provider.last, 200, headers=headers,
+                           contact=f"{world.provider.last['contact']}{contact}")
+    world.advance(lifetime - 1.0)
+    assert len(world.engine.registrations(world.now)) == 1
+    world.advance(2.0)
+    assert world.engine.registrations(world.now) == []
+
+
 def test_a_refreshed_binding_goes_on(world: World) -> None:
     """Each 2xx sets the time anew."""
     leg = world.register(world.phone, expires=60)
