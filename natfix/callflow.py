@@ -101,7 +101,7 @@ class CallFlow:
         """What nobody has answered gives way, so that a flood of INVITEs shuts no real call out."""
         oldest = self._calls.in_the_way(host)
         if oldest is not None:
-            turn.leave("limit", "Call-ID", "an unanswered call gave way to this one", oldest.key.call_id)
+            turn.leave("gave-way", "Call-ID", "an unanswered call gave way to this one", oldest.key.call_id)
             self._release(oldest, turn.now)
             self._deadlines.set(("call", oldest.key), NEVER)
             self._calls.remove(oldest)

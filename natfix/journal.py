@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 from natfix.commands import Note, Outcome
 
 RING = 200              # decisions kept
+ALARM_PAUSE = 60.0      # seconds between two alarms for the same limit
+MOST_ALARMS = 100       # limits whose last alarm is remembered; a host's name is part of some
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LEVELS = {"error": logging.ERROR, "info": logging.INFO, "debug": logging.DEBUG}
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization"})
@@ -38,15 +40,29 @@ class Journal:
 
     def __init__(self) -> None:
         self._ring: deque[Decision] = deque(maxlen=RING)
+        self._alarmed: dict[str, float] = {}    # by limit, when it was last said
 
     def record(self, decision: Decision) -> None:
         """Keep *decision* unless it says nothing; log its notes where the level is "debug"."""
         if not decision.outcome.notes and not decision.outcome.summary:
             return
         self._ring.append(decision)
+        for note in decision.outcome.notes:
+            if note.rule == "limit":
+                self._alarm(note.reason, decision.at)
         if log.isEnabledFor(logging.DEBUG):
             for line in lines_from_decision(decision):
                 log.debug("%s", line)
+
+    def _alarm(self, limit: str, now: float) -> None:
+        """Say that a limit is reached, whatever the log level, and not for each message again."""
+        if now - self._alarmed.get(limit, 0.0) < ALARM_PAUSE:
+            return
+        if len(self._alarmed) >= MOST_ALARMS:
+            self._alarmed.clear()
+        self._alarmed[limit] = now
+        log.error("natfix: %s; what needed more passed unfixed. Raise it in natfix.toml, or find who "
+                  "takes so much: `natfix calls`, `natfix registrations`", printable(limit))
 
     def entries(self, count: int = RING) -> list[dict[str, Any]]:
         """Return the last *count* decisions, oldest first, for JSON."""

@@ -5,7 +5,7 @@ known (design, sections 5 to 7).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from natfix.address import Endpoint
 from natfix.commands import Flow, Kind
@@ -85,7 +85,7 @@ class MediaKeeper:
                 turn.leave("sdp-host-name", "c=", "a host name is not ours to resolve", host_of(media))
             silent = silent_line(media)
             return Target(media, None, None, self._line_on_hold(turn, media) or silent, silent)
-        hosts = tuple({c.address for c in media.candidates if is_usable(c.address)})
+        hosts = tuple(dict.fromkeys(c.address for c in media.candidates if is_usable(c.address)))
         sent = Line(media.index, media.kind, rtp, rtcp, hosts, media.count)
         shown_rtp, shown_rtcp = rtp, rtcp
         if turn.sender is not None and not self._is_shown_already(turn, media, rtp):
@@ -288,7 +288,7 @@ class MediaKeeper:
         call.held.clear()
 
     def _settle_mapping(
-        self, call: Call, mapping: Mapping, remotes: set[str], flows: Sequence[Flow], now: float
+        self, call: Call, mapping: Mapping, remotes: Collection[str], flows: Sequence[Flow], now: float
     ) -> None:
         holder = call.holder
         for remote in [r for r, holders in mapping.remotes.items()
@@ -301,38 +301,40 @@ class MediaKeeper:
         for flow in flows:
             self._mappings.keep_flow(mapping, flow, holder, NEVER, now)
 
-    def _needs(self, call: Call) -> tuple[dict[Endpoint, set[str]], dict[Endpoint, list[Flow]]]:
-        """Return, by inside media endpoint, the remotes it takes packets from, and the known flows."""
-        remotes: dict[Endpoint, set[str]] = {}
+    def _needs(self, call: Call) -> tuple[dict[Endpoint, dict[str, None]], dict[Endpoint, list[Flow]]]:
+        """Return, by inside media endpoint, the remotes it takes packets from, the surest ones first, and
+        the known flows."""
+        remotes: dict[Endpoint, dict[str, None]] = {}
         flows: dict[Endpoint, list[Flow]] = {}
-        always = {call.peer.host} if is_usable(call.peer.host) else set()
+        always = {call.peer.host: None} if is_usable(call.peer.host) else {}
         for dialog in call.live_dialogs() or [Dialog("", agreed=dict(call.offer))]:
             hosts = self._remote_hosts(dialog)
             for description in dialog.said_by(Side.INSIDE):
                 for line in description:
                     for inside in line.endpoints():
                         if inside in call.held:
-                            remotes.setdefault(inside, set()).update(always, hosts.get(line.position, ()))
+                            remotes.setdefault(inside, dict(always)).update(hosts.get(line.position, {}))
             if hosts:
                 for inside, flow in self._flows(call, dialog):
                     flows.setdefault(inside, []).append(flow)
         limit = self._settings.limits.remotes_per_dialog
         for inside, named in remotes.items():
             if len(named) > limit:
-                remotes[inside] = set(sorted(named)[:limit])
+                remotes[inside] = dict.fromkeys(list(named)[:limit])
         return remotes, flows
 
-    def _remote_hosts(self, dialog: Dialog) -> dict[int, set[str]]:
-        """Return, by m-line, the addresses that the other side's packets may come from."""
-        hosts: dict[int, set[str]] = {}
-        for description in dialog.said_by(Side.OUTSIDE):
-            for line in description:
-                named = hosts.setdefault(line.position, set())
-                for endpoint in (line.rtp, line.rtcp):
-                    if endpoint is not None:
-                        named.add(self._arriving_host(endpoint))
-                named.update(host for host in line.hosts if not self._realms.is_inside(host))
-                named.discard("")
+    def _remote_hosts(self, dialog: Dialog) -> dict[int, dict[str, None]]:
+        """Return, by m-line, the addresses that the other side's packets may come from; candidates last."""
+        hosts: dict[int, dict[str, None]] = {}
+        lines = [line for description in dialog.said_by(Side.OUTSIDE) for line in description]
+        for line in lines:
+            named = hosts.setdefault(line.position, {})
+            for endpoint in (line.rtp, line.rtcp):
+                if endpoint is not None and (host := self._arriving_host(endpoint)):
+                    named[host] = None
+        for line in lines:
+            others = (host for host in line.hosts if not self._realms.is_inside(host))
+            hosts[line.position].update(dict.fromkeys(others))
         return hosts
 
     def _arriving_host(self, remote: Endpoint) -> str:

@@ -260,7 +260,11 @@ class Rewriter:
         receiver = turn.receiver
         if via is None or receiver is None:
             return
-        if not self._restore_hostport(turn, via.sent_by, RESTORED_VIA) and is_ipv4(via.sent_by.host):
+        if self._restore_hostport(turn, via.sent_by, RESTORED_VIA):
+            if "maddr" in via.params:
+                self._swap_parameter(
+                    turn, via.params["maddr"], receiver.outside, receiver.inside, RESTORED_VIA)
+        elif is_ipv4(via.sent_by.host):
             return
         if self._quirks and Repair.IGNORES_RPORT in self._quirks.repairs_for(receiver.agent):
             self._strip_received(turn, via)

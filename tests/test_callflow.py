@@ -78,7 +78,7 @@ def test_limits_on_dialogs_pass_the_message_and_say_so() -> None:
     """Too many calls of one host: the INVITE passes, its SDP is left alone, a note tells."""
     networks = tuple(World().kernel.networks.values())
     world = World(Settings(inside=Inside(networks), limits=Limits(dialogs_per_host=1)))
-    world.phone.invites("sip:bob@provider.example")
+    world.call(world.phone, world.provider)
     leg = world.phone.invites("sip:carol@provider.example")
     assert leg.delivery.arrived is not None
     assert "limit" in leg.delivery.rules()

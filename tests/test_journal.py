@@ -105,3 +105,14 @@ def test_log_goes_to_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
         log.setLevel(before[2])
     assert stream.getvalue().splitlines()[0].endswith("INFO natfix: ready")
     assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_a_limit_is_an_alarm_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """An empty port pool is said in one sentence with the cure, not once per message."""
+    journal = Journal()
+    full = Note("limit", "m=audio", reason="every port of [media] ports is in use")
+    for at in (1000.0, 1001.0, 1059.0, 1061.0):
+        journal.record(Decision(at, "forward lan0 wan0", Outcome(notes=[full]), False))
+    assert len(caplog.records) == 2
+    assert "every port of [media] ports is in use" in caplog.text
+    assert "natfix.toml" in caplog.text
