@@ -83,7 +83,7 @@ class Signalling:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """[[peer]]: an address that may always talk to the phones."""
+    """[[peer]]: an address that may talk to every phone that can be reached, wherever that has registered."""
 
     address: str = _setting(HOST)
     # overrides [media] policy for messages to and from this peer; "" does not

@@ -6,6 +6,7 @@ from natfix.address import Endpoint
 from natfix.dialogs import (
     MAX_DIALOGS,
     MAX_EXCHANGES,
+    MAX_WRITTEN,
     Call,
     CallKey,
     Calls,
@@ -125,6 +126,36 @@ def test_limits_hold_per_host_and_in_all() -> None:
     calls.add(a_call(host="192.168.1.11"))
     with pytest.raises(LimitReached, match="dialogs is"):
         calls.add(a_call(host="192.168.1.12"))
+
+
+def test_the_oldest_unanswered_call_is_in_the_way() -> None:
+    """Where its host, or all together, have too many; what was answered is in nobody's way."""
+    calls, answered, oldest = Calls(4, 3), a_call(call_id="c0"), a_call(call_id="c1")
+    for call in (answered, oldest, a_call(call_id="c2")):
+        calls.add(call)
+    answered.dialogs["to"] = Dialog("to", State.CONFIRMED)
+    assert calls.in_the_way(PHONE.host) is oldest
+    assert calls.in_the_way("192.168.1.11") is None
+    calls.add(a_call(host="192.168.1.11"))
+    assert calls.in_the_way("192.168.1.12") is oldest
+    for call_id in ("c1", "c2"):
+        calls.remove(next(call for call in calls if call.key.call_id == call_id))
+    calls.add(a_call(call_id="c3"))
+    calls.add(a_call(call_id="c4"))
+    for call in calls:
+        call.dialogs["to"] = Dialog("to", State.CONFIRMED)
+    assert calls.in_the_way(PHONE.host) is None
+
+
+def test_spellings_of_a_call_are_bounded() -> None:
+    """Of too many the oldest is forgotten; writing one again takes no place."""
+    call = a_call()
+    for number in range(MAX_WRITTEN + 1):
+        call.remember_written("contact", f"shown{number}", "written")
+    call.remember_written("contact", f"shown{MAX_WRITTEN}", "again")
+    assert len(call.written) == MAX_WRITTEN
+    assert ("contact", "shown0") not in call.written
+    assert call.written["contact", f"shown{MAX_WRITTEN}"] == "again"
 
 
 def test_a_removed_call_frees_its_place_and_is_reported() -> None:
