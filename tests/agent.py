@@ -58,28 +58,6 @@ class Sip:
         return _parameter(self["via"], "branch")
 
 
-class Stream(NamedTuple):
-    """One m-line: where its sender wants media."""
-
-    kind: str
-    rtp: Endpoint
-    rtcp: Endpoint
-
-
-def streams_of(body: bytes) -> list[Stream]:
-    """Return the m-lines of an SDP, read in the simplest way."""
-    session, *sections = re.split(r"^m=", body.decode(), flags=re.MULTILINE)
-    return [_stream("m=" + section, _match(r"^c=IN IP4 (\S+)", session)) for section in sections]
-
-
-def _stream(section: str, session_host: str) -> Stream:
-    host = _match(r"^c=IN IP4 (\S+)", section) or session_host
-    port = int(_match(r"^m=\S+ (\d+)", section))
-    rtcp_port = int(_match(r"^a=rtcp:(\d+)", section) or port + 1)
-    rtcp_host = _match(r"^a=rtcp:\d+ IN IP4 (\S+)", section) or host
-    return Stream(_match(r"^m=(\S+)", section), Endpoint(host, port), Endpoint(rtcp_host, rtcp_port))
-
-
 class Arrived(NamedTuple):
     """A datagram in an agent's inbox."""
 

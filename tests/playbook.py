@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from natfix.address import Endpoint
-from natfix.commands import Command, Note, Outcome, Verdict
+from natfix.commands import Command, Kind, Note, Outcome, Verdict
 from natfix.config import Inside, Outside, Settings
 from natfix.engine import Engine, Path
 from natfix.errors import KernelRefused
@@ -35,11 +35,13 @@ from natfix.reports import (
     Report,
     Restored,
 )
-from tests.agent import Agent, Leg, Sip, streams_of
+from tests.agent import Agent, Leg, Sip
 from tests.datagram import Datagram, packet_bytes, read_packet
+from tests.streams import streams_of
 
 START = 1000.0              # seconds; when every world begins
 MAX_STEPS = 20_000          # timers in one advance; more means that the engine does not get on
+TABLES = {"media", "signalling", "peers", "trunks", "limits"}
 PHONE = Endpoint("192.168.1.10", 5060)
 OTHER_PHONE = Endpoint("192.168.1.11", 5060)
 PROVIDER = Endpoint("198.51.100.20", 5060)
@@ -112,10 +114,13 @@ class Call(NamedTuple):
 class World:
     """A gateway with natfix, a phone and another phone inside, a provider outside."""
 
-    def __init__(self, settings: Settings | None = None, engine: Any = None, **kernel_options: Any) -> None:
-        self.kernel = FakeKernel(**kernel_options)
+    def __init__(self, settings: Settings | None = None, engine: Any = None, **options: Any) -> None:
+        """*options* are tables of the settings (``media=Media(...)``), the rest goes to the kernel."""
+        tables = {name: options.pop(name) for name in TABLES & options.keys()}
+        self.kernel = FakeKernel(**options)
         networks = tuple(self.kernel.networks.values())
-        self.settings = settings or Settings(inside=Inside(networks), outside=Outside("outside"))
+        self.settings = settings or Settings(
+            inside=Inside(networks=networks), outside=Outside(interface="outside"), **tables)
         self.now = START
         self.log: list[Delivery | str] = []
         self.agents: list[Agent] = []
@@ -316,6 +321,16 @@ class World:
             self.rows[change.table, change.key] = change
 
     # What tests ask
+
+    def media_mappings(self) -> dict[Endpoint, Endpoint]:
+        """Return the media mappings that the kernel holds, inside to outside."""
+        return {mapping.inside: mapping.outside for mapping in self.kernel.mappings()
+                if mapping.kind is Kind.MEDIA}
+
+    def is_quiet(self) -> bool:
+        """Nothing is left of any call: in the kernel, the engine, and the store."""
+        rows = [row for (table, _), row in self.rows.items() if table == "calls" and row.row is not None]
+        return not (self.media_mappings() or self.engine.calls(self.now) or rows)
 
     def assert_two_way_audio(self, call: Call) -> None:
         """Each end's audio reaches the other end's own port, from the port that end was told."""

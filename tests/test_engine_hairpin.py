@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from natfix.address import Endpoint
-from natfix.commands import Kind
-from natfix.config import Inside, Media, Outside, Settings
+from natfix.config import Media
 from tests.agent import Agent, Leg
 from tests.playbook import OUTSIDE, PROVIDER, Call, World, told
 from tests.proxy import Proxy
@@ -16,9 +15,7 @@ from tests.proxy import Proxy
 
 def world_with_proxy(policy: str = "auto", records_route: bool = True) -> World:
     """A world whose provider is a proxy at which both phones are registered."""
-    networks = tuple(World().kernel.networks.values())
-    world = World(Settings(inside=Inside(networks=networks), outside=Outside(interface="outside"),
-                           media=Media(policy=policy)))
+    world = World(media=Media(policy=policy))
     for phone in (world.phone, world.other_phone):
         world.register(phone)
     world.agents.remove(world.provider)
@@ -77,8 +74,7 @@ def test_a_call_between_two_phones(world: World) -> None:
         world.assert_two_way_audio(call)
         hung_up(world, call[hangs_up], call[1 - hangs_up])
     world.advance(60.0)
-    assert [m for m in world.kernel.mappings() if m.kind is Kind.MEDIA] == []
-    assert world.engine.calls(world.now) == []
+    assert world.is_quiet()
 
 
 def test_hold_between_two_phones(world: World) -> None:
@@ -140,3 +136,57 @@ def test_who_wrote_what_is_not_mixed_up(world: World) -> None:
     assert OUTSIDE in invite.all("via")[1]
     assert OUTSIDE in invite["contact"]
     assert invite.uri == world.other_phone.contact.strip("<>")
+
+
+# Through a back-to-back user agent: two Call-IDs
+
+def text_of(body: bytes) -> str:
+    return body.decode().replace("\r\n", "\n")
+
+
+def call_through_provider(world: World) -> None:
+    """The phone calls the other one through a provider that passes everything on, as a B2BUA does."""
+    world.register(world.phone)
+    world.register(world.other_phone)
+    first = world.phone.invites(world.other_phone.address)
+    offer = world.provider.last
+    uri = world.registered_uri(world.other_phone)
+    second = world.provider.invites(uri, world.resolve_uri(uri), sdp=text_of(offer.body))
+    callee = world.other_phone.accepts(world.other_phone.last)
+    callee.answers()
+    answer = world.provider.last
+    second.sends("ACK")
+    world.provider.replies(offer, 200, text_of(answer.body), tag="leg1")
+    first.sends("ACK")
+
+
+def test_two_phones_of_one_subnet_talk_directly() -> None:
+    """release = "subnet": each is told the other's own inside endpoint."""
+    world = World()
+    call_through_provider(world)
+    assert world.told_media(world.phone) == world.other_phone.rtp
+    assert world.told_media(world.other_phone) == world.phone.rtp
+    world.assert_hears(world.phone, world.other_phone)
+    world.assert_hears(world.other_phone, world.phone)
+
+
+@pytest.mark.parametrize("media", [Media(policy="full"), Media(release="never")], ids=["full", "never"])
+def test_two_phones_talk_through_the_gateway(media: Media) -> None:
+    """Without release their media hairpins: each sees the other's outside endpoint (RFC 4787, REQ-9)."""
+    world = World(media=media)
+    call_through_provider(world)
+    assert world.told_media(world.phone).host == OUTSIDE
+    world.assert_hears(world.phone, world.other_phone)
+    world.assert_hears(world.other_phone, world.phone)
+
+
+def test_two_subnets_are_not_released() -> None:
+    """Whether one inside network may reach another is the operator's business."""
+    world = World(inside=("192.168.1.0/24", "192.168.2.0/24"))
+    world.agents.remove(world.other_phone)
+    world.other_phone = world.agent("carol", Endpoint("192.168.2.11", 5060),
+                                    Endpoint("192.168.2.11", 12000), world.provider.endpoint)
+    call_through_provider(world)
+    assert world.told_media(world.phone).host == OUTSIDE
+    world.assert_hears(world.phone, world.other_phone)
+    world.assert_hears(world.other_phone, world.phone)

@@ -7,12 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from natfix.address import Endpoint
-from natfix.commands import Kind
-from natfix.config import Inside, Limits, Media, Outside, Peer, Settings
-from tests.agent import streams_of
+from natfix.config import Limits, Media, Peer
 from tests.playbook import OUTSIDE, World, told
-
-FAR_NETWORK = "192.168.2.0/24"
+from tests.streams import streams_of
 
 
 @pytest.fixture
@@ -21,25 +18,10 @@ def world() -> Iterator[World]:
     yield from told(World(dnat_accepted=True))
 
 
-def world_with(media: Media | None = None, limits: Limits | None = None, peers: tuple[Peer, ...] = (),
-               **options: object) -> World:
-    """A world with other settings than the defaults."""
-    plain = World(**options)    # type: ignore[arg-type]
-    networks = tuple(plain.kernel.networks.values())
-    settings = Settings(inside=Inside(networks), outside=Outside("outside"), media=media or Media(),
-                        limits=limits or Limits(), peers=peers)
-    return World(settings, **options)   # type: ignore[arg-type]
-
-
 def offered(world: World, sdp: str) -> bytes:
     """Return the body that the provider sees of an offer of the phone's."""
     world.phone.invites(world.provider.address, sdp=sdp)
     return world.provider.last.body
-
-
-def media_mappings(world: World) -> dict[Endpoint, Endpoint]:
-    return {mapping.inside: mapping.outside for mapping in world.kernel.mappings()
-            if mapping.kind is Kind.MEDIA}
 
 
 # Streams
@@ -99,7 +81,7 @@ def test_t38(world: World) -> None:
     call.caller.sends("INVITE", fax)
     image, = streams_of(world.provider.last.body)
     assert world.trace_rtp(Endpoint("198.51.100.20", 41000), image.rtp).destination.port == 12050
-    assert Endpoint("192.168.1.10", 12051) not in media_mappings(world)
+    assert Endpoint("192.168.1.10", 12051) not in world.media_mappings()
 
 
 def test_media_level_connection_lines(world: World) -> None:
@@ -115,14 +97,14 @@ def test_what_names_no_address_stays(world: World, connection: str) -> None:
     body = offered(world, world.phone.sdp().replace("c=IN IP4 192.168.1.10", f"c=IN IP4 {connection}"))
     assert f"c=IN IP4 {connection}".encode() in body
     assert b"192.168.1.10" not in body
-    assert not media_mappings(world)
+    assert not world.media_mappings()
 
 
 def test_port_9_stays(world: World) -> None:
     """The discard port of a trickling offer is no place to send to."""
     body = offered(world, world.phone.sdp(rtp=Endpoint("192.168.1.10", 9)))
     assert b"m=audio 9 " in body
-    assert not media_mappings(world)
+    assert not world.media_mappings()
 
 
 def test_a_phone_that_writes_the_outside_address_itself(world: World) -> None:
@@ -137,16 +119,16 @@ def test_a_phone_that_writes_the_outside_address_itself(world: World) -> None:
 def test_a_phone_that_has_learnt_its_outside_endpoint(world: World) -> None:
     """After ICE a phone names its outside endpoint in a re-INVITE; its mapping stays for the call."""
     call = world.call(world.phone, world.provider)
-    learnt, ports = world.told_media(world.provider), media_mappings(world)
+    learnt, ports = world.told_media(world.provider), world.media_mappings()
     call.caller.sends("INVITE", world.phone.sdp(rtp=learnt, version=2))
     world.provider.replies(world.provider.last, 200, world.provider.sdp())
     call.caller.sends("ACK")
     world.advance(600.0)
-    assert media_mappings(world) == ports
+    assert world.media_mappings() == ports
     world.assert_two_way_audio(call)
     call.hang_up()
     world.advance(40.0)
-    assert not media_mappings(world)
+    assert not world.media_mappings()
 
 
 def test_ice_candidates(world: World) -> None:
@@ -172,19 +154,19 @@ def test_remote_candidates_open_the_filter(world: World) -> None:
     callee.answers(sdp=world.provider.sdp(
         "a=candidate:1 1 UDP 2130706431 198.51.100.88 4000 typ host"))
     leg.sends("ACK")
-    mapped = media_mappings(world)[world.phone.rtp]
+    mapped = world.media_mappings()[world.phone.rtp]
     assert world.trace_rtp(Endpoint("198.51.100.88", 4000), mapped).destination == world.phone.rtp
 
 
 def test_the_filter_has_a_limit_and_keeps_what_matters() -> None:
     """Of too many candidates some are left out, but not the address that the callee's media is sent to."""
-    world = world_with(limits=Limits(remotes_per_dialog=3), dnat_accepted=True)
+    world = World(limits=Limits(remotes_per_dialog=3), dnat_accepted=True)
     leg = world.phone.invites(world.provider.address)
     callee = world.provider.accepts(world.provider.last)
     candidates = [f"a=candidate:{number} 1 UDP 100 100.64.0.{number} 4000 typ host" for number in range(1, 9)]
     callee.answers(sdp=world.provider.sdp(*candidates))
     leg.sends("ACK")
-    mapped = media_mappings(world)[world.phone.rtp]
+    mapped = world.media_mappings()[world.phone.rtp]
     heard = [number for number in range(1, 9)
              if not world.trace_rtp(Endpoint(f"100.64.0.{number}", 4000), mapped).dropped]
     assert len(heard) <= 3
@@ -220,13 +202,13 @@ def test_no_content_length_stays_none(world: World) -> None:
 def test_addresses_that_get_no_mapping(world: World, host: str) -> None:
     """Loopback, multicast, broadcast, link-local, the gateway's own, an unregistered host."""
     world.phone.invites(world.provider.address, sdp=world.phone.sdp(rtp=Endpoint(host, 12000)))
-    assert not media_mappings(world)
+    assert not world.media_mappings()
 
 
 def test_a_port_below_1024_gets_no_mapping(world: World) -> None:
     """Port 22 is a service; the stream is left alone with a note."""
     leg = world.phone.invites(world.provider.address, sdp=world.phone.sdp(rtp=Endpoint("192.168.1.10", 22)))
-    assert not media_mappings(world)
+    assert not world.media_mappings()
     assert leg.delivery is not None
     assert "sdp-refused" in leg.delivery.rules()
 
@@ -235,20 +217,20 @@ def test_another_registered_phone_may_be_named(world: World) -> None:
     """A PBX that lets two of its phones talk to the provider directly."""
     world.register(world.other_phone)
     offered(world, world.phone.sdp(rtp=world.other_phone.rtp))
-    assert world.other_phone.rtp in media_mappings(world)
+    assert world.other_phone.rtp in world.media_mappings()
 
 
 def test_a_media_host_may_be_named() -> None:
     """[media] media_hosts: media servers that never register."""
-    world = world_with(Media(media_hosts=("192.168.1.50",)))
+    world = World(media=Media(media_hosts=("192.168.1.50",)))
     offered(world, world.phone.sdp(rtp=Endpoint("192.168.1.50", 20000)))
-    assert Endpoint("192.168.1.50", 20000) in media_mappings(world)
+    assert Endpoint("192.168.1.50", 20000) in world.media_mappings()
 
 
 def test_a_stranger_is_not_heard_but_counted(world: World) -> None:
     """RTP from an address that nobody announced."""
     call = world.call(world.phone, world.provider)
-    mapped = media_mappings(world)[world.phone.rtp]
+    mapped = world.media_mappings()[world.phone.rtp]
     for _ in range(3):
         assert world.trace_rtp(Endpoint("198.51.100.66", 4000), mapped).dropped.startswith("guard")
     world.poll_counters()
@@ -277,15 +259,15 @@ def test_a_stream_that_the_remote_began(world: World) -> None:
 
 def test_media_from_anybody_where_policy_says_so() -> None:
     """accept_from = "any"."""
-    world = world_with(Media(accept_from="any"), dnat_accepted=True)
+    world = World(media=Media(accept_from="any"), dnat_accepted=True)
     world.call(world.phone, world.provider)
-    mapped = media_mappings(world)[world.phone.rtp]
+    mapped = world.media_mappings()[world.phone.rtp]
     assert world.trace_rtp(Endpoint("198.51.100.66", 4000), mapped).destination == world.phone.rtp
 
 
 def test_media_never() -> None:
     """media = "never": headers are fixed, the SDP is not."""
-    world = world_with(Media(policy="never"))
+    world = World(media=Media(policy="never"))
     body = offered(world, world.phone.sdp())
     assert b"c=IN IP4 192.168.1.10" in body
     assert OUTSIDE in world.provider.last["contact"]
@@ -293,61 +275,8 @@ def test_media_never() -> None:
 
 def test_a_peers_own_media_policy() -> None:
     """[[peer]] media goes before [media] policy."""
-    world = world_with(peers=(Peer("198.51.100.20", media="never"),))
+    world = World(peers=(Peer("198.51.100.20", media="never"),))
     assert b"c=IN IP4 192.168.1.10" in offered(world, world.phone.sdp())
-
-
-# Inside to inside
-
-def text_of(body: bytes) -> str:
-    return body.decode().replace("\r\n", "\n")
-
-
-def call_through_provider(world: World) -> None:
-    """The phone calls the other one through a provider that passes everything on, as a B2BUA does."""
-    world.register(world.phone)
-    world.register(world.other_phone)
-    first = world.phone.invites(world.other_phone.address)
-    offer = world.provider.last
-    uri = world.registered_uri(world.other_phone)
-    second = world.provider.invites(uri, world.resolve_uri(uri), sdp=text_of(offer.body))
-    callee = world.other_phone.accepts(world.other_phone.last)
-    callee.answers()
-    answer = world.provider.last
-    second.sends("ACK")
-    world.provider.replies(offer, 200, text_of(answer.body), tag="leg1")
-    first.sends("ACK")
-
-
-def test_two_phones_of_one_subnet_talk_directly(world: World) -> None:
-    """release = "subnet": each is told the other's own inside endpoint."""
-    call_through_provider(world)
-    assert world.told_media(world.phone) == world.other_phone.rtp
-    assert world.told_media(world.other_phone) == world.phone.rtp
-    world.assert_hears(world.phone, world.other_phone)
-    world.assert_hears(world.other_phone, world.phone)
-
-
-@pytest.mark.parametrize("media", [Media(policy="full"), Media(release="never")], ids=["full", "never"])
-def test_two_phones_talk_through_the_gateway(media: Media) -> None:
-    """Without release their media hairpins: each sees the other's outside endpoint (RFC 4787, REQ-9)."""
-    world = world_with(media)
-    call_through_provider(world)
-    assert world.told_media(world.phone).host == OUTSIDE
-    world.assert_hears(world.phone, world.other_phone)
-    world.assert_hears(world.other_phone, world.phone)
-
-
-def test_two_subnets_are_not_released() -> None:
-    """Whether one inside network may reach another is the operator's business."""
-    world = world_with(inside=("192.168.1.0/24", FAR_NETWORK))
-    world.agents.remove(world.other_phone)
-    world.other_phone = world.agent("carol", Endpoint("192.168.2.11", 5060),
-                                    Endpoint("192.168.2.11", 12000), world.provider.endpoint)
-    call_through_provider(world)
-    assert world.told_media(world.phone).host == OUTSIDE
-    world.assert_hears(world.phone, world.other_phone)
-    world.assert_hears(world.other_phone, world.phone)
 
 
 # Many
@@ -359,7 +288,7 @@ def test_two_phones_with_the_same_ports(world: World) -> None:
     world.other_phone.rtp = Endpoint(world.other_phone.rtp.host, world.phone.rtp.port)
     second = world.call(world.other_phone, world.provider)
     world.assert_two_way_audio(second)
-    assert len(set(media_mappings(world).values())) == 4
+    assert len(set(world.media_mappings().values())) == 4
 
 
 def test_one_media_port_in_two_dialogs(world: World) -> None:
@@ -399,12 +328,12 @@ def test_fifty_calls_of_one_pbx(world: World) -> None:
             if call is not None:
                 assert world.trace_rtp(remote, outside).destination == inside
                 assert world.trace_rtp(inside, remote).source == outside
-    assert not media_mappings(world)
+    assert not world.media_mappings()
 
 
 def test_the_port_pool_is_empty() -> None:
     """The offer passes unfixed with a note that says which limit; the call itself goes on."""
-    world = world_with(Media(ports=(30000, 30001)))
+    world = World(media=Media(ports=(30000, 30001)))
     world.call(world.phone, world.provider)
     world.phone.rtp = Endpoint(world.phone.rtp.host, 14000)
     leg = world.phone.invites(world.provider.address)
@@ -415,7 +344,7 @@ def test_the_port_pool_is_empty() -> None:
 
 def test_a_hosts_quota() -> None:
     """One inside host cannot take all mappings; others go on."""
-    world = world_with(limits=Limits(mappings_per_host=3))
+    world = World(limits=Limits(mappings_per_host=3))
     world.call(world.phone, world.provider)
     world.phone.rtp = Endpoint(world.phone.rtp.host, 14000)
     leg = world.phone.invites(world.provider.address)

@@ -9,8 +9,8 @@ import pytest
 from natfix.address import Endpoint
 from natfix.commands import Kind
 from natfix.config import Inside, Media, Peer, Settings
-from tests.agent import streams_of
 from tests.playbook import PROVIDER, World
+from tests.streams import streams_of
 
 
 def world_with(**media: object) -> World:

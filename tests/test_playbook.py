@@ -6,10 +6,11 @@ import pytest
 
 from natfix.address import Endpoint
 from natfix.commands import AddMapping, Kind, Outcome, Verdict
-from tests.agent import Sip, streams_of, wire_bytes
+from tests.agent import Sip, wire_bytes
 from tests.datagram import Datagram, packet_bytes, read_packet
 from tests.playbook import PHONE, PROVIDER, START, World
 from tests.standins import StandInEngine
+from tests.streams import streams_of
 
 OPTIONS = """OPTIONS sip:provider.example SIP/2.0
 Via: SIP/2.0/UDP 192.168.1.10:5060;branch=z9hG4bK1
