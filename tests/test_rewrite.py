@@ -45,6 +45,14 @@ def request(extra: str, method: str = "INVITE", sent_by: str = "192.168.1.10:506
     ("Remote-Party-ID: <sip:alice@192.168.1.10>;party=calling",
      "Remote-Party-ID: <sip:alice@203.0.113.1>;party=calling"),
     ("Referred-By: <sip:alice@192.168.1.10>", "Referred-By: <sip:alice@203.0.113.1>"),
+    ("P-Preferred-Identity: <sip:alice@192.168.1.10>", "P-Preferred-Identity: <sip:alice@203.0.113.1>"),
+    ("History-Info: <sip:alice@192.168.1.10>;index=1", "History-Info: <sip:alice@203.0.113.1>;index=1"),
+    ("Reply-To: <sip:alice@192.168.1.10>", "Reply-To: <sip:alice@203.0.113.1>"),
+    ("Path: <sip:192.168.1.10:5060;lr>", "Path: <sip:203.0.113.1:{port};lr>"),
+    ("Call-Info: <http://192.168.1.10:5060/me.png>;purpose=icon",
+     "Call-Info: <http://203.0.113.1:{port}/me.png>;purpose=icon"),
+    ("Contact: <sip:alice@192.168.1.10:5060;received=\"192.168.1.10:5060\">",
+     "Contact: <sip:alice@203.0.113.1:{port};received=\"203.0.113.1:{port}\">"),
     ("Refer-To: <sip:alice@192.168.1.10:5060>", "Refer-To: <sip:alice@203.0.113.1:{port}>"),
     ("Warning: 399 192.168.1.10:5060 \"no\"", "Warning: 399 203.0.113.1:{port} \"no\""),
     ("Contact:\n <sip:alice@192.168.1.10:5060>", "Contact:\n <sip:alice@203.0.113.1:{port}>"),
@@ -53,6 +61,25 @@ def test_what_a_phone_says_of_itself_is_shown_outside(world: World, header: str,
     """Every header of the design's table, in any spelling; nothing else in the line changes."""
     delivery = world.phone.sends(request(header))
     assert shown.format(port=outside_port(world)).replace("\n", "\r\n").encode() in delivery.arrived
+
+
+@pytest.mark.parametrize("header", [
+    "P-Asserted-Identity: <sip:alice@{}>", "P-Preferred-Identity: <sip:alice@{}>",
+    "Diversion: <sip:alice@{}>", "History-Info: <sip:alice@{}>;index=1", "Remote-Party-ID: <sip:alice@{}>",
+    "Reply-To: <sip:alice@{}>", "Referred-By: <sip:alice@{}>", "Refer-To: <sip:alice@{}:5060>",
+    "Record-Route: <sip:{}:5060;lr>", "Warning: 399 {}:5060 \"no\"", "Call-Info: <http://{}:5060/me.png>",
+])
+def test_what_was_shown_comes_back_as_it_was_written(world: World, header: str) -> None:
+    """Every header of the design's table, when the peer says in the dialog what it was shown."""
+    own = header.format("192.168.1.10")
+    name, _, value = own.partition(": ")
+    world.phone.invites(world.provider.address, headers={name: value})
+    shown = next(value for known, value in world.provider.last.fields if known == name.lower())
+    callee = world.provider.accepts(world.provider.last)
+    delivery = callee.sends("INFO", headers={name: shown})
+    assert "192.168.1.10" not in shown
+    assert delivery.arrived is not None
+    assert f"\r\n{own}\r\n".encode() in delivery.arrived
 
 
 @pytest.mark.parametrize("header", [
