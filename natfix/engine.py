@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from itertools import islice
 from typing import Any, NamedTuple
 
 from natfix.address import SIP_PORT, Endpoint
@@ -40,7 +41,7 @@ from natfix.quirks import Quirks
 from natfix.realms import Realms
 from natfix.registering import Registering
 from natfix.registrations import Registrations
-from natfix.repeats import Repeats, Treated
+from natfix.repeats import Repeats
 from natfix.reports import (
     AddressesChanged,
     Change,
@@ -60,6 +61,7 @@ from natfix.spelling import Spelling
 from natfix.turn import Turn
 
 NO_QUIRKS = Quirks()
+ENDS_AT_ONCE = 32           # deadlines of one handle_timer: packets wait meanwhile
 
 
 class Path(NamedTuple):
@@ -176,28 +178,30 @@ class Engine:
         self, outcome: Outcome, packet: Packet, message: Message, sender: Mapping | None,
         receiver: Mapping | None, now: float,
     ) -> None:
-        treated = self._repeats.find(packet.source, packet.destination, packet.payload)
-        if treated is None:
-            treated = self._treat(packet, message, sender, receiver, now)
-            if treated.edits:
-                self._repeats.remember(packet.source, packet.destination, packet.payload, treated, now)
+        outcome.summary, outcome.call_id = _summary(message), message.call_id
+        edits = self._repeats.find(packet.source, packet.destination, packet.payload, now)
+        if edits is None:
+            turn = self._treat(packet, message, sender, receiver, now)
+            outcome.notes = [*turn.edits.notes, *turn.notes]
+            edits = turn.edits.as_tuple()
+            if edits:
+                self._repeats.remember(packet.source, packet.destination, packet.payload, edits, now)
         else:
             self.counters["repeated"] += 1
-        outcome.notes = treated.notes
-        outcome.summary, outcome.call_id = treated.summary, treated.call_id
-        if treated.edits:
+            outcome.notes.append(Note("repeated", reason="the same bytes as before leave as the same bytes"))
+        if edits:
             self._identification = self._identification % 0xFFFF + 1
-            payload = apply_edits(packet.payload, treated.edits)
+            payload = apply_edits(packet.payload, edits)
             try:
                 outcome.packet = rebuild(packet, payload, self._identification)
             except MalformedPacket as problem:      # longer than a packet can be
                 self._pass(outcome, "packet", str(problem))
                 return
-        self.counters["rewritten" if treated.edits else "unchanged"] += 1
+        self.counters["rewritten" if edits else "unchanged"] += 1
 
     def _treat(
         self, packet: Packet, message: Message, sender: Mapping | None, receiver: Mapping | None, now: float
-    ) -> Treated:
+    ) -> Turn:
         turn = Turn(packet, message, Edits(packet.payload), now, sender, receiver)
         if sender is not None:
             if self._quirks and message.is_request and message.user_agent:
@@ -212,8 +216,7 @@ class Engine:
             self._rewriter.restore(turn)
         self._fix_content_length(turn)
         self._follow(turn, said)
-        return Treated(turn.edits.as_tuple(), [*turn.edits.notes, *turn.notes],
-                       _summary(message), message.call_id)
+        return turn
 
     def _follow(self, turn: Turn, said: tuple[Description, Description] | None) -> None:
         sent, received = said if said is not None else (None, None)
@@ -341,10 +344,10 @@ class Engine:
         return self._deadlines.next()
 
     def handle_timer(self, now: float) -> Outcome:
-        """Do all that is due at *now*."""
+        """Do what is due at *now*; where that is much, :meth:`next_timeout` stays in the past."""
         now = self._advance(now)
         outcome = Outcome()
-        for table, name in self._deadlines.pop_expired(now):
+        for table, name in islice(self._deadlines.pop_expired(now), ENDS_AT_ONCE):
             if table == "mapping":
                 self._mappings.handle_deadline(name, now)
             elif table == "binding":

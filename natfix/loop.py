@@ -82,6 +82,7 @@ class Loop:
         self._timer_held = 0.0          # the engine's timer is not called before
         self._known_errors: set[str] = set()
         self._stopping = False
+        self.tidy_up: Callable[[], None] = _do_nothing      # called a moment after something was done
         self.listen(reader, self._packets_wait)
 
     # what the rest of the shell uses
@@ -210,6 +211,7 @@ class Loop:
     def _save(self, _now: float) -> None:
         if changes := self.engine.pop_changes():
             self._store.put(changes)
+        self.tidy_up()
 
     # keeping the kernel in line
 
@@ -258,7 +260,13 @@ class Loop:
     def _time_is_up(self, now: float) -> None:
         outcome = self.engine.handle_timer(now)
         self._close([outcome], self._apply([outcome], now), now)
-        self._timer_held = now + TIMERS_APART
+        timer = self.engine.next_timeout()
+        is_behind = timer is not None and timer <= now
+        self._timer_held = now if is_behind else now + TIMERS_APART
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _is_dropped(outcome: Outcome, refused: bool) -> bool:

@@ -27,7 +27,7 @@ HOOKS = ("prerouting", "input", "forward", "output", "postrouting")     # NF_INE
 QUEUE_LENGTH = 8192         # packets the kernel holds for us; more are dropped, never passed unfixed
 COPY_RANGE = 65531          # bytes of a packet; the most that fits one netlink attribute
 RECEIVE_BUFFER = 8 << 20    # bytes of the netlink socket; a waiting packet takes about its size twice
-BATCH = 64                  # packets of one read; bounds how long the first of them waits for the last
+BATCH = 16                  # packets of one read; bounds how long the first of them waits for the last
 MESSAGE_SIZE = 66000        # bytes: a whole packet and its attributes
 
 NETLINK_NETFILTER = 12

@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from natfix.address import Endpoint
-from natfix.commands import Note
 from natfix.edits import EditTuple
 
-LIFETIME = 32.0             # seconds; 64*T1, after which RFC 3261's transactions retransmit no more
-MAX_PER_GENERATION = 50000
-
-
-class Treated:
-    """How a message was treated the first time."""
-
-    __slots__ = ("call_id", "edits", "notes", "summary")
-
-    def __init__(self, edits: EditTuple, notes: list[Note], summary: str, call_id: str) -> None:
-        self.edits = edits
-        self.notes = notes
-        self.summary = summary
-        self.call_id = call_id
+LIFETIME = 32.0     # seconds; 64*T1, after which RFC 3261's transactions retransmit no more
+MOST = 32768        # messages, some 20 MB; at 400 calls a second that is still 10 s
+FORGET = 2          # old ones forgotten for a new one: all at once would be a pause
 
 
 class Repeats:
-    """Edits by source, destination and payload; forgotten after one to two lifetimes."""
+    """Edits by source, destination and payload."""
 
     def __init__(self) -> None:
-        self._young: dict[int, Treated] = {}
-        self._old: dict[int, Treated] = {}
-        self._turned_at = 0.0
+        self._edits: dict[int, tuple[float, EditTuple]] = {}    # until when, and which
+        self._order: deque[tuple[float, int]] = deque()         # until when, and the key; oldest first
 
-    def find(self, source: Endpoint, destination: Endpoint, payload: bytes) -> Treated | None:
-        """Return how these very bytes were treated before, None where they are new."""
-        key = hash((source, destination, payload))
-        return self._young.get(key) or self._old.get(key)
+    def find(self, source: Endpoint, destination: Endpoint, payload: bytes, now: float) -> EditTuple | None:
+        """Return the edits that were made in these very bytes before, None where they are new."""
+        until, edits = self._edits.get(hash((source, destination, payload)), (0.0, None))
+        return edits if until > now else None
 
     def remember(
-        self, source: Endpoint, destination: Endpoint, payload: bytes, treated: Treated, now: float
+        self, source: Endpoint, destination: Endpoint, payload: bytes, edits: EditTuple, now: float
     ) -> None:
-        """Keep how a message was treated."""
-        if now - self._turned_at > LIFETIME or len(self._young) >= MAX_PER_GENERATION:
-            self._young, self._old = {}, self._young
-            self._turned_at = now
-        self._young[hash((source, destination, payload))] = treated
+        """Keep the edits of a message that is new."""
+        key, until = hash((source, destination, payload)), now + LIFETIME
+        self._edits[key] = (until, edits)
+        self._order.append((until, key))
+        for _ in range(FORGET):
+            until, oldest = self._order[0]
+            if until > now and len(self._order) <= MOST:
+                return
+            self._order.popleft()
+            if self._edits[oldest][0] == until:
+                del self._edits[oldest]

@@ -20,7 +20,7 @@ from natfix.queue_reader import QueueReader, queue_counters
 from natfix.reports import AddressesChanged, FlowBegan, FlowCounters, FlowDestroyed, PortsInUse
 
 COUNT_EVERY = 20.0          # seconds between two readings of the flows' counters
-COUNT_AT_ONCE = 128         # flows looked up between two looks at the queue: some 3 ms
+COUNT_AT_ONCE = 32          # flows looked up between two looks at the queue: some 1 ms
 COUNT_ON_DEMAND = 1000      # flows up to which `natfix calls` waits for fresh counters
 FLOWS_APART = 0.1           # seconds between two reports of flows that ended
 PORTS_EVERY = 30.0          # seconds between two looks at local sockets and the operator's forwards
