@@ -21,7 +21,7 @@ class Deadlines:
 
     def __init__(self) -> None:
         self._due: dict[Key, float] = {}
-        self._planned: dict[Key, float] = {}    # the first place that a key has in the heap
+        self._moved: dict[Key, float] = {}      # where in the heap a key is that was moved to later
         self._heap: list[tuple[float, int, Key]] = []
         self._serial = 0        # breaks ties, since keys need not be comparable
 
@@ -30,12 +30,14 @@ class Deadlines:
 
     def set(self, key: Key, when: float) -> None:
         """Make *key* due at *when* (seconds on the engine's clock); NEVER takes it off."""
+        planned = self._moved.pop(key, self._due.pop(key, NEVER))
         if when == NEVER:
-            self._due.pop(key, None)
             return
         self._due[key] = when
-        if when < self._planned.get(key, NEVER):
+        if when < planned:
             self._push(key, when)
+        elif when > planned:
+            self._moved[key] = planned
 
     def bring_forward(self, key: Key, when: float) -> None:
         """Make *key* due at *when*, unless it is due before."""
@@ -51,20 +53,19 @@ class Deadlines:
             if when == planned:
                 return when
             heapq.heappop(heap)
-            if self._planned.get(key) == planned:
-                del self._planned[key]
-                if when is not None:
-                    self._push(key, when)
+            if when is not None and self._moved.get(key) == planned:
+                del self._moved[key]
+                self._push(key, when)
         return None
 
     def pop_expired(self, now: float) -> Iterator[Key]:
         """Yield and forget every key that is due at *now*, earliest first."""
         while (when := self.next()) is not None and when <= now:
             key = heapq.heappop(self._heap)[2]
-            del self._due[key], self._planned[key]
+            del self._due[key]
+            self._moved.pop(key, None)
             yield key
 
     def _push(self, key: Key, when: float) -> None:
-        self._planned[key] = when
         self._serial += 1
         heapq.heappush(self._heap, (when, self._serial, key))

@@ -63,7 +63,7 @@ class Mapping:
     holders: dict[Holder, float] = field(default_factory=dict)          # -> until when
     remotes: dict[str, set[Holder]] = field(default_factory=dict)       # addresses that may come in
     flows: dict[Flow, OpenedFlow] = field(default_factory=dict)
-    shown: set[str] = field(default_factory=set)    # kinds of header that natfix replaced it in
+    shown: frozenset[str] = frozenset()             # kinds of header that natfix replaced it in
     agent: str = ""                                 # User-Agent or Server of the UA behind it
     kernel_until: float = 0.0                       # when the kernel's element ends; 0: it holds none
 

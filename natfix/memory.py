@@ -61,7 +61,7 @@ class Memory:
         mapping = self._add_known(known.kind, known.inside, known.outside)
         if mapping is not None:
             mapping.inward = known.inward
-            mapping.shown.update(SHOWN)
+            mapping.shown |= SHOWN
             mapping.kernel_until = now + known.lifetime
             self._mappings.hold(mapping, RESTORED, now + known.lifetime, now)
 
@@ -89,7 +89,7 @@ class Memory:
         if binding.expires_at <= now:
             return
         mapping = self._signalling.map_endpoint(binding.key.inside, now)
-        mapping.shown.update(SHOWN)
+        mapping.shown |= SHOWN
         mapping.agent = binding.agent
         self._registrations.add(binding)
         self._registering.open(mapping, binding, now)
@@ -109,7 +109,7 @@ class Memory:
                 self._media.hold(call, mapping, now)
                 mapping.holders.pop(RESTORED, None)
         if signalling is not None:
-            signalling.shown.update(SHOWN)
+            signalling.shown |= SHOWN
         self._flow.resume(call, signalling, now)
 
     def pop_changes(self) -> list[Change]:

@@ -5,6 +5,7 @@ What a verdict hands back to the kernel is not checksummed there: both checksums
 
 from __future__ import annotations
 
+from functools import lru_cache
 from socket import inet_ntoa
 from struct import Struct
 from typing import NamedTuple
@@ -24,6 +25,9 @@ IP_HEADER = Struct("!BBHHHBBH4s4s")
 UDP_HEADER = Struct("!HHHH")
 PSEUDO_HEADER = Struct("!4s4sHH")   # RFC 768; the length follows the protocol
 UDP_START = Struct("!HHH")
+
+# One text per address: tables keep them by the ten thousand.
+_host = lru_cache(maxsize=4096)(inet_ntoa)
 
 
 class Packet(NamedTuple):
@@ -61,8 +65,8 @@ def packet_from_bytes(raw: bytes) -> Packet:
     return Packet(
         raw,
         header_length,
-        Endpoint(inet_ntoa(source), source_port),
-        Endpoint(inet_ntoa(destination), destination_port),
+        Endpoint(_host(source), source_port),
+        Endpoint(_host(destination), destination_port),
         raw[payload_start:header_length + length],
     )
 

@@ -3,6 +3,8 @@ section 10). Nothing opens inward before the 2xx."""
 
 from __future__ import annotations
 
+from sys import intern
+
 from natfix.address import SIP_PORT, Endpoint
 from natfix.deadlines import Deadlines
 from natfix.errors import LimitReached, MalformedMessage
@@ -40,7 +42,7 @@ class Registering:
         """Remember what an inside UA asks for."""
         assert turn.sender is not None
         message, sender = turn.message, turn.sender
-        pending = PendingRegister(turn.packet.destination, message.user_agent, aor=_aor(message))
+        pending = PendingRegister(turn.packet.destination, intern(message.user_agent), aor=_aor(message))
         default = _header_seconds(message)
         for address in _contacts(message):
             if address.uri is None:
@@ -59,8 +61,9 @@ class Registering:
         written = raw[uri.hostport.start:uri.hostport.end].decode("latin-1")
         shown = shown_text(uri.hostport, mapping.outside) if mapping else written
         asked = _parameter_seconds(raw, address)
-        return Requested(BindingKey(inside, aor), uri.user, written, shown,
-                         asked if asked is not None else default)
+        # A PBX has thousands of these, which say the same: each text is kept once.
+        return Requested(BindingKey(mapping.inside if mapping else inside, aor), uri.user,
+                         intern(written), intern(shown), asked if asked is not None else default)
 
     def on_response(self, turn: Turn) -> None:
         """Take what the registrar said; only a 2xx from where the REGISTER went changes anything."""

@@ -186,7 +186,8 @@ class Rewriter:
 
     def _remember(self, turn: Turn, mapping: Mapping, kind: str, shown: str, written: str) -> None:
         """Keep how the UA wrote it, where that cannot be told from the endpoint alone."""
-        mapping.shown.add(kind)
+        if kind not in mapping.shown:
+            mapping.shown |= {kind}
         call = turn.sender_call
         is_canonical = inverse_text(shown, mapping.inside) == written
         if call is not None and (kind == CONTACT or (kind == ROUTE and not is_canonical)):

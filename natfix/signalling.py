@@ -84,7 +84,7 @@ class Signalling:
         mapping = self._mappings.find(inside) or self._add(inside, port)
         holder = ("trunk", str(inside))
         self._open(mapping, holder, set(peers), NEVER, now)
-        mapping.shown.add("contact")    # the operator has told the provider: requests to it name the PBX
+        mapping.shown |= {"contact"}    # the operator has told the provider: requests to it name the PBX
         for peer in peers:
             self._keep_flow(mapping, Endpoint(peer, SIP_PORT), holder, NEVER, now)
 

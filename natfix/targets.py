@@ -4,6 +4,7 @@ written into the message (design, section 5).
 
 from __future__ import annotations
 
+from sys import intern
 from typing import NamedTuple
 
 from natfix.address import Endpoint, is_ipv4
@@ -46,7 +47,7 @@ def endpoints_of(media: Media) -> tuple[Endpoint | None, Endpoint | None]:
     if media.port in (0, DISCARD_PORT) or connection is None or connection.family != "IP4" \
             or connection.host == UNSET_HOST:
         return None, None
-    rtp = Endpoint(connection.host, media.port)
+    rtp = Endpoint(intern(connection.host), media.port)     # kept for as long as the call is
     if not is_ipv4(rtp.host):
         return None, None
     if not _has_rtcp(media) or media.rtcp_port == DISCARD_PORT:
