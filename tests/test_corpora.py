@@ -117,7 +117,8 @@ def checked(world: World, delivery: Delivery) -> bytes:
     assert delivery.dropped == "", world.story()
     assert outcome.verdict is Verdict.ACCEPT
     after = read_packet(outcome.packet).payload if outcome.packet is not None else delivery.payload
-    assert judge.undone(delivery.payload, after, outcome.notes), world.story()
+    if not any(note.rule == "repeated" for note in outcome.notes):      # the first of them told it all
+        assert judge.undone(delivery.payload, after, outcome.notes), world.story()
     return after
 
 

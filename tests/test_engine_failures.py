@@ -207,18 +207,6 @@ def test_a_new_outside_address(world: World) -> None:
     world.assert_two_way_audio(world.call(world.provider, world.phone))
 
 
-def test_a_phone_that_keeps_trying_gets_the_new_address(world: World) -> None:
-    """A REGISTER every 20 s keeps its old conntrack entry alive; it must not keep the old address as well."""
-    for number in range(4):
-        if number == 2:
-            world.change_outside_address(NEW_ADDRESS)
-        leg = world.phone.registers()
-        world.advance(20.0)
-    assert leg.delivery is not None
-    assert leg.delivery.trace is not None
-    assert leg.delivery.trace.source.host == NEW_ADDRESS
-
-
 def test_a_retransmission_across_an_address_change(world: World) -> None:
     """The same request leaves as the same bytes, though new ones name the new address."""
     leg = world.phone.invites(world.provider.address)

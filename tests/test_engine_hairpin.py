@@ -105,20 +105,6 @@ def test_who_moves_its_port_is_still_heard(world: World) -> None:
     world.assert_two_way_audio(call)
 
 
-def test_a_phone_calls_itself(world: World) -> None:
-    """One host is both ends (two lines of one phone): caller and callee are told apart."""
-    second = world.agent("alice2", Endpoint(world.phone.endpoint.host, 5062),
-                         Endpoint(world.phone.endpoint.host, 13000), PROVIDER)
-    second.registers()
-    world.provider.replies(world.provider.last, 200, contact=world.provider.last["contact"])
-    call = placed(world, world.phone, second)
-    told_second, told_phone = world.told_media(second), world.told_media(world.phone)
-    if told_phone != second.rtp:
-        world.assert_two_way_audio(call)
-    assert (told_phone == second.rtp) is (told_second == world.phone.rtp)
-    hung_up(world, call.callee, call.caller)
-
-
 def test_without_record_route_the_phones_signal_through_the_gateway() -> None:
     """ACK and BYE go to the other phone's outside endpoint: a hairpin of signalling (RFC 4787, REQ-9)."""
     for world in told(world_with_proxy(records_route=False)):
