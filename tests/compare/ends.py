@@ -5,16 +5,12 @@ from __future__ import annotations
 from tests.compare.parts import hear_each_other, told
 from tests.compare.worlds import World
 from tests.lab.audio import talk
-from tests.lab.namespaces import socket_in
 from tests.lab.programs import Baresip, Kamailio, RtpAgent, Sipp
 from tests.scenarios.script import tell
 from tests.scenarios.test_s06_unanswered import ROUTES
 
 REMOTE, PHONE, GATEWAY = "203.0.113.60", "192.168.1.10", "203.0.113.1"
 TRUNK = {"trunk": f"{PHONE}:5060", "peer": REMOTE}
-KNOCK = ("OPTIONS sip:{0} SIP/2.0\r\nVia: SIP/2.0/UDP {1}:5060;branch=z9hG4bKknock\r\nMax-Forwards: 70\r\n"
-         "From: <sip:pbx@{1}>;tag=1\r\nTo: <sip:{0}>\r\nCall-ID: knock@{1}\r\nCSeq: 1 OPTIONS\r\n"
-         "Content-Length: 0\r\n\r\n")
 
 
 def two_phones(world: World, answers: bool = True) -> tuple[Baresip, Baresip]:
@@ -36,13 +32,6 @@ def call(world: World, caller: Baresip, called: Baresip) -> None:
     caller.hang_up()
     called.wait_closed(since=mark)
     hear_each_other(world, caller, called)
-
-
-def knock(world: World) -> None:
-    """Have the trunk at phone1 send the provider an OPTIONS, as PBXs do, which opens a masquerade."""
-    with socket_in(world["phone1"].namespace) as pbx:
-        pbx.bind((PHONE, 5060))
-        pbx.sendto(KNOCK.format(REMOTE, PHONE).encode(), (REMOTE, 5060))
 
 
 def agents(world: World, near: Sipp, far: Sipp, near_port: int, far_port: int,

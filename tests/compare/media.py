@@ -15,7 +15,15 @@ from tests.scenarios import test_s15_requests as s15
 from tests.scenarios import test_s16_candidates as s16
 from tests.scenarios import test_s17_long_messages as s17
 from tests.scenarios import test_s20_public_addresses as s20
-from tests.scenarios.script import messages_received, messages_sent, tell, wait_received
+from tests.scenarios.script import (
+    Callee,
+    messages_received,
+    messages_sent,
+    scenario,
+    sdp,
+    tell,
+    wait_received,
+)
 from tests.scenarios.sipp_call import SippCall, audio_sdp
 from tests.scenarios.test_s12_three_streams import three_streams
 from tests.scenarios.test_s14_fax import fax_sdp
@@ -25,6 +33,21 @@ from tests.scenarios.test_s19_names import NAME
 ANSWER = audio_sdp(REMOTE, 14000)
 SOME = 20       # packets that show that a stream flows
 RTCP = 2        # reports in 3.7 s; one is sent every second
+RETRANSMIT = ' retrans="500"'    # of a 2xx to INVITE, which gets an ACK
+callee = Callee()
+# Unlike s20_callee.xml and s15_notifier.xml these follow a route set of more than one proxy.
+HANGS_UP = scenario(
+    callee.invited(), callee.answer(200, sdp(14000)), callee.receive("ACK"), callee.told(),
+    callee.request("BYE", 1), callee.receive(200))
+NOTIFIER = scenario(
+    callee.invited().replace("INVITE", "SUBSCRIBE"),
+    callee.answer(200, "", "Expires: 600").replace(RETRANSMIT, ""),
+    *(step for cseq in (1, 2) for step in (
+        callee.request("NOTIFY", cseq, "", "Event: dialog", "Subscription-State: active;expires=600"),
+        callee.receive(200), *([callee.told()] if cseq == 1 else []))),
+    callee.receive("SUBSCRIBE"), callee.reply(200, "", "Expires: 0"),
+    callee.request("NOTIFY", 3, "", "Event: dialog", "Subscription-State: terminated;reason=timeout"),
+    callee.receive(200))
 
 
 def heard_on_both(world: World, pair: tuple[RtpAgent, RtpAgent]) -> None:
@@ -142,8 +165,8 @@ def notifications(world: World) -> None:
     provider = world.start(Kamailio())
     s15.register(world, "bob")
     keys = ({"domain": provider.address}, {"domain": provider.address})
-    placed = SippCall(world, "", "", files=("s15_subscriber.xml", "s15_notifier.xml"), to="203.0.113.50:5060",
-                      keys=keys)
+    placed = SippCall(world, "", "", files=("s15_subscriber.xml", NOTIFIER), keys=keys,
+                      to=f"{provider.address}:5060")
     world.start(placed.callee)
     world.start(placed.caller)
     wait_received(placed.callee, "SIP/2.0 200", 1)
@@ -248,7 +271,7 @@ def public_addresses(world: World) -> None:
     world.gateway.run(["nft", "-f", "-"], input=s20.FORWARD)
     own = f"{GATEWAY}:5066"
     placed = SippCall(world, audio_sdp(GATEWAY, 12000), ANSWER, contact=own, via=own,
-                      files=("s20_caller.xml", "s20_callee.xml")).start()
+                      files=("s20_caller.xml", HANGS_UP)).start()
     heard_on_both(world, placed.start_media(12000, 14000))
     placed.tell(placed.callee)
     placed.callee.wait(10.0)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
-from tests.compare.ends import REMOTE, call, finish
+from tests.compare.ends import GATEWAY, REMOTE, call, finish
 from tests.compare.parts import Failed, expect, hear_each_other, hears, media, part, told
+from tests.compare.trace import Flow
 from tests.compare.worlds import World
 from tests.lab.audio import talk
 from tests.lab.host import wait_until
@@ -15,6 +18,9 @@ from tests.scenarios import test_s07_fork as s07
 from tests.scenarios import test_s08_trunk as s08
 from tests.scenarios import test_s09_same_ports as s09
 from tests.scenarios.script import messages_received, messages_sent, tell, tell_call, wait_received
+
+CALLS = 50
+TRUNK = {"trunk": f"{s08.PBX}:5060", "peer": s08.PROVIDER}
 
 
 @part(7, "", remotes=3)
@@ -42,59 +48,111 @@ def forked_call(world: World) -> None:
     finish(world, alice, fork)
 
 
-@part(8, "", remotes=2, trunk=f"{s08.PBX}:5060", peer=s08.PROVIDER)
-def fifty_calls(world: World) -> None:
-    """Fifty calls at once on one 5-tuple keep their media, whoever hangs up first."""
+def fifty_calls(world: World, outgoing: bool) -> None:
+    """Place fifty calls from one SIPp to another, all on one 5-tuple; every RTP packet is counted."""
+    rows = [[(first + 2 * n,) for n in range(CALLS)] for first in (12000, 14000)]
+    ends = (("pbx", rows[0]), ("provider", rows[1]))
+    (caller_host, caller_rows), (called_host, called_rows) = ends if outgoing else ends[::-1]
+    called = world.start(Sipp(called_host, s08.ANSWERS, calls=CALLS, rows=called_rows))
+    caller = world.start(Sipp(caller_host, s08.CALLS, calls=CALLS, rows=caller_rows, rate=20,
+                              to=f"{s08.PROVIDER if outgoing else GATEWAY}:5060"))
+    wait_until(lambda: s08.answered(called) == CALLS, 15.0, "fifty calls")
+    pairs = read_pairs(*((caller, called) if outgoing else (called, caller)))
+    crowds = talk_at_once(world, "pbx", "provider", pairs)
+    end_in_any_order([lambda pair=pair: s08.end(world, s08.Counted(  # type: ignore[misc]
+        pair.call_id, caller, pair.inside_port, pair.outside_port, ""), crowds) for pair in pairs])
+    compare_counts(world, pairs, *crowds)
+
+
+@part(8, "out", **TRUNK)
+def fifty_calls_out(world: World) -> None:
+    """A PBX calls out."""
+    fifty_calls(world, outgoing=True)
+
+
+@part(8, "in", **TRUNK)
+def fifty_calls_in(world: World) -> None:
+    """A PBX is called."""
+    world.knock()
+    fifty_calls(world, outgoing=False)
+
+
+@part(8, "in and out, a PBX that is a proxy", remotes=2, **TRUNK)
+def fifty_calls_of_a_pbx(world: World) -> None:
+    """Fifty calls in and out by a PBX that is a proxy: 45 of SIPp counted, 5 of baresip compared."""
     world.start(Kamailio(routes=s08.OUTSIDE_ROUTES))
     world.start(Kamailio("pbx", routes=s08.INSIDE_ROUTES, hide_topology=True))
     counted = s08.place_counted_calls(world)
     compared = [s08.place_compared_call(world, number) for number in range(1, 6)]
-    rows = inside_rows(world)
-    crowds = (world.start(RtpCrowd("pbx", rows)),
-              world.start(RtpCrowd("remote1", [(each.outside_port, each.shown) for each in counted])))
+    inside = [each for each in world.programs if isinstance(each, Sipp) and each.host_name == "pbx"]
+    outside = [each for each in world.programs if isinstance(each, Sipp) and each.host_name == "remote1"]
+    pairs = [pair for near in inside for far in outside for pair in read_pairs(near, far)]
+    crowds = talk_at_once(world, "pbx", "remote1", pairs)
+    end_in_any_order([lambda each=each: s08.end(world, each, crowds)    # type: ignore[misc]
+                      for each in (*counted, *compared)])
+    compare_counts(world, pairs, *crowds)
+    for each in compared:
+        hear_each_other(world, each.inside, each.outside)
+
+
+class Pair(NamedTuple):
+    """One of many calls: the port of each end, and where each was told to send."""
+
+    call_id: str
+    inside_port: int
+    outside_port: int
+    inside_target: str
+    outside_target: str
+
+
+def read_pairs(near: Sipp, far: Sipp) -> list[Pair]:
+    """Return the calls that two SIPp have with each other."""
+    own, peers = s08.by_call(messages_sent(near)), s08.by_call(messages_sent(far))
+    told_near, told_far = s08.by_call(messages_received(near)), s08.by_call(messages_received(far))
+    return [Pair(call_id, own[call_id].port, peers[call_id].port, told_near[call_id].rtp,
+                 told_far[call_id].rtp) for call_id in own if call_id in peers]
+
+
+def talk_at_once(world: World, inside: str, outside: str, pairs: list[Pair]) -> tuple[RtpCrowd, RtpCrowd]:
+    """Have all calls talk in both directions; the crowds still do so afterwards."""
+    crowds = (world.start(RtpCrowd(inside, [(pair.inside_port, pair.inside_target) for pair in pairs])),
+              world.start(RtpCrowd(outside, [(pair.outside_port, pair.outside_target) for pair in pairs])))
     for crowd in crowds:
         crowd.go()
     talk()
-    order: list[s08.Counted | s08.Compared] = [*counted, *compared]
-    random.Random(8).shuffle(order)
-    for number, each in enumerate(order):
-        s08.end(world, each, crowds)
-        if number == len(order) // 2:
+    return crowds
+
+
+def end_in_any_order(endings: list[Callable[[], None]]) -> None:
+    """End calls in an order that is random, and the same each time, with some talk in the middle."""
+    random.Random(8).shuffle(endings)
+    for number, end in enumerate(endings):
+        end()
+        if number == len(endings) // 2:
             talk(1.0)
-    deaf = [each for each in counted if not both_counted(each, *crowds)]
+
+
+def compare_counts(world: World, pairs: list[Pair], inside: RtpCrowd, outside: RtpCrowd) -> None:
+    """Fail where an end of a call did not get what the other sent; an SSRC is the port it was sent from."""
+    hosts = world[inside.host_name].address, world[outside.host_name].address
+    deaf = [pair for pair in pairs if lost(inside, pair.inside_port, outside, pair.outside_port)
+            or lost(outside, pair.outside_port, inside, pair.inside_port)]
     if deaf:
-        first = deaf[0]
-        raise Failed(f"{len(deaf)} of {len(counted)} calls lack audio; "
-                     f"{missing_direction(world, first, dict(rows)[first.inside_port])}")
-    for pair in compared:
-        hear_each_other(world, pair.inside, pair.outside)
+        flows = [*flows_of(world, hosts[0], deaf[0].inside_port, hosts[1]),
+                 *flows_of(world, hosts[1], deaf[0].outside_port, hosts[0])]
+        worst = min(flows, key=lambda flow: flow.delivered / flow.sent, default="nothing was sent")
+        raise Failed(f"{len(deaf)} of {len(pairs)} calls lack audio, such as {worst}")
 
 
-def inside_rows(world: World) -> list[tuple[int, str]]:
-    """Return (own port, where its RTP is wanted) of every counted call, as the inside ends know it."""
-    rows = []
-    for sipp in (each for each in world.programs if isinstance(each, Sipp) and each.host_name == "pbx"):
-        said = s08.by_call(messages_sent(sipp))
-        rows += [(said[call_id].port, stream.rtp)
-                 for call_id, stream in s08.by_call(messages_received(sipp)).items() if call_id in said]
-    return rows
+def lost(listener: RtpCrowd, port: int, speaker: RtpCrowd, source: int) -> bool:
+    """Tell whether what came to *port* is less than what was sent from *source*."""
+    got = sum(count for who, count in listener.received(port).items() if who.endswith(f" {source}"))
+    return got < speaker.sent(source) - s08.LOST
 
 
-def both_counted(each: s08.Counted, inside: RtpCrowd, outside: RtpCrowd) -> bool:
-    """Tell whether each end of a call got what the other sent; an SSRC is the port it was sent from."""
-    def got(crowd: RtpCrowd, port: int, ssrc: int) -> int:
-        return sum(count for who, count in crowd.received(port).items() if who.endswith(f" {ssrc}"))
-    return (got(inside, each.inside_port, each.outside_port) >= outside.sent(each.outside_port) - s08.LOST
-            and got(outside, each.outside_port, each.inside_port) >= inside.sent(each.inside_port) - s08.LOST)
-
-
-def missing_direction(world: World, each: s08.Counted, target: str) -> str:
-    """Return what became of the RTP of a counted call, in the direction that is worse."""
-    trace = world.tap.read()
-    flows = [*trace.flows(s08.PBX, range(each.inside_port, each.inside_port + 1), REMOTE),
-             *trace.flows(REMOTE, range(each.outside_port, each.outside_port + 1), s08.PBX)]
-    worst = min(flows, key=lambda flow: flow.delivered / flow.sent, default=None)
-    return str(worst or f"nothing was sent to {target}")
+def flows_of(world: World, speaker: str, port: int, listener: str) -> list[Flow]:
+    """Return what was sent from one port to *listener*."""
+    return world.tap.read().flows(speaker, range(port, port + 1), listener)
 
 
 def same_ports(world: World, count: int) -> None:
@@ -156,9 +214,7 @@ def one_port_in_two_dialogs(world: World) -> None:
     phone = world.start(RtpAgent("phone1", 10000, to=answers[first].rtp, tone=440))
     talk()
     phone.stop()
-    for peer in (one, two):
-        expect(phone.heard_from(peer).recognised,
-               f"the phone does not hear {peer.port}: {media(world, peer, phone)}")
+    expect(phone.heard_from(one).recognised, f"the phone does not hear bob: {media(world, one, phone)}")
     hears(world, one, phone)
     tell_call(world, near, first)
     phone = world.start(RtpAgent("phone1", 10000, to=answers[second].rtp, tone=520))

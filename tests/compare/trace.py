@@ -47,13 +47,15 @@ class Tap:
 
 
 class Flow(NamedTuple):
-    """Datagrams from one port to one other, as their sender sent them."""
+    """Datagrams from one port to one other, as their sender sent them; *last* is when it sent the last."""
 
     source: Endpoint
     destination: Endpoint
     sent: int
+    last: float
     arrived: Counter[Endpoint]      # how many reached the listener, by the port they arrived at
     shown: Counter[Endpoint]        # and from where they seemed to come
+    astray: Counter[Endpoint]       # who else there got them
 
     @property
     def delivered(self) -> int:
@@ -64,10 +66,10 @@ class Flow(NamedTuple):
         text = f"{self.sent} packets {_text(self.source)} -> {_text(self.destination)}, "
         if self.source[0].startswith("203.") and self.destination[0].startswith(INSIDE_NET):
             return f"{text}an inside address"
-        if not self.delivered:
-            return f"{text}none arrived"
-        places = ", ".join(f"{count} arrived at {_text(end)}" for end, count in self.arrived.most_common(2))
-        return f"{text}{places} from {_text(self.shown.most_common(1)[0][0])}"
+        places = [f"{count} arrived at {_text(end)}" for end, count in self.arrived.most_common(2)]
+        places += [f"{count} at {_text(end)}" for end, count in self.astray.most_common(1)]
+        origin = f" from {_text(self.shown.most_common(1)[0][0])}" if self.shown else ""
+        return f"{text}{', '.join(places) or 'none arrived'}{origin}"
 
 
 class Trace:
@@ -95,18 +97,20 @@ class Trace:
         own, other = (self._side(address) for address in (speaker, listener))
         arrived: dict[bytes, list[Datagram]] = defaultdict(list)
         for each in other:
-            if each.destination[0] == listener:
+            source, destination = each.source[0], each.destination[0]
+            if destination == listener or (source != speaker and destination not in GATEWAY):
                 arrived[_identity(each.payload)].append(each)
         sent: dict[tuple[Endpoint, Endpoint], list[Datagram]] = defaultdict(list)
         for each in own:
             if each.source[0] == speaker and each.source[1] in ports:
                 sent[each.source, each.destination].append(each)
-        return [Flow(*ends, len(packets), *_arrivals(packets, arrived)) for ends, packets in sent.items()]
+        return [Flow(*ends, len(packets), packets[-1].time, *_arrivals(packets, arrived, listener))
+                for ends, packets in sent.items()]
 
     def audio(self, speaker: str, ports: range, listener: str) -> str:
-        """Return a sentence on the media from *speaker* to *listener*: where it went and what arrived."""
+        """Return a sentence on the latest media from *speaker* to *listener*: where it went, what arrived."""
         flows = self.flows(speaker, ports, listener)
-        return str(max(flows, key=lambda flow: flow.sent)) if flows else f"{speaker} sent nothing"
+        return str(max(flows, key=lambda flow: flow.last)) if flows else f"{speaker} sent nothing"
 
     def _side(self, address: str) -> list[Datagram]:
         return self.inside if address.startswith(INSIDE_NET) else self.outside
@@ -157,10 +161,12 @@ def _joined(pieces: dict[int, tuple[bytes, bool]]) -> bytes:
     return data if complete else b""
 
 
-def _arrivals(sent: Iterable[Datagram], arrived: dict[bytes, list[Datagram]]
-              ) -> tuple[Counter[Endpoint], Counter[Endpoint]]:
+def _arrivals(sent: Iterable[Datagram], arrived: dict[bytes, list[Datagram]], listener: str
+              ) -> tuple[Counter[Endpoint], Counter[Endpoint], Counter[Endpoint]]:
     found = [same[0] for each in sent if (same := arrived.get(_identity(each.payload)))]
-    return Counter(each.destination for each in found), Counter(each.source for each in found)
+    right = [each for each in found if each.destination[0] == listener]
+    return (Counter(each.destination for each in right), Counter(each.source for each in right),
+            Counter(each.destination for each in found if each.destination[0] != listener))
 
 
 def _identity(payload: bytes) -> bytes:

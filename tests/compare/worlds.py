@@ -13,7 +13,7 @@ from tests.compare.trace import Tap
 from tests.lab.gateway import Natfix
 from tests.lab.host import Host
 from tests.lab.lab import Lab, Program
-from tests.lab.namespaces import SWITCH
+from tests.lab.namespaces import SWITCH, socket_in
 from tests.lab.programs import Baresip, Kamailio, Linphone, NatProxy, Sipp
 from tests.lab.topology import HostRow
 
@@ -28,6 +28,9 @@ table ip sip_helper {
     }
 }
 """
+KNOCK = ("OPTIONS sip:{0} SIP/2.0\r\nVia: SIP/2.0/UDP {1};branch=z9hG4bKknock\r\nMax-Forwards: 70\r\n"
+         "From: <sip:pbx@{1}>;tag=1\r\nTo: <sip:{0}>\r\nCall-ID: knock@{1}\r\nCSeq: 1 OPTIONS\r\n"
+         "Content-Length: 0\r\n\r\n")
 
 
 class NotApplicable(Exception):
@@ -73,6 +76,15 @@ class World(Lab):
     def stand(self) -> None:
         """Set the gateway up."""
 
+    def knock(self) -> None:
+        """Have the trunk send its peer an OPTIONS, as PBXs do all the time: it opens a masquerade."""
+        host, _, port = self.setting.trunk.partition(":")
+        pbx = next(each for each in self.hosts.values() if each.row.links and each.address == host)
+        with socket_in(pbx.namespace) as trunk:
+            trunk.bind((host, int(port)))
+            options = KNOCK.format(self.setting.peer, self.setting.trunk)
+            trunk.sendto(options.encode(), (self.setting.peer, 5060))
+
     def crash(self) -> None:
         """Kill what gets SIP through NAT."""
         raise NotApplicable("the kernel does all of it: there is no process to kill")
@@ -110,6 +122,9 @@ class OutboundProxy(World):
         if host in self.hosts and self[host].row.links and self[host].address.startswith("192.168."):
             _use_proxy(program, self.proxy.outbound, self[host].address)
         return super().start(program)
+
+    def knock(self) -> None:
+        """What a trunk sends goes to the proxy, which needs no opening."""
 
     def crash(self) -> None:
         self.proxy.kill()

@@ -1,0 +1,1 @@
+"""tools/bench: what natfix costs, next to its peers in the same run."""

@@ -1,0 +1,69 @@
+"""CPU per call: natfix, Kamailio with rtpengine, and a queue that only accepts, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from tests.bench.arrangements import (
+    Arrangement,
+    MeasuredNatfix,
+    masquerade,
+    with_accept_only,
+    with_kamailio,
+    with_natfix,
+)
+from tests.bench.load import place_calls
+from tests.bench.processor import cpu_seconds
+from tests.bench.report import Results
+from tests.lab.host import LabError
+
+RATE = 100              # calls per second
+WARM_UP = 50            # calls
+PEERS: dict[str, Callable[[], AbstractContextManager[Arrangement]]] = {
+    "natfix_us": with_natfix,
+    "kamailio_rtpengine_us": with_kamailio,
+    "queue_accept_only_us": with_accept_only,
+}
+# The rest is what the loop, the journal and the store need, and waiting.
+STAGES = {"queue": "queue_us", "engine": "engine_us", "kernel": "kernel_commands_us"}
+
+
+def measure(calls: int) -> Results:
+    """Return microseconds of CPU per call, the ratios, natfix's budget, and its profile."""
+    spent = {name: _per_call(arrange, calls) for name, arrange in PEERS.items()}
+    stages = _measured("stages", calls // 4)
+    per_call: Results = {name: round(value) for name, value in spent.items()}
+    per_call["natfix_over_kamailio_rtpengine"] = round(spent["natfix_us"] / spent["kamailio_rtpengine_us"], 3)
+    per_call["natfix_over_queue_accept_only"] = round(spent["natfix_us"] / spent["queue_accept_only_us"], 2)
+    per_call["budget"] = _budget(stages["seconds"], stages["whole"], spent["natfix_us"])
+    return {"cpu_per_call": per_call, "profiles": {"daemon": _measured("profile", calls // 4)["profile"]}}
+
+
+def _per_call(arrange: Callable[[], AbstractContextManager[Arrangement]], calls: int) -> float:
+    """Return the microseconds of CPU that the gateway's programs use for a call."""
+    with arrange() as arrangement:
+        lab, to = arrangement.lab, arrangement.to
+        place_calls(lab, WARM_UP, RATE, to=to)
+        before = cpu_seconds(arrangement.processes)
+        load = place_calls(lab, calls, RATE, to=to)
+        used = cpu_seconds(arrangement.processes) - before
+        if not load.is_clean:
+            raise LabError(f"{load.failed} of {calls} calls failed\n{lab.report()}")
+        return used / calls * 1e6
+
+
+def _budget(seconds: dict[str, float], whole: float, per_call: float) -> Results:
+    """Return the stages' shares of *per_call*: the clocks themselves cost something in that run."""
+    budget = {name: round(seconds[stage] / whole * per_call) for stage, name in STAGES.items()}
+    return {**budget, "rest_us": round(per_call) - sum(budget.values())}
+
+
+def _measured(kind: str, calls: int) -> Results:
+    """Return what tests/bench/measured_natfix.py says of *calls* calls."""
+    with masquerade() as arrangement:
+        natfix = MeasuredNatfix(arrangement.lab, kind)
+        natfix.start()
+        place_calls(arrangement.lab, calls, RATE)
+        natfix.stop()
+        return natfix.results()
