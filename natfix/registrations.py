@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from sys import intern
 from typing import NamedTuple
 
 from natfix.address import Endpoint
@@ -33,11 +34,10 @@ class Binding:
     expires_at: float
     registered_at: float
     agent: str = ""
+    holder: Holder = field(init=False)      # this binding's name among a mapping's holders
 
-    @property
-    def holder(self) -> Holder:
-        """This binding's name among a mapping's holders."""
-        return ("registration", str(self.key.inside), self.key.aor)
+    def __post_init__(self) -> None:
+        self.holder = ("registration", intern(str(self.key.inside)), self.key.aor)
 
 
 class Requested(NamedTuple):

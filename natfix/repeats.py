@@ -8,7 +8,7 @@ from natfix.address import Endpoint
 from natfix.edits import EditTuple
 
 LIFETIME = 32.0     # seconds; 64*T1, after which RFC 3261's transactions retransmit no more
-MOST = 32768        # messages, some 20 MB; at 400 calls a second that is still 10 s
+MOST = 16384        # messages, some 10 MB; at 400 calls a second that is still 6 s
 FORGET = 2          # old ones forgotten for a new one: all at once would be a pause
 
 

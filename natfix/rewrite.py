@@ -7,6 +7,7 @@ sender wrote, :func:`restore` for what the inside receiver once wrote.
 
 from __future__ import annotations
 
+from sys import intern
 from typing import NamedTuple
 
 from natfix.address import SIP_PORT, Endpoint, is_ipv4
@@ -167,8 +168,8 @@ class Rewriter:
         mapping = sender if is_own else self._beside(turn, Endpoint(hostport.host, port), rule)
         if mapping is None:
             return False
-        written = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
-        shown = shown_text(hostport, mapping.outside)
+        written = intern(turn.message.raw[hostport.start:hostport.end].decode("latin-1"))
+        shown = intern(shown_text(hostport, mapping.outside))       # many calls remember the same
         self._remember(turn, mapping, rule.kind, shown, written)
         self._replace(turn, hostport, written, shown, rule)
         return True
