@@ -110,6 +110,7 @@ class Dialog:
             self.agreed.update(self.proposed.pop(older))
             if older == key:
                 break
+        self.proposed = dict(self.proposed)     # an emptied one keeps its size, for as long as the call is up
         return True
 
     def reject(self, key: ExchangeKey) -> bool:
