@@ -144,7 +144,7 @@ class Summary:
 
     def add(self, title: str, fates: Iterable[Fate]) -> None:
         counts = Counter(map(reason_of, fates))
-        self.lines.append(f"{title}: {counts.total()} messages")
+        self.lines.append(f"{title}: {counts.total() // 2} messages, each once out and once in")
         self.lines += [f"  {count:5} {reason}" for reason, count in counts.most_common(20)]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
