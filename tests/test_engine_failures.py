@@ -276,3 +276,16 @@ def test_engines_share_nothing() -> None:
     assert second.engine.registrations(second.now) == []
     networks = tuple(first.kernel.networks.values())
     assert Engine(Settings(Inside(networks), Outside("outside"))).next_timeout() is None
+
+
+@pytest.mark.xfail(reason="entries that natfix did not open keep the dead address", strict=True)
+def test_a_phone_that_keeps_trying_gets_the_new_address(world: World) -> None:
+    """A REGISTER every 20 s keeps its old conntrack entry alive; it must not keep the old address as well."""
+    for number in range(4):
+        if number == 2:
+            world.change_outside_address(NEW_ADDRESS)
+        leg = world.phone.registers()
+        world.advance(20.0)
+    assert leg.delivery is not None
+    assert leg.delivery.trace is not None
+    assert leg.delivery.trace.source.host == NEW_ADDRESS
