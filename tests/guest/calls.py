@@ -98,11 +98,10 @@ def heard(alice: Baresip, bob: Baresip) -> list[dict[str, Any]]:
 
 def stage(lab: Lab) -> dict[str, Any]:
     """Return what the kernel shows now: the rule set as nft lists it, entries, the switch for counters."""
-    return {
-        "ruleset": lab.gateway.run(["nft", "list", "ruleset"]).stdout,
-        "entries": lab.gateway.run(["conntrack", "-L", "-p", "udp"]).stdout.splitlines(),
-        "accounting": lab.gateway.run(["cat", ACCOUNTING]).stdout.strip(),
-    }
+    # In one go: it is starting programs that takes an emulated machine its time.
+    commands = f"cat {ACCOUNTING}; echo %%; nft list ruleset; echo %%; conntrack -L -p udp"
+    accounting, ruleset, entries = lab.gateway.run(["sh", "-c", commands]).stdout.split("%%\n")
+    return {"ruleset": ruleset, "entries": entries.splitlines(), "accounting": accounting.strip()}
 
 
 def rules(lab: Lab) -> dict[str, str]:

@@ -1,6 +1,7 @@
 #!/bin/busybox sh
 # /init of the guest's initramfs: the host's root, read-only, below a writable layer in memory; then the
-# program that guest.init= on the kernel's command line names (words separated by commas).
+# program that guest.init= on the kernel's command line names (words separated by commas), as a service where
+# guest.systemd= names systemd.
 /bin/busybox mkdir -p /proc /sys /dev /host /layer /root
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -36,6 +37,19 @@ mkdir /root/run/lock
 hostname localhost
 ip link set lo up
 program=$(option init | tr ',' ' ')
+if systemd=$(option systemd) && [ -n "$systemd" ]; then
+    # Only what every Debian starts first, and our program: the host's own services stay down.
+    mkdir -p /root/run/systemd/system /root/run/tmpfiles.d
+    : >/root/run/tmpfiles.d/tmp.conf        # instead of Debian's, by which a boot empties /tmp
+    cat >/root/run/systemd/system/natfix-guest.service <<END
+[Unit]
+Requires=basic.target
+After=basic.target
+[Service]
+ExecStart=$program
+END
+    program="$systemd --unit=natfix-guest.service"
+fi
 for directory in proc sys dev; do
     mount --move "/$directory" "/root/$directory"
 done
