@@ -33,6 +33,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    (:mod:`~natfix.check_host`, :mod:`~natfix.check_firewall`, in the words of :mod:`~natfix.findings`),
    `natfix rules` :mod:`~natfix.rules`, `natfix down` :mod:`~natfix.removal`; :mod:`~natfix.show` prints
    answers in :mod:`~natfix.tables`.
+7. replay: :mod:`~natfix.replay` reads captures and says what is wrong, in the words of
+   :mod:`~natfix.replay.model`.
 """
 
 __version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""natfix-replay: captures in; repaired captures, reasons and a diagnosis out."""
