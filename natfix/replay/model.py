@@ -51,7 +51,7 @@ class Frame(NamedTuple):
     data: bytes             # b"" where the input holds only a header line (fw monitor text)
     length: int             # octets on the wire; more than len(data) where the snap length cut it
     interface: str = ""
-    stage: str = ""         # fw monitor's "i" "I" "o" "O" ("e" "E"); else the input's name if there are several
+    stage: str = ""         # fw monitor's "i" "I" "o" "O"; else the input's name if there are several
     outgoing: bool | None = None    # the capturing host sent it; None: not known
     file: str = ""          # as in PacketId
     comment: str = ""
