@@ -80,7 +80,14 @@ class Bench:
         facts = Facts(self._addresses, self._ports_in_use)
         self.upkeep = Upkeep(self.loop, facts, self.rules, self.flows, self.begun, self.links,
                              cast(Any, self.reader), AT_HOME)
+        self.answers = 0                # of the background, that no test has waited for
+        self._deliver = self.upkeep._background.deliver
+        self.upkeep._background.deliver = self._count_answer    # type: ignore[method-assign]
         self.upkeep.begin(self.now)
+
+    def _count_answer(self) -> None:
+        self._deliver()
+        self.answers += 1
 
     def _addresses(self) -> AddressesChanged:
         if isinstance(self.addresses, Exception):
@@ -98,9 +105,11 @@ class Bench:
         self.loop.run()
 
     def answer(self) -> None:
-        """Wait for the background's answer and let the loop take it."""
-        assert select.select([self.upkeep._background], [], [], 5)[0]
-        self.turn()
+        """Let the loop take the background's answer; an earlier turn may have taken it, if it came quickly."""
+        if not self.answers:
+            assert select.select([self.upkeep._background], [], [], 5)[0]
+            self.turn()
+        self.answers -= 1
 
     def reports(self, kind: type) -> list[Any]:
         return [report for report in self.engine.reports if isinstance(report, kind)]
