@@ -105,7 +105,7 @@ class Bench:
         self.loop.run()
 
     def answer(self) -> None:
-        """Let the loop take the background's answer; an earlier turn may have taken it, if it came quickly."""
+        """Let the loop take the background's answer, unless an earlier turn has done so."""
         if not self.answers:
             assert select.select([self.upkeep._background], [], [], 5)[0]
             self.turn()
