@@ -34,7 +34,7 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    `natfix rules` :mod:`~natfix.rules`, `natfix down` :mod:`~natfix.removal`; :mod:`~natfix.show` prints
    answers in :mod:`~natfix.tables`.
 7. replay: :mod:`~natfix.replay` reads captures and says what is wrong, in the words of
-   :mod:`~natfix.replay.model`.
+   :mod:`~natfix.replay.model`. :mod:`~natfix.replay.pcapng` writes files.
 """
 
 __version__ = "0.1.0"
