@@ -8,9 +8,10 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tests.lab import leftovers, namespaces
+from tests.lab.far_nat import FarNat
 from tests.lab.gateway import Natfix, install_rules
 from tests.lab.host import Host, LabError, Process
 from tests.lab.topology import TOPOLOGIES
@@ -37,12 +38,13 @@ class Lab:
     """
 
     def __init__(self, topology: str = "gateway", *, dnat_line: bool = False, accounting: bool = True,
-                 standing: bool = False, **sizes: int) -> None:
+                 standing: bool = False, **sizes: Any) -> None:
         self.topology = TOPOLOGIES[topology](**sizes)
         self.dnat_line, self.accounting, self.standing = dnat_line, accounting, standing
         self.prefix = f"nfx{os.getpid()}-{next(_numbers)}"
         self.directory = leftovers.STATE / self.prefix
         self.hosts = {row.name: Host(row, self.prefix, self.directory) for row in self.topology.hosts}
+        self.far_nats: dict[str, FarNat] = {}       # by host, once it is up
 
     def __enter__(self) -> Lab:
         self.up()
@@ -69,11 +71,20 @@ class Lab:
         try:
             namespaces.build(self.prefix, self.topology)
             install_rules(self.gateway, self.dnat_line)
+            self._install_far_nats()
             namespaces.write_sysctls(self.gateway.namespace, {
                 "net/netfilter/nf_conntrack_acct": str(int(self.accounting))})
         except BaseException:
             self.down()
             raise
+
+    def _install_far_nats(self) -> None:
+        for host in self.hosts.values():
+            if host.row.nat:
+                subnet = host.row.links[0].subnet
+                behind = [row.links[-1].address for row in self.topology.hosts
+                          if row is not host.row and row.links[-1].subnet == subnet]
+                self.far_nats[host.name] = FarNat(host, host.row.nat, behind)
 
     def down(self) -> None:
         """End every process this lab started, the latest first, and remove the namespaces."""

@@ -36,6 +36,7 @@ class HostRow:
     links: tuple[Link, ...]
     router: str = ""
     forwards: bool = False
+    nat: str = ""           # the kind of far NAT that it is, see tests.lab.far_nat
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,33 @@ def gateway_topology(phones: int = 2, second_phones: int = 0, remotes: int = 1) 
     return Topology("gateway", subnets, tuple(rows))
 
 
+def far_topology(kinds: tuple[str, ...] = ("port-restricted",), phones: int = 2, deep: bool = False,
+                 inside_phones: int = 1) -> Topology:
+    """The gateway with a PBX inside, and far sites: phones behind NATs of their own.
+
+    Site 1 is ``nat1`` (203.0.113.71) with ``far1a``, ``far1b``; site 2 ``nat2`` with ``far2a``...; all use
+    192.168.1.10 and up, as the inside phones do. *deep* adds a NAT behind that of site 1, with ``deep``.
+    """
+    near = gateway_topology(phones=inside_phones)
+    rows, subnets = list(near.hosts), dict(near.subnets)
+    for number, kind in enumerate(kinds, start=1):
+        subnet = f"far{number}"
+        subnets[subnet] = (24, "")
+        rows.append(HostRow(f"nat{number}", (
+            Link("inside", subnet, "192.168.1.1"), Link(OUTSIDE, OUTSIDE, f"203.0.113.{70 + number}"),
+        ), VOID_ADDRESS, forwards=True, nat=kind))
+        rows += [_row(f"{subnet}{chr(ord('a') + n)}", subnet, f"192.168.1.{10 + n}", "192.168.1.1")
+                 for n in range(phones)]
+    if deep:
+        subnets["deep"] = (24, "")
+        rows.append(HostRow("natdeep", (
+            Link("inside", "deep", "10.0.3.1"), Link("outside", "far1", "192.168.1.20"),
+        ), "192.168.1.1", forwards=True, nat="port-restricted"))
+        rows.append(_row("deep", "deep", "10.0.3.10", "10.0.3.1"))
+    return Topology("far", subnets, tuple(rows))
+
+
 TOPOLOGIES: dict[str, Callable[..., Topology]] = {
     "gateway": gateway_topology,
+    "far": far_topology,
 }
