@@ -34,6 +34,7 @@ NOT_COUNTED = (-1, -1)
 ANY_REMOTE = "0.0.0.0"      # media accept_from = "any"
 TRAFFIC: Holder = ("traffic",)      # holds a flow that began by itself, and nothing else
 MOST_BEGUN = 16             # flows of one mapping that are remembered so; the kernel's timeouts end the rest
+MOST_SENT_TO = 8            # likewise, of the peers that a signalling endpoint sent to
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +67,12 @@ class Mapping:
     shown: frozenset[str] = frozenset()             # kinds of header that natfix replaced it in
     agent: str = ""                                 # User-Agent or Server of the UA behind it
     kernel_until: float = 0.0                       # when the kernel's element ends; 0: it holds none
+    sent_to: tuple[Endpoint, ...] = ()              # peers that it may have conntrack entries to
+
+    def note_sent(self, peer: Endpoint) -> None:
+        """Remember that a packet went to *peer*; of too many the oldest is forgotten."""
+        if peer not in self.sent_to:
+            self.sent_to = (*self.sent_to[1 - MOST_SENT_TO:], peer)
 
     @property
     def until(self) -> float:
@@ -226,6 +233,8 @@ class Mappings:
         for remote in mapping.remotes:
             self.commands.append(ForbidRemote(mapping.kind, mapping.outside, remote))
         self.commands.append(DeleteMapping(mapping.kind, mapping.inside, mapping.outside))
+        begun = [Flow(mapping.inside, peer, peer, mapping.outside) for peer in mapping.sent_to]
+        self.commands += [CloseFlow(flow) for flow in begun if flow not in mapping.flows]
         for flow in list(mapping.flows):
             self._close(mapping, flow)
 

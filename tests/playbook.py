@@ -35,6 +35,7 @@ from natfix.reports import (
     Report,
     Restored,
 )
+from natfix.startup import flows_to_adopt
 from tests.agent import Agent, Leg, Sip
 from tests.datagram import Datagram, packet_bytes, read_packet
 from tests.streams import streams_of
@@ -277,6 +278,8 @@ class World:
         self._introduce()
         rows = [row for row in self.rows.values() if row.row is not None]
         self.report(Restored(tuple(self.kernel.mappings()), tuple(rows)))
+        for adopted in flows_to_adopt(self.kernel.flows(), skeleton_of(self.settings), self._addresses()):
+            self.report(adopted)
 
     def _introduce(self) -> None:
         self.report(self._addresses())

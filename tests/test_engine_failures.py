@@ -278,7 +278,6 @@ def test_engines_share_nothing() -> None:
     assert Engine(Settings(Inside(networks), Outside("outside"))).next_timeout() is None
 
 
-@pytest.mark.xfail(reason="entries that natfix did not open keep the dead address", strict=True)
 def test_a_phone_that_keeps_trying_gets_the_new_address(world: World) -> None:
     """A REGISTER every 20 s keeps its old conntrack entry alive; it must not keep the old address as well."""
     for number in range(4):

@@ -15,7 +15,7 @@ from natfix.commands import (
 )
 from natfix.deadlines import NEVER, Deadlines
 from natfix.errors import LimitReached
-from natfix.mappings import LIFETIME, MOST_BEGUN, Mapping, Mappings, owner_of, reversed_flow
+from natfix.mappings import LIFETIME, MOST_BEGUN, MOST_SENT_TO, Mapping, Mappings, owner_of, reversed_flow
 
 INSIDE, OUTSIDE = Endpoint("192.168.1.10", 4000), Endpoint("203.0.113.1", 30000)
 REMOTE = Endpoint("198.51.100.7", 7000)
@@ -80,6 +80,26 @@ def test_elements_are_deleted_before_entries(table: Table) -> None:
     kinds = [type(command) for command in table.commands()]
     assert kinds == [ForbidRemote, DeleteMapping, CloseFlow]
     assert FLOW not in table.mappings.by_flow
+
+
+def test_entries_that_packets_made_end_with_their_mapping(table: Table) -> None:
+    """natfix did not open them, but no later owner of the port may find them: each once."""
+    other = Endpoint("198.51.100.8", 7000)
+    table.mappings.hold(table.mapping, FIRST, NEVER, 0.0)
+    table.mappings.keep_flow(table.mapping, FLOW, FIRST, NEVER, 0.0)
+    for peer in (REMOTE, other, REMOTE):
+        table.mapping.note_sent(peer)
+    table.commands()
+    table.mappings.remove(table.mapping, 1.0)
+    closed = [command for command in table.commands() if isinstance(command, CloseFlow)]
+    assert closed == [CloseFlow(Flow(INSIDE, other, other, OUTSIDE)), CloseFlow(FLOW)]
+
+
+def test_few_peers_are_remembered(table: Table) -> None:
+    """A scanner inside does not fill the memory: the oldest peers are forgotten."""
+    for port in range(100):
+        table.mapping.note_sent(Endpoint(REMOTE.host, port))
+    assert [peer.port for peer in table.mapping.sent_to] == list(range(100 - MOST_SENT_TO, 100))
 
 
 def test_a_held_mapping_is_refreshed_before_the_kernel_forgets_it(table: Table) -> None:
