@@ -25,6 +25,7 @@ from natfix.turn import Turn
 # Headers are of four kinds; what was shown in one kind is restored in the same kind only, since a UA
 # may write its address differently in each ("192.168.1.10" in Contact, with ":5060" in Via).
 VIA, CONTACT, ROUTE, IDENTITY = "via", "contact", "route", "identity"
+TARGET = "target"   # what a UA was told of the other side, where that is the UA's own host once more
 
 
 class Rule(NamedTuple):
@@ -64,6 +65,7 @@ TEXT_RULES = _by_name(
 )
 SHOWN_VIA = Rule(VIA, "Via", "RFC 3261, section 18.1.1")
 RESTORED_VIA = Rule(VIA, "Via", "RFC 3261, section 18.1.2")
+SHOWN_REQUEST_URI = Rule(TARGET, "Request-URI", "RFC 3261, section 12.2.1.1")
 RESTORED_REQUEST_URI = Rule(CONTACT, "Request-URI", "RFC 3261, section 12.2.1.1")
 # A UA never says these of itself: they are echoes, or name who is called.
 ECHOED_ONLY = frozenset({"route", "service-route", "to"})
@@ -93,6 +95,8 @@ class Rewriter:
         raw = message.raw
         if message.is_request:
             self._show_via(turn)
+            if message.to_tag and raw.find(host, *message.request_uri) >= 0:
+                self._show_request_uri(turn)
         for header in message.headers:
             if raw.find(host, header.start, header.end) < 0:
                 continue
@@ -108,6 +112,20 @@ class Rewriter:
             return
         if self._show_hostport(turn, via.sent_by, SHOWN_VIA):
             self._show_parameter(turn, via.params.get("maddr"), SHOWN_VIA)
+
+    def _show_request_uri(self, turn: Turn) -> None:
+        """A UA that talks to its own host through a proxy was told the other side's Contact as an inside
+        address; outside that means nothing. Somebody else's, which may look the same, stays."""
+        message, call = turn.message, turn.sender_call
+        uri = _uri_or_none(message.raw, *message.request_uri)
+        if uri is None or call is None:
+            return
+        target = message.raw[uri.hostport.start:uri.hostport.end].decode("latin-1")
+        shown = next((s for (kind, s), text in call.written.items() if (kind, text) == (TARGET, target)), "")
+        if shown:
+            self._replace(turn, uri.hostport, target, shown, SHOWN_REQUEST_URI)
+            for name in URI_PARAMETERS:
+                self._show_parameter(turn, uri.params.get(name), SHOWN_REQUEST_URI)
 
     def _show_addresses(self, turn: Turn, header: Header, rule: Rule) -> None:
         raw = turn.message.raw
@@ -246,9 +264,8 @@ class Rewriter:
         start, end = message.request_uri
         if message.raw.find(turn.receiver.outside.host.encode(), start, end) < 0:  # type: ignore[union-attr]
             return
-        try:
-            uri = uri_at(message.raw, start, end)
-        except MalformedMessage:
+        uri = _uri_or_none(message.raw, start, end)
+        if uri is None:
             return
         if not message.to_tag and _is_signed(message, start, end):
             turn.leave("request-uri", RESTORED_REQUEST_URI.header, "the credentials were computed over it",
@@ -299,10 +316,13 @@ class Rewriter:
             if address is None or address.uri is None:
                 continue
             uri = address.uri
-            if self._restore_hostport(turn, uri.hostport, rule, uri.user) \
-                    and rule.kind == CONTACT:
+            written = self._restore_hostport(turn, uri.hostport, rule, uri.user)
+            if written and rule.kind == CONTACT:
                 self._restore_parameters(turn, uri.params, rule)
                 self._restore_parameters(turn, address.params, rule)
+                if header.name == "contact" and turn.receiver_call is not None:
+                    shown = raw[uri.hostport.start:uri.hostport.end].decode("latin-1")
+                    turn.receiver_call.remember_written(TARGET, shown, written)
 
     def _restore_parameters(self, turn: Turn, params: dict[str, tuple[int, int]], rule: Rule) -> None:
         receiver = turn.receiver
@@ -316,31 +336,32 @@ class Rewriter:
         for hostport in _own_hostports(raw, header, turn.receiver, outside=True):
             self._restore_hostport(turn, hostport, rule)
 
-    def _restore_hostport(self, turn: Turn, hostport: HostPort, rule: Rule, user: str = "") -> bool:
-        """Restore one host and port if it is one that natfix has shown; True where it did."""
+    def _restore_hostport(self, turn: Turn, hostport: HostPort, rule: Rule, user: str = "") -> str:
+        """Restore one host and port if it is one that natfix has shown; return how the UA wrote it, or ""."""
         receiver = turn.receiver
         assert receiver is not None
         if hostport.host != receiver.outside.host:
-            return False
+            return ""
         if rule.kind == IDENTITY:
             return self._restore_identity(turn, hostport, rule)
         mapping = self._mappings.find_outside(Endpoint(hostport.host, hostport.port or SIP_PORT))
         if mapping is None or mapping.kind is not Kind.SIGNALLING \
                 or mapping.inside.host != receiver.inside.host or rule.kind not in mapping.shown:
-            return False
+            return ""
         shown = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
         written = self._written(turn, mapping, rule.kind, shown, user)
         self._replace(turn, hostport, shown, written, rule)
-        return True
+        return written
 
-    def _restore_identity(self, turn: Turn, hostport: HostPort, rule: Rule) -> bool:
+    def _restore_identity(self, turn: Turn, hostport: HostPort, rule: Rule) -> str:
         """An identity is restored only if this dialog has shown it; else another UA wrote it."""
         call = turn.receiver_call
         shown = turn.message.raw[hostport.start:hostport.end].decode("latin-1")
         if call is None or (IDENTITY, shown) not in call.written:
-            return False
-        self._replace(turn, hostport, shown, call.written[IDENTITY, shown], rule)
-        return True
+            return ""
+        written = call.written[IDENTITY, shown]
+        self._replace(turn, hostport, shown, written, rule)
+        return written
 
     def _written(self, turn: Turn, mapping: Mapping, kind: str, shown: str, user: str) -> str:
         """Return how the UA wrote what was shown as *shown*."""
@@ -368,6 +389,7 @@ _REASONS = {
     VIA: "responses are sent here",
     CONTACT: "later requests are sent here",
     ROUTE: "later requests pass here",
+    TARGET: "the other side is the same inside host, which outside has another address",
     IDENTITY: "the host is the sender's own inside address",
 }
 
@@ -375,6 +397,13 @@ _REASONS = {
 def _top_via(message: Message) -> Via | None:
     try:
         return message.via
+    except MalformedMessage:
+        return None
+
+
+def _uri_or_none(raw: bytes, start: int, end: int) -> Uri | None:
+    try:
+        return uri_at(raw, start, end)
     except MalformedMessage:
         return None
 
