@@ -307,8 +307,10 @@ class CallFlow:
 
     def resume(self, call: Call, mapping: Mapping | None, now: float) -> None:
         """Take up a call from before a restart."""
-        if call.state is State.CONFIRMED and mapping is not None:
+        if mapping is not None and call.state is State.CONFIRMED:
             self._signalling.open_for_call(mapping, call, NEVER, now)
+        elif mapping is not None and call.dialogs:
+            self._signalling.await_answer(mapping, call, now + EARLY_TIMEOUT, now)
         self._media.settle(call, now)
         self._arm(call, max(self._next_look(call), now + LINGER))
 

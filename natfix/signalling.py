@@ -69,9 +69,9 @@ class Signalling:
         """Keep the way of the final response open while the callee rings.
 
         Linux forgets a UDP flow after 30 s unless it went both ways for longer than 2 s; a call may ring for
-        three minutes (RFC 3261, section 16.6: Timer C).
+        three minutes (RFC 3261, section 16.6: Timer C). Where no entry can be made, the inward half serves.
         """
-        self._mappings.hold(mapping, call.holder, until, now)
+        self._open(mapping, call.holder, {call.peer.host} - self._realms.own_hosts, until, now)
         self._keep_flow(mapping, call.peer, call.holder, until, now)
 
     def open_for_call(self, mapping: Mapping, call: Call, until: float, now: float) -> None:

@@ -90,6 +90,43 @@ def test_a_call_that_rings_for_a_minute(world: World, seconds: float) -> None:
     world.assert_two_way_audio(Call(leg, callee))
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_call_that_rings_while_conntrack_is_full(open_world: World, restarts: bool) -> None:
+    """No entry can be made, and the INVITE's own has ended: the answer comes in by the map."""
+    world = open_world
+    world.kernel.refuse_entries = "the conntrack table is full"
+    leg = world.phone.invites(world.provider.address)
+    callee = world.provider.accepts(world.provider.last, 180)
+    if restarts:
+        world.restart()
+        world.kernel.resync(world.engine.desired())
+    world.advance(60.0)
+    assert callee.answers().arrived
+    leg.sends("ACK")
+    world.assert_two_way_audio(Call(leg, callee))
+
+
+def test_who_may_come_in_while_it_rings(open_world: World) -> None:
+    """Only the address that the INVITE went to, only once it has answered, and only until the call fails."""
+    world = open_world
+    stranger = world.agent("stranger", Endpoint("198.51.100.66", 5060))
+    beside = world.agent("beside", Endpoint(PROVIDER.host, 5099))
+    knock = "OPTIONS sip:alice@203.0.113.1 SIP/2.0\nVia: SIP/2.0/UDP x;branch=z9hG4bK{}\n\n"
+
+    def let_in() -> list[str]:
+        return [agent.user for agent in (stranger, beside)
+                if agent.sends(knock.format(agent.user), Endpoint("203.0.113.1", 5060)).arrived]
+
+    leg = world.phone.invites(world.provider.address)
+    assert let_in() == []
+    callee = world.provider.accepts(world.provider.last, 180)
+    assert let_in() == ["beside"]
+    callee.replies(486)
+    leg.sends("ACK")
+    world.advance(RELEASE + 40.0)
+    assert let_in() == []
+
+
 @pytest.mark.parametrize(("status", "ends"), [(200, True), (481, True), (408, True), (401, False)])
 def test_what_answers_a_bye(world: World, status: int, ends: bool) -> None:
     """A 2xx, 481 or 408 ends the call; a challenge does not."""

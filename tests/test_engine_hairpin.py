@@ -199,7 +199,8 @@ def test_a_phone_calls_itself(world: World, hangs_up: int) -> None:
     hung_up(world, call[hangs_up], call[1 - hangs_up])
 
 
-@pytest.mark.parametrize("contact", ["<sip:alice@192.168.1.10>", "<sip:alice@192.168.1.10;maddr=192.168.1.10>"])
+@pytest.mark.parametrize("contact", [
+    "<sip:alice@192.168.1.10>", "<sip:alice@192.168.1.10;maddr=192.168.1.10>"])
 def test_a_phone_that_calls_itself_spells_its_contact_otherwise(world: World, contact: str) -> None:
     """What stands for the other line outside is written again, however the phone writes itself."""
     second = world_of_two_lines(world)

@@ -132,7 +132,6 @@ class Histories(RuleBasedStateMachine):
         for call in between.calls:
             call.hang_up()
 
-    @precondition(lambda self: not self.world.kernel.refuse_entries)     # a ringing call has no element
     @rule(number=phone_numbers, inside=inside_ports)
     def ring(self, number: int, inside: int) -> None:
         phone = self.speaks(number, inside, 40000)
@@ -207,7 +206,7 @@ class Histories(RuleBasedStateMachine):
         self.world.change_outside_address(f"203.0.113.{number}")
         self.talks, self.betweens, self.ringing, self.registered = [], [], [], {}
 
-    @precondition(lambda self: self.is_open and not self.ringing)
+    @precondition(lambda self: self.is_open)
     @rule(are_refused=st.booleans())
     def fill_the_conntrack_table(self, are_refused: bool) -> None:
         """No entry can be made any more: the elements do it, where the operator has the documented line."""
