@@ -18,6 +18,7 @@ class Kind(StrEnum):
 
     SIGNALLING = "signalling"
     MEDIA = "media"
+    RELAY = "relay"     # media whose real source is learnt; it has no mapping of its own in the kernel
 
 
 class Flow(NamedTuple):
@@ -60,7 +61,10 @@ class DeleteMapping(NamedTuple):
 
 
 class AllowRemote(NamedTuple):
-    """Let new flows from ``remote`` reach a mapping's inward half; again refreshes."""
+    """Let new flows from ``remote`` reach a mapping's inward half; again refreshes.
+
+    Of the kind RELAY they come to natfix instead, which learns from them where a far UA sends from.
+    """
 
     kind: Kind
     outside: Endpoint

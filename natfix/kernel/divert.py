@@ -1,4 +1,4 @@
-"""The divert rule as raw netlink: SIP flows into an NFQUEUE by the xtables target, in natfix's own table.
+"""The queue rule as raw netlink: packets into an NFQUEUE by the xtables target, in natfix's own table.
 
 For kernels that have no nft ``queue`` expression. nft text cannot say it, since nft only translates
 xtables targets; ``iptables`` could, and would leave a table of its own behind.
@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import socket
 import struct
-import sys
 
 from natfix.kernel.base import Skeleton
 from natfix.kernel.elements import TABLE
 from natfix.kernel.netlink import CREATE, NFTABLES, REQUEST, Message, attribute, head, nest, number, text
 
-CHAIN = "divert"
-COUNTER = "diverted"                                # of natfix.nft
+CHAIN = "to_natfix"                                 # of natfix.nft
 NEW_RULE, DELETE_RULE = NFTABLES << 8 | 6, NFTABLES << 8 | 8
 APPEND = 0x800                                      # NLM_F_APPEND
 RULE_TABLE, RULE_CHAIN, RULE_EXPRESSIONS = 1, 2, 4  # NFTA_RULE_*
 LIST_ITEM = 1                                       # NFTA_LIST_ELEM
 EXPRESSION_NAME, EXPRESSION_DATA = 1, 2             # NFTA_EXPR_*
-REGISTER = 8                                        # NFT_REG32_00
-CT_MARK, META_PROTOCOL = 3, 16                      # NFT_CT_MARK, NFT_META_L4PROTO
-
-OBJECT_COUNTER = 1                                  # NFT_OBJECT_COUNTER
 
 BYPASS = 1                                          # NFQ_FLAG_BYPASS
 QUEUE_INFO = struct.Struct("=HHH2x")                # struct xt_NFQ_info_v3: number, queues, flags
@@ -32,33 +26,13 @@ QUEUE_REVISION = 3
 
 
 def divert_messages(skeleton: Skeleton, table: str = TABLE) -> list[Message]:
-    """Return the messages that make the divert rule the only one of its chain."""
+    """Return the messages that make the xtables target NFQUEUE the only rule of its chain."""
     chain = head(socket.AF_INET) + text(RULE_TABLE, table) + text(RULE_CHAIN, CHAIN)
+    target = queue_target(skeleton.queue, skeleton.bypass)
     return [
         Message(DELETE_RULE, REQUEST, chain),       # no rule named: all of them
-        Message(NEW_RULE, REQUEST | CREATE | APPEND, chain + divert_expressions(
-            skeleton.mark, count(COUNTER), queue_target(skeleton.queue, skeleton.bypass))),
+        Message(NEW_RULE, REQUEST | CREATE | APPEND, chain + nest(RULE_EXPRESSIONS, target)),
     ]
-
-
-def divert_expressions(mark: int, *statements: bytes) -> bytes:
-    """Return ``ct mark & mark == mark meta l4proto udp`` and then *statements*, as a rule's expressions."""
-    bit = mark.to_bytes(4, sys.byteorder)
-    return nest(
-        RULE_EXPRESSIONS,
-        _expression("ct", number(1, REGISTER), number(2, CT_MARK)),
-        _expression("bitwise", number(1, REGISTER), number(2, REGISTER), number(3, 4),
-                    nest(4, attribute(1, bit)), nest(5, attribute(1, bytes(4)))),
-        _equal(bit),
-        _expression("meta", number(1, REGISTER), number(2, META_PROTOCOL)),
-        _equal(bytes([socket.IPPROTO_UDP])),
-        *statements,
-    )
-
-
-def count(counter: str) -> bytes:
-    """Return ``counter name``: packets and bytes count in a counter of the rule's own table."""
-    return _expression("objref", number(1, OBJECT_COUNTER), text(2, counter))
 
 
 def queue_target(queue: int, bypass: bool) -> bytes:
@@ -70,10 +44,6 @@ def queue_target(queue: int, bypass: bool) -> bytes:
 def queue_expression(queue: int, bypass: bool) -> bytes:
     """Return nft's own ``queue num``."""
     return _expression("queue", number(1, queue, 2), number(2, 1, 2), number(3, BYPASS if bypass else 0, 2))
-
-
-def _equal(value: bytes) -> bytes:
-    return _expression("cmp", number(1, REGISTER), number(2, 0), nest(3, attribute(1, value)))
 
 
 def _expression(name: str, *data: bytes) -> bytes:

@@ -34,7 +34,7 @@ from natfix.kernel.netlink import (
 TABLE = "natfix"
 OUT = {Kind.SIGNALLING: "signalling_out", Kind.MEDIA: "media_out"}
 IN = {Kind.SIGNALLING: "signalling_in", Kind.MEDIA: "media_in"}
-ALLOWED = {Kind.SIGNALLING: "signalling_allowed", Kind.MEDIA: "media_allowed"}
+ALLOWED = {Kind.SIGNALLING: "signalling_allowed", Kind.MEDIA: "media_allowed", Kind.RELAY: "media_learning"}
 OPEN = "media_open"
 ENDPOINTS, INWARD = "signalling_endpoints", "signalling_inward"
 REFUSED, MEMORY = "refused", "memory"

@@ -7,7 +7,8 @@ comes too early pins a wrong entry here too. The way of a packet, in the order o
     enter:  conntrack    finds the entry, in either direction; otherwise the packet begins one
             prerouting   natfix marks SIP flows; DNAT by natfix's maps, else by the operator's forwards
             routing      to the gateway itself (input), or through it (forward)
-            guard        drops at input what no mapping waits for, before it can leave an entry
+            learn        at input, the first packets of a relayed stream go to natfix
+        guard        drops at input what no mapping waits for, before it can leave an entry
             divert       a marked flow goes to natfix; what that changes in the kernel counts from here on
     leave:  filter       the operator's chains, policy drop: established, from inside, perhaps DNATed
             postrouting  SNAT by natfix's maps, else the operator's masquerade, which moves taken ports
@@ -186,7 +187,9 @@ class FakeKernel:
             self._table.count(entry, is_reply, self.now)
             target = entry.flow.source if is_reply else entry.flow.reply_source
             crossing = self._route(source, target, entry, is_reply)
-        if self._is_guarded(crossing):
+        if self._is_to_be_learnt(crossing, destination):
+            crossing.diverted = True
+        elif self._is_guarded(crossing):
             self._refused[destination] = self._refused.get(destination, 0) + 1
             crossing.dropped = "guard: no mapping waits for this packet"
         elif self.skeleton is not None and crossing.hook == "forward":
@@ -234,6 +237,10 @@ class FakeKernel:
             in_interface="" if hook == "output" else came_by,
             out_interface="" if hook == "input" else goes_by,
         )
+
+    def _is_to_be_learnt(self, crossing: Crossing, destination: Endpoint) -> bool:
+        is_learning = self.elements.is_learning(destination, crossing.source.host)
+        return is_learning and self.skeleton is not None and crossing.hook == "input" and crossing.is_new
 
     def _is_guarded(self, crossing: Crossing) -> bool:
         is_stray = crossing.hook == "input" and crossing.is_new and not crossing.entry.is_dnated

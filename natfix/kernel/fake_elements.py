@@ -89,6 +89,10 @@ class Elements:
                 return element.value
         return None
 
+    def is_learning(self, outside: Endpoint, remote: str) -> bool:
+        """Tell whether natfix is to be shown what *remote* sends to *outside*."""
+        return (Kind.RELAY, outside, remote) in self._allowed
+
     def is_signalling(self, source: Endpoint, destination: Endpoint, target: Endpoint) -> bool:
         """Tell whether a packet to *destination*, sent on to *target*, belongs to a signalling mapping."""
         kind = Kind.SIGNALLING

@@ -22,7 +22,7 @@ from natfix.errors import KernelRefused
 from natfix.kernel import libnftables
 from natfix.kernel.base import FlowState, KernelMapping, Skeleton
 from natfix.kernel.conntrack import FIXED_TIMEOUT, Conntrack
-from natfix.kernel.divert import divert_messages
+from natfix.kernel.divert import CHAIN, divert_messages
 from natfix.kernel.elements import (
     ENDPOINT_SIZE,
     IN,
@@ -49,8 +49,8 @@ NEW_TABLE, GET_TABLE, DELETE_TABLE = (NFTABLES << 8 | kind for kind in range(3))
 GET_CHAIN, GET_RULE = NFTABLES << 8 | 4, NFTABLES << 8 | 7
 TABLE_NAME = 1      # NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE
 
-QUEUE_RULE = re.compile(r"^( *)(.* queue num \$sip_queue)$", re.MULTILINE)
-FLUSH_DIVERT = f"flush chain ip {TABLE} divert\n"
+QUEUE_RULE = re.compile(r"^( *)(queue num \$sip_queue)$", re.MULTILINE)
+FLUSH_QUEUE = f"flush chain ip {TABLE} {CHAIN}\n"
 
 REASONS = {
     errno.ENOENT: "natfix's table is not there, or not whole",
@@ -93,7 +93,7 @@ class NetfilterKernel:
         _switch_accounting(on=True)
 
     def _complete(self, skeleton: Skeleton, form: str) -> None:
-        """Add what the skeleton's text cannot: the divert rule as an xtables target, and the memory."""
+        """Add what the skeleton's text cannot: the queue rule as an xtables target, and the memory."""
         self._accounting_was_off = self._accounting_was_off or _accounting() == "0"
         change = Change()
         key = skeleton.mark.to_bytes(4, sys.byteorder)
@@ -229,7 +229,7 @@ class NetfilterKernel:
 def skeleton_text(skeleton: Skeleton, form: str) -> str:
     """Return ``nft/natfix.nft`` with the settings put in; *form* is "queue" or "nfqueue".
 
-    In the form "nfqueue" the divert rule is missing: no nft text can say it. Raises KernelRefused where
+    In the form "nfqueue" the queue rule is missing: no nft text can say it. Raises KernelRefused where
     an interface's name cannot be put in.
     """
     rules = shipped("nft", "natfix.nft").read_text()
@@ -247,7 +247,7 @@ def skeleton_text(skeleton: Skeleton, form: str) -> str:
         return QUEUE_RULE.sub(r"\1\2 bypass", rules) if skeleton.bypass else rules
     said = f"NFQUEUE --queue-num {skeleton.queue}" + (" --queue-bypass" if skeleton.bypass else "")
     rules = QUEUE_RULE.sub(rf"\1# xtables target instead of nft's queue, added by netlink: {said}", rules)
-    return rules.replace(FLUSH_DIVERT, "")     # that rule replaces its predecessor in one transaction
+    return rules.replace(FLUSH_QUEUE, "")     # that rule replaces its predecessor in one transaction
 
 
 def _interfaces(names: Sequence[str]) -> str:

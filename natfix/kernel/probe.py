@@ -20,8 +20,8 @@ from natfix.kernel.divert import (
     CHAIN,
     NEW_RULE,
     RULE_CHAIN,
+    RULE_EXPRESSIONS,
     RULE_TABLE,
-    divert_expressions,
     queue_expression,
     queue_target,
 )
@@ -140,7 +140,7 @@ def _chain(name: str, kind: str, hook: int) -> Message:
 
 def _rule(verdict: bytes) -> Message:
     return Message(NEW_RULE, REQUEST | CREATE | APPEND, head(socket.AF_INET) + text(RULE_TABLE, TABLE)
-                   + text(RULE_CHAIN, CHAIN) + divert_expressions(1, verdict))
+                   + text(RULE_CHAIN, CHAIN) + nest(RULE_EXPRESSIONS, verdict))
 
 
 def _has_conntrack(connection: Connection) -> bool:

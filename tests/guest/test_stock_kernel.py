@@ -17,7 +17,8 @@ pytestmark = needs_guest
 
 PATIENCE = 420.0        # seconds; 60 to 110 are usual
 DIVERT = re.compile(r'^\t\tct mark & 0x04000000 == 0x04000000 meta l4proto udp counter name "diverted" '
-                    r"queue (?:to|num) 5060$", re.MULTILINE)
+                    r"jump to_natfix$", re.MULTILINE)
+QUEUE = re.compile(r"^\t\tqueue (?:to|num) 5060$", re.MULTILINE)
 COUNTER = re.compile(r"counter diverted \{\s*packets (\d+)")
 FIRST_PORT = "203.0.113.1 . 30000"
 
@@ -40,9 +41,10 @@ def test_the_kernel_is_debians(guest: Guest) -> None:
 
 
 def test_the_queue_statement_is_native(observed: Observed) -> None:
-    """`nft list ruleset` shows nft's own queue statement, in the divert chain and nowhere else."""
-    chain = object_from("chain divert", observed["started"]["ruleset"])
-    assert DIVERT.search(chain), chain
+    """`nft list ruleset` shows nft's own queue statement, where the divert chain leads and nowhere else."""
+    ruleset = observed["started"]["ruleset"]
+    assert DIVERT.search(object_from("chain divert", ruleset)), ruleset
+    assert QUEUE.search(object_from("chain to_natfix", ruleset)), ruleset
     assert len(re.findall(r"\bqueue\b|NFQUEUE|xt target", observed["started"]["ruleset"])) == 1
     assert "nft_queue" in observed["modules"]
 

@@ -42,7 +42,7 @@ def test_systemd_is_told_when_natfix_is_ready_and_ends(systemd_guest: Guest) -> 
                          "systemctl daemon-reload; systemctl start natfix-test || journalctl -u natfix-test",
                          timeout=180)
     assert systemd_guest.script("systemctl is-active natfix-test || true") == "active\n"
-    assert "queue" in systemd_guest.script("nft list chain ip natfix divert")
+    assert "queue" in systemd_guest.script("nft list chain ip natfix to_natfix")
     systemd_guest.script("systemctl stop natfix-test", timeout=90)
     assert systemd_guest.script("systemctl show -P Result -P ExecMainStatus natfix-test") == "success\n0\n"
     assert "hook forward" in systemd_guest.script("nft list chain ip natfix divert")

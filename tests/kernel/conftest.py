@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.wires import Wires, wires
+from tests.kernel.wires import Queue, Wires, wires
 
 
 @pytest.fixture
@@ -30,3 +30,11 @@ def open_gateway(bare: Wires) -> Wires:
     bare.firewall(dnat_line=True)
     bare.install()
     return bare
+
+
+@pytest.fixture
+def queue(gateway: Wires) -> Iterator[Queue]:
+    """The gateway with somebody at its NFQUEUE."""
+    made = Queue(gateway)
+    yield made
+    made.close()

@@ -1,4 +1,4 @@
-"""The divert rule as raw netlink: its bytes, and how nft and iptables show it."""
+"""The queue rule as raw netlink: its bytes, and how nft and iptables show it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ def test_nft_lists_the_rule(bare: Wires, bypass: bool) -> None:
     if not bare.gateway.call(probe).nfqueue:
         pytest.skip("this kernel has no xtables target NFQUEUE for nftables")
     bare.install(replace(SKELETON, divert="nfqueue", queue=77, bypass=bypass))
-    chain = bare.gateway.run("nft list chain ip natfix divert 2>&1")
-    assert "ct mark & 0x04000000 == 0x04000000 meta l4proto udp" in chain
-    assert chain.count("ct mark") == 1
-    assert ("NFQUEUE" in chain) or ("queue num 77 bypass" in chain) == bypass
+    divert = bare.gateway.run("nft list chain ip natfix divert 2>&1")
+    assert "ct mark & 0x04000000 == 0x04000000 meta l4proto udp" in divert
+    assert divert.count("jump to_natfix") == 1
+    queue = bare.gateway.run("nft list chain ip natfix to_natfix 2>&1")
+    assert queue.count("queue".upper()) + queue.count("queue num") == 1
+    assert ("NFQUEUE" in queue) or ("queue num 77 bypass" in queue) == bypass
 
 
 def test_iptables_does_not_see_it(bare: Wires) -> None:

@@ -184,7 +184,7 @@ def test_install_again_keeps_mappings_and_takes_new_settings(gateway: Wires) -> 
     rules = gateway.rules()
     assert "5070" in rules
     assert "30000-30999" in rules
-    assert len(re.findall(r'udp counter name "diverted" (queue .*\b7\b|xt target)', rules)) == 1
+    assert len(re.findall(r'chain to_natfix {\s+(queue .*\b7\b|xt target)', rules)) == 1
     assert gateway.kernel.is_intact()
 
 
@@ -201,7 +201,7 @@ def test_table_of_an_older_natfix_is_replaced(bare: Wires) -> None:
 
 
 def test_failed_install_leaves_nothing(bare: Wires, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the divert rule is refused after the table went in, the table goes again."""
+    """Where the queue rule is refused after the table went in, the table goes again."""
     before = bare.rules()
     monkeypatch.setattr("natfix.kernel.divert.QUEUE_REVISION", 99)
     with pytest.raises(KernelRefused):
@@ -225,10 +225,11 @@ def test_damage_is_noticed(gateway: Wires) -> None:
     gateway.kernel.apply([media()])
     gateway.gateway.run("nft add table ip others")
     assert gateway.kernel.is_intact()
-    gateway.gateway.run("nft flush chain ip natfix divert")
-    assert not gateway.kernel.is_intact()
-    gateway.install()
-    assert gateway.kernel.is_intact()
+    for chain in ("divert", "to_natfix"):
+        gateway.gateway.run(f"nft flush chain ip natfix {chain}")
+        assert not gateway.kernel.is_intact()
+        gateway.install()
+        assert gateway.kernel.is_intact()
     gateway.gateway.run("nft flush ruleset")
     assert not gateway.kernel.is_intact()
 
@@ -271,7 +272,8 @@ def test_skeleton_text_holds_the_settings() -> None:
     assert "define sip_ports = { 5060, 5080 } " in text
     assert "queue num $sip_queue bypass\n" in text
     assert "# [outside] interface" in text
-    assert "bypass" not in skeleton_text(replace(SKELETON, bypass=False), "queue").split("chain divert {")[-1]
+    without = skeleton_text(replace(SKELETON, bypass=False), "queue")
+    assert "bypass" not in without.split("chain to_natfix {")[-1]
 
 
 def test_an_entry_that_cannot_be_had_is_counted(bare: Wires, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-
-import pytest
 
 from natfix.address import Endpoint
 from natfix.commands import (
@@ -220,14 +217,6 @@ def test_deleted_mapping_frees_its_port(open_gateway: Wires) -> None:
 
 
 # Signalling and the queue
-
-
-@pytest.fixture
-def queue(gateway: Wires) -> Iterator[Queue]:
-    """The gateway with somebody at its NFQUEUE."""
-    made = Queue(gateway)
-    yield made
-    made.close()
 
 
 def test_sip_waits_in_the_queue_with_inside_addresses(gateway: Wires, queue: Queue) -> None:

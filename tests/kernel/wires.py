@@ -15,7 +15,7 @@ from natfix.queue_reader import NetfilterQueueReader, QueuedPacket
 from tests.namespace import Namespace
 
 PHONE, PHONE_2 = "192.168.1.10", "192.168.1.11"
-GATEWAY = "203.0.113.1"
+GATEWAY, GATEWAY_INSIDE = "203.0.113.1", "192.168.1.1"
 REMOTE, STRANGER = "203.0.113.50", "203.0.113.66"
 BIT = 0x04000000
 
@@ -88,7 +88,8 @@ class Wires:
 
     def bind(self, host: str, port: int) -> socket.socket:
         """Return a UDP socket of the host that has the address *host*."""
-        places = {PHONE: self.inside, PHONE_2: self.inside, GATEWAY: self.gateway}
+        places = {PHONE: self.inside, PHONE_2: self.inside,
+                  GATEWAY: self.gateway, GATEWAY_INSIDE: self.gateway}
         made = places.get(host, self.outside).bind(host, port)
         self.sockets.append(made)
         return made
