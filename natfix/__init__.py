@@ -35,6 +35,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    answers in :mod:`~natfix.tables`.
 7. replay: :mod:`~natfix.replay` reads captures and says what is wrong, in the words of
    :mod:`~natfix.replay.model`. :mod:`~natfix.replay.pcapng` writes files.
+   :mod:`~natfix.replay.replay` makes a :mod:`~natfix.replay.result` in two passes, with a
+   :mod:`~natfix.replay.spool` between them.
 """
 
 __version__ = "0.1.0"

@@ -27,7 +27,7 @@ LAYERS: dict[int, str] = {
        "kernel.libnftables kernel.netfilter kernel.netlink kernel.probe programs",
     6: "__main__ background check check_firewall check_host cli control findings journal leak live loop "
        "queue_reader removal rules show startup store tables upkeep watch",
-    7: "replay replay.model replay.pcapng",
+    7: "replay replay.model replay.pcapng replay.replay replay.result replay.spool",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 
