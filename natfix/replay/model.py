@@ -249,6 +249,31 @@ class IcmpError:
 
 
 @dataclass(frozen=True, slots=True)
+class TcpReset:
+    """A TCP connection on a SIP port, or one that carried SIP, that was refused or cut by RST."""
+
+    packets: tuple[PacketId, ...]   # what was answered or cut (the SYN, the last data), then the RST
+    time: float                     # of the RST
+    stage: str
+    source: Endpoint                # who wanted the connection, or sent the last data
+    destination: Endpoint
+    refused: bool                   # RST to a SYN; else the connection had been open
+    idle: float = 0.0               # seconds without a packet before the one that was answered with RST
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFlow:
+    """A TCP connection on a SIP port whose content is TLS: nobody on the path can read or fix it."""
+
+    packets: tuple[PacketId, ...]   # of its first TLS record
+    time: float
+    stage: str
+    side: Side
+    source: Endpoint                # who opened it
+    destination: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
 class LogLine:
     """A line of a kernel log that was given as an input."""
 
@@ -385,5 +410,9 @@ class Context:
     streams: list[Stream] = field(default_factory=list)
     errors: list[IcmpError] = field(default_factory=list)
     log: list[LogLine] = field(default_factory=list)
+    formats: tuple[str, ...] = ()               # of the inputs, as in JSON: "pcap", "fw monitor text", ...
+    unreadable: list[Sighting] = field(default_factory=list)    # SIP by its first line, see their ``problem``
+    resets: list[TcpReset] = field(default_factory=list)
+    tls: list[TlsFlow] = field(default_factory=list)
     start: float = 0.0
     end: float = 0.0                            # of the whole capture: what came later was not seen
