@@ -8,6 +8,7 @@ from natfix.address import is_ipv4
 from natfix.config import Settings
 from natfix.deadlines import NEVER, Deadlines
 from natfix.dialogs import (
+    LATE_ANSWERS,
     Call,
     CallKey,
     Calls,
@@ -135,6 +136,8 @@ class CallFlow:
             self._calls.changed.add(call.key)
         elif call.awaits_other:
             self._media.settle(call, turn.now)
+        if agreed and dialog is not None and dialog.refused and call.may_be_answered(turn.now):
+            self._arm(call, min(self._next_look(call), turn.now + LATE_ANSWERS))
 
     def _dialog(self, turn: Turn, call: Call, key: ExchangeKey) -> Dialog | None:
         """Return the dialog that the message is in; None before the callee has a tag."""
@@ -151,8 +154,8 @@ class CallFlow:
     ) -> None:
         if dialog is None:
             call.offer = {side: said}
-        elif not (key not in dialog.proposed and dialog.agreed.get(side) == said):
-            dialog.propose(key, side, said)     # a repeated answer proposes nothing new
+        elif key in dialog.proposed or dialog.agreed.get(side) != said or dialog.refused:
+            dialog.propose(key, side, said)     # a repeated answer says nothing new, a revived stream may
 
     def _on_request(self, turn: Turn, call: Call, dialog: Dialog | None, key: ExchangeKey) -> bool:
         method = turn.message.method
@@ -286,6 +289,8 @@ class CallFlow:
             if reason:
                 self._end(call, now)
             else:
+                self._media.settle(call, now)       # refused streams go when no other answer is to come
+                self._calls.changed.add(key)
                 self._arm(call, self._next_look(call))
         elif now >= call.ended_at + LINGER:
             self._calls.remove(call)

@@ -20,6 +20,7 @@ from natfix.mappings import Holder
 MAX_EXCHANGES = 4       # unanswered offers remembered per dialog; the oldest goes first
 MAX_DIALOGS = 16        # forks of one call; later ones pass, but open nothing
 MAX_WRITTEN = 64        # spellings remembered of one call; a dialog needs a handful
+LATE_ANSWERS = 32.0     # seconds after the first 2xx in which other forks' may come (RFC 3261, 13.2.2.4)
 
 
 class Role(StrEnum):
@@ -62,7 +63,7 @@ class Line(NamedTuple):
     rtp: Endpoint | None            # None: nothing to send to (port 0 or 9, host name, refused)
     rtcp: Endpoint | None           # None: none, or on the RTP port (RFC 5761)
     hosts: tuple[str, ...] = ()     # addresses of its candidates (RFC 8445)
-    pairs: int = 1                  # of port pairs in a row ("port/count", RFC 8866, section 5.14)
+    pairs: int = 1                  # of port pairs in a row ("port/count", RFC 8866, 5.14); 0: port 0
 
     def endpoints(self) -> list[Endpoint]:
         """Return every endpoint that this line uses."""
@@ -91,6 +92,7 @@ class Dialog:
     state: State = State.EARLY
     agreed: dict[Side, Description] = field(default_factory=dict)
     proposed: dict[ExchangeKey, dict[Side, Description]] = field(default_factory=dict)
+    refused: frozenset[int] = frozenset()       # positions of m-lines that the other side gave port 0
 
     def propose(self, key: ExchangeKey, side: Side, description: Description) -> None:
         """Note what *side* said in transaction *key*."""
@@ -107,7 +109,9 @@ class Dialog:
         if key not in self.proposed:
             return False
         for older in list(self.proposed):
-            self.agreed.update(self.proposed.pop(older))
+            said = self.proposed.pop(older)
+            self.agreed.update(said)
+            self.refused = frozenset(line.position for line in said.get(Side.OUTSIDE, ()) if not line.pairs)
             if older == key:
                 break
         self.proposed = dict(self.proposed)     # an emptied one keeps its size, for as long as the call is up
@@ -121,6 +125,17 @@ class Dialog:
         """Return every description of *side* that is agreed or proposed, the newest last."""
         said = [self.agreed[side]] if side in self.agreed else []
         return said + [exchange[side] for exchange in self.proposed.values() if side in exchange]
+
+    def inside_endpoints(self, with_refused: bool) -> list[tuple[int, Endpoint]]:
+        """Return the endpoints of the inside party's m-lines, agreed and proposed, with their positions.
+
+        Those that the other side refused (RFC 3264, section 6) are agreed no more, but may be offered anew.
+        """
+        left_out = () if with_refused else self.refused
+        lines = [line for line in self.agreed.get(Side.INSIDE, ()) if line.position not in left_out]
+        for exchange in self.proposed.values():
+            lines += exchange.get(Side.INSIDE, ())
+        return [(line.position, endpoint) for line in lines for endpoint in line.endpoints()]
 
     def latest(self, side: Side) -> Description:
         """Return the newest description of *side*, () where there is none."""
@@ -167,6 +182,10 @@ class Call:
             if dialog.state is State.CONFIRMED:
                 return State.CONFIRMED
         return State.EARLY
+
+    def may_be_answered(self, now: float) -> bool:
+        """Tell whether another fork's 2xx may still come, and accept what the first one refused."""
+        return self.answered_at is None or now < self.answered_at + LATE_ANSWERS
 
     def remember_written(self, kind: str, shown: str, written: str) -> None:
         """Keep how the UA wrote what is shown as *shown*; of too many the oldest is forgotten."""

@@ -268,7 +268,7 @@ class MediaKeeper:
         if call.ended_at is not None:
             return
         call.awaits_other = False
-        remotes, flows = self._needs(call)
+        remotes, flows = self._needs(call, now)
         for inside in list(call.held):
             mapping = self._mappings.find(inside)
             if mapping is None:
@@ -301,7 +301,9 @@ class MediaKeeper:
         for flow in flows:
             self._mappings.keep_flow(mapping, flow, holder, NEVER, now)
 
-    def _needs(self, call: Call) -> tuple[dict[Endpoint, dict[str, None]], dict[Endpoint, list[Flow]]]:
+    def _needs(
+        self, call: Call, now: float
+    ) -> tuple[dict[Endpoint, dict[str, None]], dict[Endpoint, list[Flow]]]:
         """Return, by inside media endpoint, the remotes it takes packets from, the surest ones first, and
         the known flows."""
         remotes: dict[Endpoint, dict[str, None]] = {}
@@ -309,11 +311,9 @@ class MediaKeeper:
         always = {call.peer.host: None} if is_usable(call.peer.host) else {}
         for dialog in call.live_dialogs() or [Dialog("", agreed=dict(call.offer))]:
             hosts = self._remote_hosts(dialog)
-            for description in dialog.said_by(Side.INSIDE):
-                for line in description:
-                    for inside in line.endpoints():
-                        if inside in call.held:
-                            remotes.setdefault(inside, dict(always)).update(hosts.get(line.position, {}))
+            for position, inside in dialog.inside_endpoints(with_refused=call.may_be_answered(now)):
+                if inside in call.held:
+                    remotes.setdefault(inside, dict(always)).update(hosts.get(position, {}))
             if hosts:
                 for inside, flow in self._flows(call, dialog):
                     flows.setdefault(inside, []).append(flow)

@@ -60,12 +60,13 @@ def _row_from_dialog(dialog: Dialog) -> Row:
         "agreed": {
             side.value: _row_from_description(dialog.latest(side)) for side in Side if dialog.latest(side)
         },
+        "refused": [] if dialog.proposed else sorted(dialog.refused),
     }
 
 
 def _dialog_from_row(row: Row) -> Dialog:
     agreed = {Side(side): _description_from_row(said) for side, said in row["agreed"].items()}
-    return Dialog(row["tag"], State(row["state"]), agreed)
+    return Dialog(row["tag"], State(row["state"]), agreed, refused=frozenset(row.get("refused", ())))
 
 
 def row_from_call(call: Call, media: list[tuple[Endpoint, Endpoint]], outside: Endpoint | None) -> Row:

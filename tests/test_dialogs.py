@@ -62,6 +62,38 @@ def test_each_fork_inherits_the_offer() -> None:
     assert len(call.dialogs) == 2
 
 
+def test_what_the_answer_refuses_is_not_in_use() -> None:
+    """Port 0 in the answer (RFC 3264, section 6): the offered port is in use no more, till offered again."""
+    dialog, refusal = Dialog("t"), (Line(0, "audio", None, None, pairs=0),)
+    dialog.propose(INVITE, Side.INSIDE, OFFER)
+    dialog.propose(INVITE, Side.OUTSIDE, refusal)
+    ports = [(0, endpoint) for endpoint in OFFER[0].endpoints()]
+    assert dialog.inside_endpoints(with_refused=False) == ports
+    dialog.agree(INVITE)
+    assert dialog.inside_endpoints(with_refused=False) == []
+    assert dialog.inside_endpoints(with_refused=True) == ports
+    dialog.propose(ExchangeKey(True, 2), Side.INSIDE, OFFER)
+    assert dialog.inside_endpoints(with_refused=False) == ports
+
+
+def test_a_late_offer_ends_a_refusal() -> None:
+    """The 2xx offers, the ACK answers: in between nothing of the offer is refused (RFC 3264, section 4)."""
+    dialog = Dialog("t", agreed={Side.INSIDE: OFFER}, refused=frozenset({0}))
+    key = ExchangeKey(False, 2)
+    dialog.propose(key, Side.INSIDE, OFFER)
+    assert dialog.agree(key)
+    assert not dialog.refused
+
+
+def test_other_forks_may_answer_for_a_while() -> None:
+    """64*T1 after the first 2xx no other is to come (RFC 3261, section 13.2.2.4)."""
+    call = a_call()
+    assert call.may_be_answered(1000.0)
+    call.answered_at = 100.0
+    assert call.may_be_answered(131.9)
+    assert not call.may_be_answered(132.0)
+
+
 def test_an_answer_stands_when_its_transaction_succeeds() -> None:
     """Until the 2xx both old and new descriptions count; after it the new one only."""
     dialog = Dialog("t", agreed={Side.INSIDE: OFFER, Side.OUTSIDE: ANSWER})

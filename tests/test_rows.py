@@ -45,6 +45,18 @@ def test_a_call_survives_the_store() -> None:
     assert outside == MAPPED
 
 
+def test_refusals_survive_the_store() -> None:
+    """An m-line that was answered with port 0 stays refused, unless an offer was under way."""
+    call = Call(CallKey(PHONE.host, "c1", "f", Role.CALLER), "INVITE", PHONE, PROVIDER, 1.0)
+    dialog = call.dialogs["t"] = Dialog("t", State.CONFIRMED, {Side.INSIDE: SAID}, refused=frozenset({1}))
+    row = row_from_call(call, [], MAPPED)
+    assert call_from_row(stored(row))[0].dialogs["t"].refused == {1}
+    dialog.propose(ExchangeKey(True, 8), Side.INSIDE, SAID)
+    assert call_from_row(stored(row_from_call(call, [], MAPPED)))[0].dialogs["t"].refused == set()
+    del row["dialogs"][0]["refused"]
+    assert call_from_row(row)[0].dialogs["t"].refused == set()
+
+
 @pytest.mark.parametrize("row", [{}, {"key": []}, {"key": ["h", "c", "t", "nobody"]}])
 def test_a_damaged_row_raises_what_the_reader_expects(row: dict[str, object]) -> None:
     """A row that was cut or written by something else is told apart from a bug."""
