@@ -8,7 +8,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.commands` (what the kernel is asked, and the notes that say why), :mod:`~natfix.reports`,
    :mod:`~natfix.kernel.base` (what every kernel back end can do); :mod:`~natfix.config` and
    :mod:`~natfix.quirks`, both read by :mod:`~natfix.document` (TOML with line numbers) as
-   :mod:`~natfix.expect` says; :mod:`~natfix.shipped` finds the files that come along;
+   :mod:`~natfix.expect` says, as are :mod:`~natfix.catalogue` (what each code means) and
+   :mod:`~natfix.algs` (the SIP ALGs of others); :mod:`~natfix.shipped` finds the files that come along;
    :mod:`~natfix.far_signs` tells who sits behind a NAT of his own.
 3. state: :mod:`~natfix.mappings` (inside endpoint <-> outside endpoint), :mod:`~natfix.ports`,
    :mod:`~natfix.dialogs` (calls), :mod:`~natfix.registrations`, :mod:`~natfix.spelling`,

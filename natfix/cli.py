@@ -48,6 +48,8 @@ FORMAT = Option("--format", {
     "choices": ("nft", "iptables"), "default": "nft", "help": "for nft (default), or for iptables-restore"})
 EXAMPLE = Option("--example-config", {
     "action": "store_true", "help": "print a commented natfix.toml with every setting instead"})
+CODES = Option("codes", {"nargs": "*", "metavar": "CODE", "help": "D12, ...; without one, all are listed"})
+ALGS = Option("--alg", {"action": "store_true", "help": "list how to switch the SIP ALGs of routers off"})
 COMMON = (
     Option("--config", {"metavar": "FILE", "help": "natfix.toml to read (default: /etc/natfix/natfix.toml)"}),
     Option("--control-socket", {"metavar": "PATH", "help": "the running natfix answers here"}),
@@ -131,6 +133,20 @@ def _rules(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _explain(options: argparse.Namespace) -> int:
+    from natfix import algs, catalogue
+
+    entries = [catalogue.entry_for(code) for code in options.codes]
+    if options.json:
+        shown = entries or catalogue.catalogue().values()
+        _print_json({"schema_version": 1, "entries": list(map(catalogue.as_document, shown))})
+    elif options.alg:
+        print(algs.as_text())
+    else:
+        print("\n\n".join(map(catalogue.as_text, entries)) or catalogue.as_list())
+    return DONE
+
+
 def _run(options: argparse.Namespace) -> int:
     from natfix.live import run
     from natfix.quirks import all_quirks
@@ -179,6 +195,7 @@ def _down(options: argparse.Namespace) -> int:
 COMMANDS = {
     "check": Command(_check, "look at kernel, rules, links, ports, configuration; change nothing", (JSON,)),
     "rules": Command(_rules, "print the rules that would be installed, with comments", (FORMAT, EXAMPLE)),
+    "explain": Command(_explain, "say what a code such as D12 means, and what to do", (CODES, ALGS, JSON)),
     "run": Command(_run, "run natfix in the foreground, until SIGTERM or `natfix down`"),
     "status": Command(_ask, "show the state of the running natfix", (JSON,)),
     "calls": Command(_ask, "show the calls, their streams and the kernel's packet counters", (JSON,)),
