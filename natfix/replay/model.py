@@ -141,6 +141,7 @@ class Repair:
     dropped: str = ""               # why it did not go on
     source: Endpoint | None = None          # where the packet came out: after SNAT
     destination: Endpoint | None = None     # after DNAT
+    spans: tuple[tuple[int, int], ...] = ()     # of each of ``edits``, in ``before``
 
 
 @dataclass(slots=True, eq=False)
@@ -412,6 +413,7 @@ class Context:
     log: list[LogLine] = field(default_factory=list)
     formats: tuple[str, ...] = ()               # of the inputs, as in JSON: "pcap", "fw monitor text", ...
     unreadable: list[Sighting] = field(default_factory=list)    # SIP by its first line, see their ``problem``
+    records: list[Passage] = field(default_factory=list)        # of inputs that hold headers only; bounded
     resets: list[TcpReset] = field(default_factory=list)
     tls: list[TlsFlow] = field(default_factory=list)
     start: float = 0.0
