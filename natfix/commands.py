@@ -130,3 +130,4 @@ class Outcome:
     notes: list[Note] = field(default_factory=list)         # 3. for the log
     summary: str = ""                                       # "INVITE sip:..." or "200 OK (INVITE)"
     call_id: str = ""
+    edits: tuple[tuple[int, int, bytes], ...] = ()          # where in the payload, and what stands there now

@@ -90,7 +90,7 @@ class Engine:
         self._flow = CallFlow(settings, self._realms, self._mappings, self._calls, self._deadlines,
                               self._signalling, self._media)
         self._registering = Registering(
-            self._registrations, self._mappings, self._signalling, self._deadlines)
+            self._realms, self._registrations, self._mappings, self._signalling, self._deadlines)
         self._quirks = quirks
         self._rewriter = Rewriter(
             self._signalling, self._mappings, self._registrations, Spelling(), quirks)
@@ -194,7 +194,7 @@ class Engine:
             self._identification = self._identification % 0xFFFF + 1
             payload = apply_edits(packet.payload, edits)
             try:
-                outcome.packet = rebuild(packet, payload, self._identification)
+                outcome.packet, outcome.edits = rebuild(packet, payload, self._identification), edits
             except MalformedPacket as problem:      # longer than a packet can be
                 self._pass(outcome, "packet", str(problem))
                 return
@@ -298,7 +298,7 @@ class Engine:
             if mapping.outside.host != self._realms.outside_host:
                 self._mappings.remove(mapping, now)
         for binding in self._registrations:
-            if self._mappings.find(binding.key.inside) is None:
+            if self._mappings.find(binding.key.reached_at) is None:
                 self._registrations.remove(binding.key)
 
     def _on_adopted(self, state: FlowState, outcome: Outcome, now: float) -> None:

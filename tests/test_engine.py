@@ -7,6 +7,7 @@ import pytest
 from natfix.address import Endpoint
 from natfix.commands import CloseFlow, Verdict
 from natfix.config import Inside, Limits, Outside, Settings, Trunk
+from natfix.edits import apply_edits
 from natfix.engine import Path
 from natfix.reports import FlowAdopted
 from tests.datagram import Datagram, packet_bytes
@@ -128,3 +129,11 @@ def test_a_packet_that_would_grow_beyond_its_bounds_passes_unchanged(world: Worl
     delivery = world.phone.sends(text + b"x" * (65535 - 28 - 4 - len(text)) + b"\r\n\r\n", PROVIDER)
     assert delivery.is_untouched
     assert "packet" in delivery.rules()
+
+
+def test_edits_say_where(world: World) -> None:
+    """The outcome's edits are the places of all changes: applied to what came, they give what goes on."""
+    first = world.phone.invites("sip:bob@provider.example").delivery
+    again = world.transmit(first.source, first.destination, first.payload)
+    for delivery in (first, again):
+        assert apply_edits(delivery.payload, delivery.outcome.edits) == delivery.arrived != delivery.payload
