@@ -90,7 +90,7 @@ def registrations_as_rows(registrations: Registrations, mappings: Mappings, now:
 
 
 def _binding_row(binding: Binding, mappings: Mappings, now: float) -> dict[str, Any]:
-    mapping = mappings.find(binding.key.inside)
+    mapping = mappings.find(binding.key.reached_at)
     return {
         "aor": binding.key.aor,
         "contact_user": binding.user,

@@ -156,7 +156,7 @@ class MediaKeeper:
             return "no other host can reach this address"
         if endpoint.port < LOWEST_PORT:
             return "a port below 1024 is a service, not media"
-        if host != sender.inside.host and not self._registrations.is_registered(host) \
+        if host != sender.inside.host and not self._registrations.is_registered(host, sender.inside.host) \
                 and host not in self._settings.media.media_hosts:
             return "the host is neither the sender, nor registered, nor one of [media] media_hosts"
         if pairs > MOST_PAIRS or (pairs > 1 and endpoint.port + 2 * pairs - 1 > LAST_PORT):

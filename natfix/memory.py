@@ -88,9 +88,10 @@ class Memory:
         binding = binding_from_row(row)
         if binding.expires_at <= now:
             return
-        mapping = self._signalling.map_endpoint(binding.key.inside, now)
+        mapping = self._signalling.map_endpoint(binding.key.reached_at, now)
         mapping.shown |= SHOWN
-        mapping.agent = binding.agent
+        if binding.key.proxy is None:
+            mapping.agent = binding.agent
         self._registrations.add(binding)
         self._registering.open(mapping, binding, now)
         mapping.holders.pop(RESTORED, None)
@@ -133,7 +134,7 @@ class Memory:
 
     def _binding_change(self, key: BindingKey) -> Change:
         binding = self._registrations.find(key)
-        return Change("registrations", f"{key.inside}\n{key.aor}",
+        return Change("registrations", "\n".join(map(str, filter(None, key))),
                       row_from_binding(binding) if binding else None)
 
     def _port_change(self, inside: Endpoint) -> Change:

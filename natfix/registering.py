@@ -1,5 +1,9 @@
 """REGISTER: what a registrar accepts decides how long an inside endpoint can be reached (RFC 3261,
-section 10). Nothing opens inward before the 2xx."""
+section 10). Nothing opens inward before the 2xx.
+
+A REGISTER that an inside proxy has passed on names another inside host in its Contact. Where the operator
+names the proxy, the registrar's requests come in to it, and its session descriptions may name that host.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from natfix.address import SIP_PORT, Endpoint
 from natfix.deadlines import Deadlines
 from natfix.errors import LimitReached, MalformedMessage
 from natfix.mappings import Mapping, Mappings
+from natfix.realms import Realms
 from natfix.registrations import (
     Binding,
     BindingKey,
@@ -31,8 +36,10 @@ class Registering:
     """Follows REGISTERs of inside UAs and opens, renews and closes what their bindings need."""
 
     def __init__(
-        self, registrations: Registrations, mappings: Mappings, signalling: Signalling, deadlines: Deadlines
+        self, realms: Realms, registrations: Registrations, mappings: Mappings, signalling: Signalling,
+        deadlines: Deadlines,
     ) -> None:
+        self._realms = realms
         self._registrations = registrations
         self._mappings = mappings
         self._signalling = signalling
@@ -47,22 +54,40 @@ class Registering:
         for address in _contacts(message):
             if address.uri is None:
                 pending.wildcard = message.raw[address.start:address.end].strip() == b"*"
-            elif address.uri.hostport.host == sender.inside.host:
-                pending.contacts.append(self._requested(turn, address, pending.aor, default))
+            elif (host := address.uri.hostport.host) == sender.inside.host:
+                pending.contacts.append(self._requested(turn, address, pending.aor, default, None))
+            elif self._may_speak_for(turn, host):
+                pending.contacts.append(self._requested(turn, address, pending.aor, default, sender.inside))
         if pending.contacts or pending.wildcard:
             key = PendingKey(sender.inside, message.call_id, message.cseq)
             self._registrations.expect(key, pending)
 
-    def _requested(self, turn: Turn, address: Address, aor: str, default: int | None) -> Requested:
+    def _may_speak_for(self, turn: Turn, host: str) -> bool:
+        """Tell whether the sender is an inside proxy that the operator names, and *host* an inside one.
+
+        Anybody could find a registrar that accepts a neighbour's address, so its 2xx alone proves nothing.
+        """
+        assert turn.sender is not None
+        if not self._realms.is_inside(host):
+            return False
+        if self._signalling.is_peer(turn.sender.inside.host):
+            return True
+        turn.leave("proxy-unknown", "Contact",
+                   "another inside host's: only a proxy that a [[peer]] names may register it", host)
+        return False
+
+    def _requested(
+        self, turn: Turn, address: Address, aor: str, default: int | None, proxy: Endpoint | None
+    ) -> Requested:
         raw, uri = turn.message.raw, address.uri
         assert uri is not None
         inside = Endpoint(uri.hostport.host, uri.hostport.port or SIP_PORT)
-        mapping = self._mappings.find(inside)
+        mapping = None if proxy else self._mappings.find(inside)     # a proxy's is not shown in Contact
         written = raw[uri.hostport.start:uri.hostport.end].decode("latin-1")
         shown = shown_text(uri.hostport, mapping.outside) if mapping else written
         asked = _parameter_seconds(raw, address)
         # A PBX has thousands of these, which say the same: each text is kept once.
-        return Requested(BindingKey(mapping.inside if mapping else inside, aor), uri.user,
+        return Requested(BindingKey(mapping.inside if mapping else inside, aor, proxy), uri.user,
                          intern(written), intern(shown), asked if asked is not None else default)
 
     def on_response(self, turn: Turn) -> None:
@@ -84,7 +109,7 @@ class Registering:
             self._set(turn, pending, requested, DEFAULT_EXPIRES if seconds is None else seconds)
 
     def _set(self, turn: Turn, pending: PendingRegister, requested: Requested, seconds: int) -> None:
-        mapping = self._mappings.find(requested.key.inside)
+        mapping = self._mappings.find(requested.key.reached_at)
         if seconds <= 0 or requested.expires == 0 or mapping is None:
             self._remove(requested.key, turn.now)
             return
@@ -99,7 +124,8 @@ class Registering:
         except LimitReached as problem:
             turn.leave("limit", "Contact", str(problem), requested.written)
             return
-        mapping.agent = pending.agent
+        if requested.key.proxy is None:
+            mapping.agent = pending.agent
         if known is not None and known.registrar != binding.registrar:
             self._mappings.release(mapping, known.holder, turn.now)
         self.open(mapping, binding, turn.now)
@@ -117,7 +143,7 @@ class Registering:
 
     def _remove(self, key: BindingKey, now: float) -> None:
         binding = self._registrations.remove(key)
-        mapping = self._mappings.find(key.inside)
+        mapping = self._mappings.find(key.reached_at)
         if binding is not None and mapping is not None:
             self._mappings.release(mapping, binding.holder, now)
 

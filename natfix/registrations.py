@@ -16,10 +16,17 @@ MAX_PENDING = 8192      # REGISTERs that await their answer; the oldest goes fir
 
 
 class BindingKey(NamedTuple):
-    """The inside endpoint that the Contact names, and the address-of-record it is bound to."""
+    """The inside endpoint that the Contact names, the address-of-record it is bound to, and the inside proxy
+    that it was registered through, if there is one."""
 
     inside: Endpoint
     aor: str
+    proxy: Endpoint | None = None
+
+    @property
+    def reached_at(self) -> Endpoint:
+        """The inside endpoint that the registrar's requests come in to."""
+        return self.proxy or self.inside
 
 
 @dataclass(slots=True, eq=False)
@@ -37,7 +44,8 @@ class Binding:
     holder: Holder = field(init=False)      # this binding's name among a mapping's holders
 
     def __post_init__(self) -> None:
-        self.holder = ("registration", intern(str(self.key.inside)), self.key.aor)
+        inside, aor, proxy = self.key
+        self.holder = ("registration", intern(str(inside)), aor, *([str(proxy)] if proxy else ()))
 
 
 class Requested(NamedTuple):
@@ -74,7 +82,8 @@ class Registrations:
         self._bindings: dict[BindingKey, Binding] = {}
         self._by_inside: dict[Endpoint, dict[str, Binding]] = {}
         self._pending: dict[PendingKey, PendingRegister] = {}
-        self._per_host: Counter[str] = Counter()
+        self._per_host: Counter[str] = Counter()                # by who registered
+        self._named: Counter[tuple[str, str]] = Counter()       # by who registered, and the Contact's host
         self._limit = limit
         self._limit_per_host = limit_per_host
         self.changed: set[BindingKey] = set()
@@ -89,9 +98,9 @@ class Registrations:
         """Return the binding with this key."""
         return self._bindings.get(key)
 
-    def is_registered(self, host: str) -> bool:
-        """Tell whether any UA on inside *host* is registered."""
-        return self._per_host[host] > 0
+    def is_registered(self, host: str, proxy: str) -> bool:
+        """Tell whether a UA on inside *host* is registered, by itself or through the inside host *proxy*."""
+        return (host, host) in self._named or (proxy, host) in self._named
 
     def find_user(self, inside: Endpoint, user: str) -> Binding | None:
         """Return the binding whose Contact had *user*, for a UA at *inside*."""
@@ -99,36 +108,45 @@ class Registrations:
 
     def add(self, binding: Binding) -> None:
         """Enter or replace a binding; raises LimitReached where there are too many."""
-        host = binding.key.inside.host
-        if binding.key not in self._bindings:
+        key = binding.key
+        host = key.reached_at.host
+        if key not in self._bindings:
             if len(self._bindings) >= self._limit:
                 raise LimitReached("[limits] registrations is reached")
             if self._per_host[host] >= self._limit_per_host:
                 raise LimitReached(f"[limits] registrations_per_host is reached by {host}")
             self._per_host[host] += 1
-        self._bindings[binding.key] = binding
-        self._by_inside.setdefault(binding.key.inside, {})[binding.user] = binding
-        self.changed.add(binding.key)
+            self._named[host, key.inside.host] += 1
+        self._bindings[key] = binding
+        if key.proxy is None:
+            self._by_inside.setdefault(key.inside, {})[binding.user] = binding
+        self.changed.add(key)
 
     def remove(self, key: BindingKey) -> Binding | None:
         """Forget a binding; returns it, None where there was none."""
         binding = self._bindings.pop(key, None)
         if binding is None:
             return None
-        self._per_host[key.inside.host] -= 1
-        users = self._by_inside[key.inside]
+        self._count_off(key.reached_at.host, key.inside.host)
+        users = self._by_inside.get(key.inside, {})
         if users.get(binding.user) is binding:
             del users[binding.user]
-        if not users:
-            del self._by_inside[key.inside]
+            if not users:
+                del self._by_inside[key.inside]
         self.changed.add(key)
         return binding
 
+    def _count_off(self, host: str, named: str) -> None:
+        self._per_host[host] -= 1
+        self._named[host, named] -= 1
+        if not self._named[host, named]:
+            del self._named[host, named]
+
     def of_aor(self, host: str, aor: str) -> list[Binding]:
-        """Return the bindings that UAs on inside *host* have for *aor*."""
+        """Return the bindings that inside *host* has registered for *aor*."""
         return [
             binding for key, binding in self._bindings.items()
-            if key.aor == aor and key.inside.host == host
+            if key.aor == aor and key.reached_at.host == host
         ]
 
     def expect(self, key: PendingKey, pending: PendingRegister) -> None:

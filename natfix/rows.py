@@ -26,13 +26,15 @@ def row_from_binding(binding: Binding) -> Row:
         "inside": list(binding.key.inside), "aor": binding.key.aor, "user": binding.user,
         "written": binding.written, "shown": binding.shown, "registrar": list(binding.registrar),
         "expires_at": binding.expires_at, "registered_at": binding.registered_at, "agent": binding.agent,
+        "proxy": binding.key.proxy and list(binding.key.proxy),
     }
 
 
 def binding_from_row(row: Row) -> Binding:
     """Return the binding that *row* holds; KeyError, TypeError, ValueError where it is damaged."""
     return Binding(
-        BindingKey(_endpoint(row["inside"]), row["aor"]), row["user"], row["written"], row["shown"],
+        BindingKey(_endpoint(row["inside"]), row["aor"], endpoint_from_row(row.get("proxy"))),
+        row["user"], row["written"], row["shown"],
         _endpoint(row["registrar"]), float(row["expires_at"]), float(row["registered_at"]), row["agent"],
     )
 

@@ -49,6 +49,10 @@ class Signalling:
             self._mappings.hold(mapping, FLOW, now + FLOW_LIFETIME, now)
         return mapping
 
+    def is_peer(self, host: str) -> bool:
+        """Tell whether the operator names *host* as a [[peer]]."""
+        return host in self._peers
+
     def adopt(self, inside: Endpoint, port: int, now: float) -> Mapping | None:
         """Take over a flow that was NATed to *port* before natfix started; None where that is taken."""
         if self._mappings.find(inside) is None:

@@ -14,6 +14,7 @@ from natfix.registrations import (
 )
 
 PHONE, REGISTRAR = Endpoint("192.168.1.10", 5060), Endpoint("198.51.100.7", 5060)
+PROXY = Endpoint("192.168.1.2", 5060)
 
 
 def binding(user: str = "alice", inside: Endpoint = PHONE) -> Binding:
@@ -36,10 +37,27 @@ def test_a_host_is_registered_while_it_has_a_binding() -> None:
     """An SDP may name another registered inside host, and only while it is one."""
     registrations = Registrations(10, 10)
     registrations.add(binding())
-    assert registrations.is_registered(PHONE.host)
+    assert registrations.is_registered(PHONE.host, PROXY.host)
     registrations.remove(binding().key)
-    assert not registrations.is_registered(PHONE.host)
+    assert not registrations.is_registered(PHONE.host, PROXY.host)
     assert registrations.remove(binding().key) is None
+
+
+def test_a_host_behind_a_proxy_is_registered_for_that_proxy() -> None:
+    """Only who registered it may name it; the proxy's quota counts, and Contact: * of the proxy ends it."""
+    registrations = Registrations(10, 1)
+    behind = binding()
+    behind.key = behind.key._replace(proxy=PROXY)
+    registrations.add(behind)
+    assert registrations.is_registered(PHONE.host, PROXY.host)
+    assert not registrations.is_registered(PHONE.host, "192.168.1.3")
+    assert registrations.find_user(PHONE, "alice") is None
+    with pytest.raises(LimitReached, match=PROXY.host):
+        registrations.add(binding("bob", PROXY))
+    assert registrations.of_aor(PHONE.host, "alice@example.net") == []
+    assert registrations.of_aor(PROXY.host, "alice@example.net") == [behind]
+    registrations.remove(behind.key)
+    assert not registrations.is_registered(PHONE.host, PROXY.host)
 
 
 def test_refreshing_a_binding_takes_no_second_place() -> None:

@@ -28,6 +28,18 @@ def test_a_binding_survives_the_store() -> None:
     assert again.holder == binding.holder
 
 
+def test_a_binding_made_through_a_proxy_survives_the_store() -> None:
+    """The proxy is part of its name; a row of before natfix knew of that has none."""
+    proxy = Endpoint("192.168.1.2", 5060)
+    row = row_from_binding(Binding(BindingKey(PHONE, "a@example.net", proxy), "a", str(PHONE), str(PHONE),
+                                   PROVIDER, 4600.0, 1000.0))
+    again = binding_from_row(stored(row))
+    assert again.key.reached_at == proxy
+    assert str(proxy) in again.holder
+    del row["proxy"]
+    assert binding_from_row(row).key.reached_at == PHONE
+
+
 def test_a_call_survives_the_store() -> None:
     """Tags, peers, spelling, descriptions and mappings come back; what was proposed counts as agreed."""
     call = Call(CallKey(PHONE.host, "c1", "f", Role.CALLEE), "INVITE", PHONE, PROVIDER, 1.0, 7,
