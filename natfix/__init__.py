@@ -16,8 +16,9 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.repeats`, :mod:`~natfix.deadlines`.
 4. decision: :mod:`~natfix.engine` gives each message its :mod:`~natfix.turn`:
    :mod:`~natfix.signalling` (its mapping), :mod:`~natfix.callflow` (its call), :mod:`~natfix.media` (its
-   SDP; :mod:`~natfix.targets` reads and writes the lines), :mod:`~natfix.rewrite` (its headers),
-   :mod:`~natfix.registering`; :mod:`~natfix.realms` knows inside from outside, :mod:`~natfix.memory`
+   SDP; :mod:`~natfix.targets` reads and writes the lines), :mod:`~natfix.rewrite` (its headers,
+   which :mod:`~natfix.headers` has in tables), :mod:`~natfix.registering`; :mod:`~natfix.reporting` takes
+   what the shell reports; :mod:`~natfix.realms` knows inside from outside, :mod:`~natfix.memory`
    survives a restart by :mod:`~natfix.rows`, :mod:`~natfix.listing` answers questions.
 5. kernel: :mod:`~natfix.kernel.netfilter` for real, with :mod:`~natfix.kernel.elements` and
    :mod:`~natfix.kernel.conntrack` on :mod:`~natfix.kernel.netlink`, :mod:`~natfix.kernel.divert`,

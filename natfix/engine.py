@@ -22,18 +22,16 @@ from collections.abc import Collection
 from itertools import islice
 from typing import Any, NamedTuple
 
-from natfix.address import SIP_PORT, Endpoint
+from natfix.address import SIP_PORT
 from natfix.callflow import CallFlow
-from natfix.commands import CloseFlow, Command, Flow, Kind, Note, Outcome
+from natfix.commands import Command, Flow, Kind, Note, Outcome
 from natfix.config import Settings
 from natfix.deadlines import Deadlines
 from natfix.dialogs import Calls, Description
 from natfix.edits import Edits, apply_edits
 from natfix.errors import LimitReached, MalformedMessage, MalformedPacket
-from natfix.expect import endpoint_from_setting
-from natfix.kernel.base import FlowState
 from natfix.listing import calls_as_rows, registrations_as_rows
-from natfix.mappings import NOT_COUNTED, Mapping, Mappings, reversed_flow
+from natfix.mappings import Mapping, Mappings
 from natfix.media import MediaKeeper
 from natfix.memory import Memory
 from natfix.packet import Packet, packet_from_bytes, rebuild
@@ -42,17 +40,8 @@ from natfix.realms import Realms
 from natfix.registering import Registering
 from natfix.registrations import Registrations
 from natfix.repeats import Repeats
-from natfix.reports import (
-    AddressesChanged,
-    Change,
-    FlowAdopted,
-    FlowBegan,
-    FlowCounters,
-    FlowDestroyed,
-    PortsInUse,
-    Report,
-    Restored,
-)
+from natfix.reporting import Reporting
+from natfix.reports import Change, Report
 from natfix.rewrite import Rewriter
 from natfix.signalling import Signalling
 from natfix.sip.fields import HostPort, address_at
@@ -97,10 +86,12 @@ class Engine:
         self._memory = Memory(self._realms, self._mappings, self._calls, self._registrations,
                               self._signalling, self._registering, self._media, self._flow)
         self._repeats = Repeats()
-        self._refused: dict[Endpoint, int] = {}
         self._now = 0.0
         self._identification = 0
         self.counters: Counter[str] = Counter()
+        self._reporting = Reporting(
+            settings, self._realms, self._mappings, self._registrations, self._signalling, self._media,
+            self._flow, self._memory, self.counters)
 
     # -- packets --------------------------------------------------------------------------------
 
@@ -259,84 +250,9 @@ class Engine:
         """Take a fact from the shell (see :mod:`natfix.reports`)."""
         now = self._advance(now)
         outcome = Outcome()
-        if isinstance(report, AddressesChanged):
-            self._on_addresses(report, outcome, now)
-        elif isinstance(report, PortsInUse):
-            self._signalling.taken, self._signalling.forwards = report.ports, report.forwards
-            self._media.pool.excluded = report.ports | report.forwards.keys()
-        elif isinstance(report, FlowAdopted):
-            self._on_adopted(report.state, outcome, now)
-        elif isinstance(report, FlowBegan):
-            self._mappings.learn_flow(report.flow)
-        elif isinstance(report, FlowDestroyed):
-            if not self._mappings.reopen_flow(report.flow, now):
-                self._mappings.reopen_flow(reversed_flow(report.flow), now)
-        elif isinstance(report, FlowCounters):
-            self._on_counters(report, now)
-        elif isinstance(report, Restored):
-            self.counters["damaged rows"] += self._memory.restore(report, now)
+        outcome.notes = self._reporting.take(report, now)
         outcome.commands = self._take_commands()
         return outcome
-
-    def _on_addresses(self, report: AddressesChanged, outcome: Outcome, now: float) -> None:
-        """A new outside address ends all mappings of the old one (design, section 8)."""
-        old = self._realms.outside_host
-        if self._realms.update(report):
-            self._leave_address(old, outcome, now)
-        for trunk in self._settings.trunks:
-            try:
-                self._signalling.open_for_trunk(
-                    endpoint_from_setting(trunk.inside, SIP_PORT), trunk.peers, trunk.outside_port, now)
-            except LimitReached as problem:
-                outcome.notes.append(Note("trunk", "", trunk.inside, trunk.inside, str(problem)))
-
-    def _leave_address(self, old: str, outcome: Outcome, now: float) -> None:
-        if old:
-            outcome.notes.append(Note("outside-address", "", old, self._realms.outside_host,
-                                      "the outside address changed; its mappings ended"))
-        for mapping in self._mappings:
-            if mapping.outside.host != self._realms.outside_host:
-                self._mappings.remove(mapping, now)
-        for binding in self._registrations:
-            if self._mappings.find(binding.key.reached_at) is None:
-                self._registrations.remove(binding.key)
-
-    def _on_adopted(self, state: FlowState, outcome: Outcome, now: float) -> None:
-        """Keep the outside port of a flow that was NATed before natfix started."""
-        flow = state.flow
-        if not self._realms.is_inside(flow.source.host) \
-                or flow.reply_destination.host != self._realms.outside_host:
-            return
-        mapping = self._signalling.adopt(flow.source, flow.reply_destination.port, now)
-        if mapping is None or mapping.outside != flow.reply_destination:
-            outcome.notes.append(Note("adopt", "", str(flow.source), str(flow.source),
-                                      "another flow has its outside port: it begins anew with its own"))
-            self._mappings.commands.append(CloseFlow(flow))
-            return
-        self._mappings.keep_flow(mapping, flow, ("flow",), now + state.lifetime, now)
-        outcome.notes.append(Note("adopt", "", str(flow.source), str(mapping.outside),
-                                  "a flow from before natfix started keeps its port"))
-
-    def _on_counters(self, report: FlowCounters, now: float) -> None:
-        self._refused = report.refused
-        for flow, state in report.states.items():
-            mapping = self._mappings.by_flow.get(flow)
-            if mapping is None:
-                continue
-            opened = mapping.flows[flow]
-            packets = (state.packets, state.reply_packets)
-            if state.flow.source != flow.source:
-                packets = packets[::-1]
-            flowed = packets != opened.packets and sum(packets) > 0
-            opened.packets = packets
-            if packets != NOT_COUNTED:
-                self._tell_calls(mapping, flowed, now)
-
-    def _tell_calls(self, mapping: Mapping, flowed: bool, now: float) -> None:
-        if mapping.kind is Kind.MEDIA:
-            for holder in mapping.holders:
-                if holder[0] == "call":
-                    self._flow.on_media(holder, flowed, now)
 
     # -- time ---------------------------------------------------------------------------------------
 
@@ -381,7 +297,7 @@ class Engine:
 
     def calls(self, now: float) -> list[dict[str, Any]]:
         """Return the calls as rows (see :mod:`natfix.listing`)."""
-        return calls_as_rows(self._calls, self._mappings, self._refused, self._advance(now))
+        return calls_as_rows(self._calls, self._mappings, self._reporting.refused, self._advance(now))
 
     def registrations(self, now: float) -> list[dict[str, Any]]:
         """Return the bindings as rows."""
@@ -401,7 +317,7 @@ class Engine:
             "flows": len(self._mappings.by_flow),
             "media_pairs": self._media.pool.size,
             "media_pairs_free": self._media.pool.free,
-            "refused_packets": sum(self._refused.values()),
+            "refused_packets": sum(self._reporting.refused.values()),
             "counters": dict(sorted(self.counters.items())),
         }
 

@@ -1,75 +1,55 @@
 """SIP headers: what an inside UA says of itself is shown outside as its outside endpoint, and what
 comes back to it names again just what it wrote (design, section 5).
 
-Two passes over the headers of one message, each driven by a table: :func:`show` for what the inside
-sender wrote, :func:`restore` for what the inside receiver once wrote.
+Two passes over the headers of one message, each driven by the tables of :mod:`natfix.headers`:
+:meth:`Rewriter.show` for what the inside sender wrote, :meth:`Rewriter.restore` for what the inside
+receiver once wrote.
 """
 
 from __future__ import annotations
 
 from sys import intern
-from typing import NamedTuple
 
 from natfix.address import SIP_PORT, Endpoint, is_ipv4
 from natfix.commands import Kind, Note
-from natfix.errors import LimitReached, MalformedMessage
+from natfix.errors import LimitReached
+from natfix.headers import (
+    ADDRESS_RULES,
+    CONTACT,
+    ECHOED_ONLY,
+    IDENTITY,
+    RESTORED_REQUEST_URI,
+    RESTORED_VIA,
+    ROUTE,
+    SHOWN_REQUEST_URI,
+    SHOWN_VIA,
+    TARGET,
+    TEXT_RULES,
+    URI_PARAMETERS,
+    VIA,
+    Rule,
+    address_or_none,
+    hostports_in_text,
+    is_signed,
+    top_via,
+    uri_or_none,
+)
 from natfix.mappings import Mapping, Mappings
 from natfix.quirks import Quirks, Repair
 from natfix.registrations import Registrations
 from natfix.signalling import LOWEST_PORT, Signalling
-from natfix.sip.fields import Address, HostPort, Uri, Via, address_at, split_values, uri_at
-from natfix.sip.message import Header, Message
+from natfix.sip.fields import HostPort, Uri, Via, split_values
+from natfix.sip.message import Header
 from natfix.spelling import Spelling, inverse_text, shown_text
 from natfix.turn import Turn
 
-# Headers are of four kinds; what was shown in one kind is restored in the same kind only, since a UA
-# may write its address differently in each ("192.168.1.10" in Contact, with ":5060" in Via).
-VIA, CONTACT, ROUTE, IDENTITY = "via", "contact", "route", "identity"
-TARGET = "target"   # what a UA was told of the other side, where that is the UA's own host once more
-
-
-class Rule(NamedTuple):
-    """How one header is treated."""
-
-    kind: str
-    header: str         # as people write it
-    rfc: str
-
-
-def _by_name(*rules: Rule) -> dict[str, Rule]:
-    return {rule.header.lower(): rule for rule in rules}
-
-
-# Headers that hold addresses ("name" <uri>;params), by what they mean.
-ADDRESS_RULES = _by_name(
-    Rule(CONTACT, "Contact", "RFC 3261, section 8.1.1.8"),
-    Rule(CONTACT, "Refer-To", "RFC 3515, section 2.1"),
-    Rule(ROUTE, "Record-Route", "RFC 3261, section 16.6"),
-    Rule(ROUTE, "Route", "RFC 3261, section 16.12"),
-    Rule(ROUTE, "Path", "RFC 3327, section 5"),
-    Rule(ROUTE, "Service-Route", "RFC 3608, section 6"),
-    Rule(IDENTITY, "From", "RFC 3261, section 8.1.1.3"),
-    Rule(IDENTITY, "To", "RFC 3261, section 8.1.1.2"),
-    Rule(IDENTITY, "Reply-To", "RFC 3261, section 20.31"),
-    Rule(IDENTITY, "Referred-By", "RFC 3892, section 2"),
-    Rule(IDENTITY, "P-Asserted-Identity", "RFC 3325, section 9.1"),
-    Rule(IDENTITY, "P-Preferred-Identity", "RFC 3325, section 9.2"),
-    Rule(IDENTITY, "Diversion", "RFC 5806, section 4"),
-    Rule(IDENTITY, "History-Info", "RFC 7044, section 5"),
-    Rule(IDENTITY, "Remote-Party-ID", "draft-ietf-sip-privacy-04, section 5"),
-)
-# Headers that name a host in free text; there only the very endpoint of a mapping is replaced.
-TEXT_RULES = _by_name(
-    Rule(CONTACT, "Warning", "RFC 3261, section 20.43"),
-    Rule(CONTACT, "Call-Info", "RFC 3261, section 20.9"),
-)
-SHOWN_VIA = Rule(VIA, "Via", "RFC 3261, section 18.1.1")
-RESTORED_VIA = Rule(VIA, "Via", "RFC 3261, section 18.1.2")
-SHOWN_REQUEST_URI = Rule(TARGET, "Request-URI", "RFC 3261, section 12.2.1.1")
-RESTORED_REQUEST_URI = Rule(CONTACT, "Request-URI", "RFC 3261, section 12.2.1.1")
-# A UA never says these of itself: they are echoes, or name who is called.
-ECHOED_ONLY = frozenset({"route", "service-route", "to"})
-URI_PARAMETERS = ("maddr", "received", "alias")     # parameters that repeat an address of the URI
+_REASONS = {
+    VIA: "responses are sent here",
+    CONTACT: "later requests are sent here",
+    ROUTE: "later requests pass here",
+    TARGET: "the other side is the same inside host, which outside has another address",
+    IDENTITY: "the host is the sender's own inside address",
+}
 
 
 class Rewriter:
@@ -106,7 +86,7 @@ class Rewriter:
                 self._show_text(turn, header, rule)
 
     def _show_via(self, turn: Turn) -> None:
-        via = _top_via(turn.message)
+        via = top_via(turn.message)
         if via is None:
             turn.leave("via", "Via", "the topmost Via cannot be read")
             return
@@ -117,7 +97,7 @@ class Rewriter:
         """A UA that talks to its own host through a proxy was told the other side's Contact as an inside
         address; outside that means nothing. Somebody else's, which may look the same, stays."""
         message, call = turn.message, turn.sender_call
-        uri = _uri_or_none(message.raw, *message.request_uri)
+        uri = uri_or_none(message.raw, *message.request_uri)
         if uri is None or call is None:
             return
         target = message.raw[uri.hostport.start:uri.hostport.end].decode("latin-1")
@@ -130,7 +110,7 @@ class Rewriter:
     def _show_addresses(self, turn: Turn, header: Header, rule: Rule) -> None:
         raw = turn.message.raw
         for start, end in split_values(raw, header.start, header.end):
-            address = _address_or_none(raw, start, end)
+            address = address_or_none(raw, start, end)
             if address is None or address.uri is None:
                 continue
             if header.name in ECHOED_ONLY and not self._was_shown(turn, address.uri, rule):
@@ -171,7 +151,7 @@ class Rewriter:
     def _show_text(self, turn: Turn, header: Header, rule: Rule) -> None:
         sender = turn.sender
         assert sender is not None
-        for hostport in _own_hostports(turn.message.raw, header, sender):
+        for hostport in hostports_in_text(turn.message.raw, header, sender.inside):
             written, shown = str(sender.inside), shown_text(hostport, sender.outside)
             self._replace(turn, hostport, written, shown, rule)
 
@@ -264,10 +244,10 @@ class Rewriter:
         start, end = message.request_uri
         if message.raw.find(turn.receiver.outside.host.encode(), start, end) < 0:  # type: ignore[union-attr]
             return
-        uri = _uri_or_none(message.raw, start, end)
+        uri = uri_or_none(message.raw, start, end)
         if uri is None:
             return
-        if not message.to_tag and _is_signed(message, start, end):
+        if not message.to_tag and is_signed(message, start, end):
             turn.leave("request-uri", RESTORED_REQUEST_URI.header, "the credentials were computed over it",
                        message.raw[start:end].decode("latin-1"))
             return
@@ -275,7 +255,7 @@ class Rewriter:
             self._restore_parameters(turn, uri.params, RESTORED_REQUEST_URI)
 
     def _restore_via(self, turn: Turn) -> None:
-        via = _top_via(turn.message)
+        via = top_via(turn.message)
         receiver = turn.receiver
         if via is None or receiver is None:
             return
@@ -312,7 +292,7 @@ class Rewriter:
     def _restore_addresses(self, turn: Turn, header: Header, rule: Rule) -> None:
         raw = turn.message.raw
         for start, end in split_values(raw, header.start, header.end):
-            address = _address_or_none(raw, start, end)
+            address = address_or_none(raw, start, end)
             if address is None or address.uri is None:
                 continue
             uri = address.uri
@@ -332,8 +312,8 @@ class Rewriter:
                 self._swap_parameter(turn, params[name], receiver.outside, receiver.inside, rule)
 
     def _restore_text(self, turn: Turn, header: Header, rule: Rule) -> None:
-        raw = turn.message.raw
-        for hostport in _own_hostports(raw, header, turn.receiver, outside=True):
+        assert turn.receiver is not None
+        for hostport in hostports_in_text(turn.message.raw, header, turn.receiver.outside):
             self._restore_hostport(turn, hostport, rule)
 
     def _restore_hostport(self, turn: Turn, hostport: HostPort, rule: Rule, user: str = "") -> str:
@@ -383,61 +363,3 @@ class Rewriter:
         if new != old:
             note = Note(rule.kind, rule.header, old, new, _REASONS[rule.kind], rule.rfc)
             turn.edits.replace(hostport.start, hostport.end, new.encode("latin-1"), note)
-
-
-_REASONS = {
-    VIA: "responses are sent here",
-    CONTACT: "later requests are sent here",
-    ROUTE: "later requests pass here",
-    TARGET: "the other side is the same inside host, which outside has another address",
-    IDENTITY: "the host is the sender's own inside address",
-}
-
-
-def _top_via(message: Message) -> Via | None:
-    try:
-        return message.via
-    except MalformedMessage:
-        return None
-
-
-def _uri_or_none(raw: bytes, start: int, end: int) -> Uri | None:
-    try:
-        return uri_at(raw, start, end)
-    except MalformedMessage:
-        return None
-
-
-def _address_or_none(raw: bytes, start: int, end: int) -> Address | None:
-    try:
-        return address_at(raw, start, end)
-    except MalformedMessage:
-        return None
-
-
-def _own_hostports(
-    raw: bytes, header: Header, mapping: Mapping | None, outside: bool = False
-) -> list[HostPort]:
-    """Find a mapping's very endpoint in free text: "host:port" that no further digit follows."""
-    if mapping is None:
-        return []
-    endpoint = mapping.outside if outside else mapping.inside
-    text = str(endpoint).encode()
-    found = []
-    start = raw.find(text, header.start, header.end)
-    while start >= 0:
-        end = start + len(text)
-        before, after = raw[start - 1:start], raw[end:end + 1]
-        if not after.isdigit() and not before.isalnum() and before not in (b".", b"-"):
-            found.append(HostPort(start, end, endpoint.host, endpoint.port))
-        start = raw.find(text, end, header.end)
-    return found
-
-
-def _is_signed(message: Message, start: int, end: int) -> bool:
-    """Tell whether credentials quote this Request-URI (RFC 8760): then it must reach the UA as it is."""
-    quoted = b'uri="' + message.raw[start:end] + b'"'
-    return any(
-        message.raw.find(quoted, header.start, header.end) >= 0
-        for header in message.headers if header.name in ("authorization", "proxy-authorization")
-    )

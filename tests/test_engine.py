@@ -5,13 +5,11 @@ from __future__ import annotations
 import pytest
 
 from natfix.address import Endpoint
-from natfix.commands import CloseFlow, Verdict
-from natfix.config import Inside, Limits, Outside, Settings, Trunk
+from natfix.commands import Verdict
 from natfix.edits import apply_edits
 from natfix.engine import Path
-from natfix.reports import FlowAdopted
 from tests.datagram import Datagram, packet_bytes
-from tests.playbook import OTHER_PHONE, OUTSIDE, PHONE, PROVIDER, World
+from tests.playbook import PHONE, PROVIDER, World
 
 FORWARD = Path("forward", "inside", "outside")
 
@@ -58,36 +56,6 @@ def test_time_never_runs_backwards(world: World) -> None:
     assert world.engine.next_timeout() == due
 
 
-def test_an_adopted_flow_keeps_its_port(world: World) -> None:
-    """A flow NATed before natfix started is shown with the port that the kernel gave it."""
-    trace = world.kernel.trace(PHONE, PROVIDER, world.now)
-    state = next(flow for flow in world.kernel.flows() if flow.flow.source == PHONE)
-    world.report(FlowAdopted(state))
-    assert world.engine._mappings.find(PHONE).outside == trace.source == Endpoint(OUTSIDE, 5060)
-
-
-def test_of_two_adopted_flows_with_one_port_the_first_wins(world: World) -> None:
-    """On conflict the flow that was reported first, the registrar's, keeps it; the other starts anew."""
-    world.kernel.trace(PHONE, PROVIDER, world.now)
-    state = next(flow for flow in world.kernel.flows() if flow.flow.source == PHONE)
-    other = state._replace(flow=state.flow._replace(source=OTHER_PHONE))
-    world.report(FlowAdopted(state))
-    outcome = world.report(FlowAdopted(other))
-    assert outcome.notes[0].rule == "adopt"
-    assert outcome.commands == [CloseFlow(other.flow)]
-    assert world.engine._mappings.find(OTHER_PHONE) is None
-
-
-def test_a_new_outside_address_ends_what_the_old_one_had(world: World) -> None:
-    """Mappings and entries of the old address go; the next message names the new one."""
-    world.register(world.phone)
-    world.change_outside_address("203.0.113.99")
-    assert world.kernel.mappings() == []
-    assert world.engine.registrations(world.now) == []
-    world.phone.registers()
-    assert "203.0.113.99" in world.provider.last["contact"]
-
-
 def test_a_refused_transaction_is_mended_by_a_resync(world: World) -> None:
     """When the kernel refuses, the packet is lost, SIP retransmits, and the call is whole again."""
     world.kernel.fail_next_apply = "for the test"
@@ -102,23 +70,6 @@ def test_every_change_of_length_keeps_content_length_true(world: World) -> None:
     leg = world.phone.invites("sip:bob@provider.example")
     head, _, body = leg.delivery.arrived.partition(b"\r\n\r\n")
     assert f"Content-Length: {len(body)}".encode() in head
-
-
-def test_trunks_open_also_where_the_address_is_configured() -> None:
-    """A configured outside address is known before the links are, and trunks are opened all the same."""
-    networks = tuple(World().kernel.networks.values())
-    settings = Settings(inside=Inside(networks), outside=Outside("outside", OUTSIDE),
-                        trunks=(Trunk("192.168.1.5", (PROVIDER.host,)),))
-    assert [mapping.inside.host for mapping in World(settings).kernel.mappings()] == ["192.168.1.5"]
-
-
-def test_a_trunk_whose_port_is_taken_does_not_stop_the_others() -> None:
-    """A trunk that cannot be opened is noted; the rest of the report is taken."""
-    networks = tuple(World().kernel.networks.values())
-    trunks = tuple(Trunk(host, (PROVIDER.host,)) for host in ("192.168.1.5", "192.168.1.6"))
-    settings = Settings(inside=Inside(networks), trunks=trunks, limits=Limits(mappings=1))
-    world = World(settings)
-    assert [mapping.inside.host for mapping in world.kernel.mappings()] == ["192.168.1.5"]
 
 
 def test_a_packet_that_would_grow_beyond_its_bounds_passes_unchanged(world: World) -> None:

@@ -18,10 +18,11 @@ MAX_MODULE = 500        # lines
 # Every module stands in one layer and imports from its own or a lower one (see natfix/__init__.py).
 LAYERS: dict[int, str] = {
     1: "natfix address errors",
-    2: "algs catalogue commands config document edits expect far_signs kernel kernel.base packet quirks "
-       "reports sdp shipped sip sip.fields sip.message",
+    2: "algs catalogue commands config document edits expect far_signs headers kernel kernel.base packet "
+       "quirks reports sdp shipped sip sip.fields sip.message",
     3: "deadlines dialogs mappings ports registrations repeats spelling",
-    4: "callflow engine listing media memory realms registering rewrite rows signalling targets turn",
+    4: "callflow engine listing media memory realms registering reporting rewrite rows signalling targets "
+       "turn",
     5: "firewall firewall_iptables firewall_nft firewall_now interfaces kernel.conntrack kernel.divert "
        "kernel.elements kernel.events kernel.fake kernel.fake_conntrack kernel.fake_elements "
        "kernel.libnftables kernel.netfilter kernel.netlink kernel.probe programs",

@@ -1,0 +1,130 @@
+"""What follows from the shell's reports: of links, ports, conntrack, and the state from before a restart."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from natfix.address import SIP_PORT, Endpoint
+from natfix.callflow import CallFlow
+from natfix.commands import CloseFlow, Kind, Note
+from natfix.config import Settings
+from natfix.errors import LimitReached
+from natfix.expect import endpoint_from_setting
+from natfix.kernel.base import FlowState
+from natfix.mappings import NOT_COUNTED, Mapping, Mappings, reversed_flow
+from natfix.media import MediaKeeper
+from natfix.memory import Memory
+from natfix.realms import Realms
+from natfix.registrations import Registrations
+from natfix.reports import (
+    AddressesChanged,
+    FlowAdopted,
+    FlowBegan,
+    FlowCounters,
+    FlowDestroyed,
+    PortsInUse,
+    Report,
+    Restored,
+)
+from natfix.signalling import Signalling
+
+
+class Reporting:
+    """Takes each report to the tables that it concerns."""
+
+    def __init__(
+        self, settings: Settings, realms: Realms, mappings: Mappings, registrations: Registrations,
+        signalling: Signalling, media: MediaKeeper, flow: CallFlow, memory: Memory, counters: Counter[str],
+    ) -> None:
+        self._settings = settings
+        self._realms = realms
+        self._mappings = mappings
+        self._registrations = registrations
+        self._signalling = signalling
+        self._media = media
+        self._flow = flow
+        self._memory = memory
+        self._counters = counters
+        self._notes: list[Note] = []
+        self.refused: dict[Endpoint, int] = {}      # packets that the guard dropped, by outside endpoint
+
+    def take(self, report: Report, now: float) -> list[Note]:
+        """Do what follows from *report* (see :mod:`natfix.reports`); return the notes."""
+        self._notes = []
+        if isinstance(report, AddressesChanged):
+            self._on_addresses(report, now)
+        elif isinstance(report, PortsInUse):
+            self._signalling.taken, self._signalling.forwards = report.ports, report.forwards
+            self._media.pool.excluded = report.ports | report.forwards.keys()
+        elif isinstance(report, FlowAdopted):
+            self._on_adopted(report.state, now)
+        elif isinstance(report, FlowBegan):
+            self._mappings.learn_flow(report.flow)
+        elif isinstance(report, FlowDestroyed):
+            if not self._mappings.reopen_flow(report.flow, now):
+                self._mappings.reopen_flow(reversed_flow(report.flow), now)
+        elif isinstance(report, FlowCounters):
+            self._on_counters(report, now)
+        elif isinstance(report, Restored):
+            self._counters["damaged rows"] += self._memory.restore(report, now)
+        return self._notes
+
+    def _on_addresses(self, report: AddressesChanged, now: float) -> None:
+        """A new outside address ends all mappings of the old one (design, section 8)."""
+        old = self._realms.outside_host
+        if self._realms.update(report):
+            self._leave_address(old, now)
+        for trunk in self._settings.trunks:
+            try:
+                self._signalling.open_for_trunk(
+                    endpoint_from_setting(trunk.inside, SIP_PORT), trunk.peers, trunk.outside_port, now)
+            except LimitReached as problem:
+                self._notes.append(Note("trunk", "", trunk.inside, trunk.inside, str(problem)))
+
+    def _leave_address(self, old: str, now: float) -> None:
+        if old:
+            self._notes.append(Note("outside-address", "", old, self._realms.outside_host,
+                                    "the outside address changed; its mappings ended"))
+        for mapping in self._mappings:
+            if mapping.outside.host != self._realms.outside_host:
+                self._mappings.remove(mapping, now)
+        for binding in self._registrations:
+            if self._mappings.find(binding.key.reached_at) is None:
+                self._registrations.remove(binding.key)
+
+    def _on_adopted(self, state: FlowState, now: float) -> None:
+        """Keep the outside port of a flow that was NATed before natfix started."""
+        flow = state.flow
+        if not self._realms.is_inside(flow.source.host) \
+                or flow.reply_destination.host != self._realms.outside_host:
+            return
+        mapping = self._signalling.adopt(flow.source, flow.reply_destination.port, now)
+        if mapping is None or mapping.outside != flow.reply_destination:
+            self._notes.append(Note("adopt", "", str(flow.source), str(flow.source),
+                                    "another flow has its outside port: it begins anew with its own"))
+            self._mappings.commands.append(CloseFlow(flow))
+            return
+        self._mappings.keep_flow(mapping, flow, ("flow",), now + state.lifetime, now)
+        self._notes.append(Note("adopt", "", str(flow.source), str(mapping.outside),
+                                "a flow from before natfix started keeps its port"))
+
+    def _on_counters(self, report: FlowCounters, now: float) -> None:
+        self.refused = report.refused
+        for flow, state in report.states.items():
+            mapping = self._mappings.by_flow.get(flow)
+            if mapping is None:
+                continue
+            opened = mapping.flows[flow]
+            packets = (state.packets, state.reply_packets)
+            if state.flow.source != flow.source:
+                packets = packets[::-1]
+            flowed = packets != opened.packets and sum(packets) > 0
+            opened.packets = packets
+            if packets != NOT_COUNTED:
+                self._tell_calls(mapping, flowed, now)
+
+    def _tell_calls(self, mapping: Mapping, flowed: bool, now: float) -> None:
+        if mapping.kind is Kind.MEDIA:
+            for holder in mapping.holders:
+                if holder[0] == "call":
+                    self._flow.on_media(holder, flowed, now)
