@@ -330,6 +330,21 @@ class Station:
     heard_last: dict[Endpoint, tuple[float, PacketId]] = field(default_factory=dict)    # by source
 
 
+@dataclass(slots=True, eq=False)
+class Visitor:
+    """An outside host that sent requests, over all its conversations: a peer, or a stranger."""
+
+    host: str
+    first_time: float
+    first_packet: PacketId
+    last_packet: PacketId
+    user_agent: str = ""
+    requests: dict[str, int] = field(default_factory=dict)      # by method: those outside of dialogs
+    users: dict[str, PacketId] = field(default_factory=dict)    # whom it asked for, the first 200
+    answers: dict[int, int] = field(default_factory=dict)       # by status: final ones
+    is_known: bool = False          # an inside host sent it a request of its own, or registered with it
+
+
 class Vantage(StrEnum):
     """Where the capture was taken."""
 
@@ -408,6 +423,7 @@ class Context:
     network: NetworkView
     stages: tuple[str, ...] = ()                # in path order, inside first, where several were captured
     stations: dict[Endpoint, Station] = field(default_factory=dict)
+    visitors: dict[str, Visitor] = field(default_factory=dict)  # by host
     streams: list[Stream] = field(default_factory=list)
     errors: list[IcmpError] = field(default_factory=list)
     log: list[LogLine] = field(default_factory=list)
