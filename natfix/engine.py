@@ -122,7 +122,8 @@ class Engine:
                 is_new = self._mappings.find(packet.source) is None
                 wanted = self._own_contact_port(message) if message and is_new else 0
                 sender = self._signalling.map_endpoint(packet.source, now, wanted)
-                sender.note_sent(packet.destination)
+                if packet.destination not in sender.sent_to:
+                    sender.note_sent(packet.destination)
         except LimitReached as problem:
             outcome.commands = self._take_commands()
             return self._pass(outcome, "limit", str(problem))

@@ -50,6 +50,7 @@ TEXT_RULES = _by_name(
     Rule(CONTACT, "Warning", "RFC 3261, section 20.43"),
     Rule(CONTACT, "Call-Info", "RFC 3261, section 20.9"),
 )
+RULES = ADDRESS_RULES | TEXT_RULES
 SHOWN_VIA = Rule(VIA, "Via", "RFC 3261, section 18.1.1")
 RESTORED_VIA = Rule(VIA, "Via", "RFC 3261, section 18.1.2")
 SHOWN_REQUEST_URI = Rule(TARGET, "Request-URI", "RFC 3261, section 12.2.1.1")

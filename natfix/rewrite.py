@@ -12,15 +12,16 @@ from sys import intern
 
 from natfix.address import SIP_PORT, Endpoint, is_ipv4
 from natfix.commands import Kind, Note
+from natfix.dialogs import Call
 from natfix.errors import LimitReached
 from natfix.headers import (
-    ADDRESS_RULES,
     CONTACT,
     ECHOED_ONLY,
     IDENTITY,
     RESTORED_REQUEST_URI,
     RESTORED_VIA,
     ROUTE,
+    RULES,
     SHOWN_REQUEST_URI,
     SHOWN_VIA,
     TARGET,
@@ -75,15 +76,17 @@ class Rewriter:
         raw = message.raw
         if message.is_request:
             self._show_via(turn)
-            if message.to_tag and raw.find(host, *message.request_uri) >= 0:
-                self._show_request_uri(turn)
+            if message.to_tag and turn.sender_call is not None:
+                self._show_request_uri(turn, turn.sender_call, host)
         for header in message.headers:
-            if raw.find(host, header.start, header.end) < 0:
+            name, start, end = header
+            rule = RULES.get(name)
+            if rule is None or raw.find(host, start, end) < 0:
                 continue
-            if (rule := ADDRESS_RULES.get(header.name)) is not None:
-                self._show_addresses(turn, header, rule)
-            elif (rule := TEXT_RULES.get(header.name)) is not None:
+            if name in TEXT_RULES:
                 self._show_text(turn, header, rule)
+            else:
+                self._show_addresses(turn, header, rule)
 
     def _show_via(self, turn: Turn) -> None:
         via = top_via(turn.message)
@@ -93,12 +96,12 @@ class Rewriter:
         if self._show_hostport(turn, via.sent_by, SHOWN_VIA):
             self._show_parameter(turn, via.params.get("maddr"), SHOWN_VIA)
 
-    def _show_request_uri(self, turn: Turn) -> None:
+    def _show_request_uri(self, turn: Turn, call: Call, host: bytes) -> None:
         """A UA that talks to its own host through a proxy was told the other side's Contact as an inside
         address; outside that means nothing. Somebody else's, which may look the same, stays."""
-        message, call = turn.message, turn.sender_call
-        uri = uri_or_none(message.raw, *message.request_uri)
-        if uri is None or call is None:
+        message = turn.message
+        start, end = message.request_uri
+        if message.raw.find(host, start, end) < 0 or (uri := uri_or_none(message.raw, start, end)) is None:
             return
         target = message.raw[uri.hostport.start:uri.hostport.end].decode("latin-1")
         shown = next((s for (kind, s), text in call.written.items() if (kind, text) == (TARGET, target)), "")
@@ -231,10 +234,11 @@ class Rewriter:
         if raw.find(host) < 0:
             return
         for header in message.headers:
-            rule = ADDRESS_RULES.get(header.name) or TEXT_RULES.get(header.name)
-            if rule is None or raw.find(host, header.start, header.end) < 0:
+            name, start, end = header
+            rule = RULES.get(name)
+            if rule is None or raw.find(host, start, end) < 0:
                 continue
-            if header.name in TEXT_RULES:
+            if name in TEXT_RULES:
                 self._restore_text(turn, header, rule)
             else:
                 self._restore_addresses(turn, header, rule)
