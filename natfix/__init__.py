@@ -39,7 +39,17 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
 7. replay: :mod:`~natfix.replay` reads captures and says what is wrong, in the words of
    :mod:`~natfix.replay.model`. :mod:`~natfix.replay.pcapng` writes files.
    :mod:`~natfix.replay.replay` makes a :mod:`~natfix.replay.result` in two passes, with a
-   :mod:`~natfix.replay.spool` between them.
+   :mod:`~natfix.replay.spool` between them: :mod:`~natfix.replay.network` finds out where the NAT is,
+   :mod:`~natfix.replay.stages` and :mod:`~natfix.replay.passages` what is one packet,
+   :mod:`~natfix.replay.drive` shows it to the engine on a :mod:`~natfix.replay.gateway` in memory (with
+   :mod:`~natfix.replay.echoes` of what natfix would have shown), :mod:`~natfix.replay.conversations` puts
+   it together and :mod:`~natfix.replay.summaries` sums it up; :mod:`~natfix.replay.work` shows how far it is.
+   What is wrong is told by rules: :mod:`~natfix.replay.symptoms.gateways` (with
+   :mod:`~natfix.replay.symptoms.fixers` and :mod:`~natfix.replay.symptoms.replies`),
+   :mod:`~natfix.replay.symptoms.transport` (with :mod:`~natfix.replay.symptoms.families`),
+   :mod:`~natfix.replay.symptoms.abuse`; they read messages by :mod:`~natfix.replay.symptoms.reading`, know
+   :mod:`~natfix.replay.products` from what those leave behind, and strangers from
+   :mod:`~natfix.replay.visitors`.
 """
 
 __version__ = "0.1.0"

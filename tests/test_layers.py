@@ -20,15 +20,19 @@ LAYERS: dict[int, str] = {
     1: "natfix address errors",
     2: "algs catalogue commands config document edits expect far_signs headers kernel kernel.base packet "
        "quirks reports sdp shipped sip sip.fields sip.message",
-    3: "deadlines dialogs mappings ports registrations repeats spelling",
-    4: "callflow engine listing media memory realms registering reporting rewrite rows signalling targets "
-       "turn",
+    3: "deadlines dialogs far_ends mappings ports registrations repeats spelling",
+    4: "callflow engine far_fix listing media media_mappings memory realms registering reporting rewrite "
+       "rows settling signalling targets turn",
     5: "firewall firewall_iptables firewall_nft firewall_now interfaces kernel.conntrack kernel.divert "
        "kernel.elements kernel.events kernel.fake kernel.fake_conntrack kernel.fake_elements "
        "kernel.libnftables kernel.netfilter kernel.netlink kernel.probe programs",
     6: "__main__ background check check_firewall check_host cli control findings journal leak live loop "
        "queue_reader removal rules show startup store tables upkeep watch",
-    7: "replay replay.model replay.pcapng replay.replay replay.result replay.spool",
+    7: "replay replay.conversations replay.drive replay.echoes replay.gateway replay.model "
+       "replay.network replay.passages replay.pcapng replay.products replay.replay replay.result "
+       "replay.spool replay.stages replay.summaries replay.symptoms.abuse replay.symptoms.families "
+       "replay.symptoms.fixers replay.symptoms.gateways replay.symptoms.reading replay.symptoms.replies "
+       "replay.symptoms.transport replay.visitors replay.work",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 

@@ -1,0 +1,361 @@
+"""Conversations: passages by Call-ID, their transactions, their media; and stations over all of them.
+
+A transaction is named by method and branch (RFC 3261, 17.1.3 and 17.2.3), before that RFC by CSeq and
+tags. The ACK to a failure belongs to its INVITE; CANCEL is a transaction of its own.
+
+Only so many passages are held. When there are more, the conversations that have been idle longest are
+retired: whoever collects them judges them, writes their rows, and forgets them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from natfix.address import Endpoint
+from natfix.errors import MalformedMessage
+from natfix.replay.model import (
+    Context,
+    Conversation,
+    Direction,
+    IcmpError,
+    Passage,
+    Registered,
+    Side,
+    Sighting,
+    Station,
+    Stream,
+    Transaction,
+)
+from natfix.sdp import Session, find_sdp, session_from_span
+from natfix.sip.fields import Address, address_at, split_values
+from natfix.sip.message import Message
+
+MOST_OCTETS = 48 << 20          # of held passages; with their objects some 100 MB
+PASSAGE_COST = 3000             # octets of objects for each, beside its payloads
+MOST_STATIONS = 4096
+MOST_REGISTERED = 500           # REGISTERs that a station remembers
+MOST_PEERS = 64                 # ... and peers
+MOST_ENDPOINTS = 64             # media endpoints of one conversation
+MOST_PER_CALL = 20_000          # passages of one Call-ID; a flood must not grow without bound
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A conversation that is being collected."""
+
+    conversation: Conversation
+    cost: int = 0
+    left_out: int = 0               # passages beyond the bound
+    by_key: dict[tuple[object, ...], Transaction] = field(default_factory=dict)
+    last: Transaction | None = None
+    firsts: dict[tuple[object, ...], Passage] = field(default_factory=dict)     # first transmissions
+    media: set[Endpoint] = field(default_factory=set)       # that its SDP names, with RTCP next to RTP
+
+
+class Conversations:
+    """Collects passages; gives back what is to be judged and forgotten."""
+
+    def __init__(self, most_octets: int = MOST_OCTETS) -> None:
+        self._held: OrderedDict[str, Held] = OrderedDict()      # idle longest first
+        self._octets = 0
+        self._most_octets = most_octets
+
+    def add(self, passage: Passage) -> Held | None:
+        """Take a passage; None where it is no readable SIP, or is one too many of its conversation."""
+        message = passage.message
+        if message is None:
+            return None
+        held = self._held.get(message.call_id)
+        if held is None:
+            held = self._held[message.call_id] = Held(Conversation(message.call_id))
+        self._held.move_to_end(message.call_id)
+        passages = held.conversation.passages
+        if len(passages) >= MOST_PER_CALL:
+            held.left_out += 1
+            return None
+        passages.append(passage)
+        cost = sum(PASSAGE_COST + len(each.payload) + len(each.ip) for each in passage.sightings)
+        held.cost += cost
+        self._octets += cost
+        _enter(held, passage, message)
+        _note_media(held, passage)
+        return held
+
+    def retired(self) -> Iterator[Held]:
+        """Yield what has to go, as too much is held: idle longest, and first those without media."""
+        while self._octets > self._most_octets and len(self._held) > 1:
+            call_id = self._idle()
+            yield self._take(call_id)
+
+    def _idle(self) -> str:
+        oldest = None
+        for number, (call_id, held) in enumerate(self._held.items()):
+            oldest = oldest or call_id
+            if not held.media:
+                return call_id
+            if number > 64:
+                break
+        assert oldest is not None
+        return oldest
+
+    def _take(self, call_id: str) -> Held:
+        held = self._held.pop(call_id)
+        self._octets -= held.cost
+        return held
+
+    def rest(self) -> Iterator[Held]:
+        """Yield and forget all others, in the order of their first packets."""
+        order = sorted(self._held.values(), key=lambda held: _beginning(held.conversation))
+        for held in order:
+            yield self._take(held.conversation.call_id)
+
+
+def _beginning(conversation: Conversation) -> tuple[float, str]:
+    return conversation.passages[0].time, conversation.call_id
+
+
+# -- transactions ------------------------------------------------------------------------------------------
+
+
+def _enter(held: Held, passage: Passage, message: Message) -> None:
+    """Put a passage into its transaction, and tell a retransmission."""
+    transaction = _transaction(held, message)
+    (transaction.requests if message.is_request else transaction.responses).append(passage)
+    key = (hash(passage.first.payload), message.status, message.method, passage.first.source,
+           passage.first.destination)
+    first = held.firsts.get(key)
+    if first is None:
+        held.firsts[key] = passage
+    else:
+        passage.repeats = first
+
+
+def _transaction(held: Held, message: Message) -> Transaction:
+    key = _key(held, message)
+    transaction = held.by_key.get(key)
+    if transaction is None:
+        transaction = Transaction(message.cseq_method, message.branch, message.cseq, [], [])
+        held.by_key[key] = transaction
+        held.conversation.transactions.append(transaction)
+    return transaction
+
+
+def _key(held: Held, message: Message) -> tuple[object, ...]:
+    """Return a transaction's name; the ACK to a failure has its INVITE's branch (RFC 3261, 17.1.1.3)."""
+    method, branch = message.cseq_method, message.branch
+    if not branch.startswith("z9hG4bK"):
+        branch = f"{message.from_tag} {message.cseq}"
+    if method == "ACK" and ("INVITE", branch) in held.by_key:
+        method = "INVITE"
+    return method, branch
+
+
+# -- media ---------------------------------------------------------------------------------------------------
+
+
+def session_of(message: Message) -> Session | None:
+    """Return the session description that a message carries, None without a readable one."""
+    try:
+        span = find_sdp(message)
+        return session_from_span(message.raw, *span) if span is not None else None
+    except MalformedMessage:
+        return None
+
+
+def _note_media(held: Held, passage: Passage) -> None:
+    """Collect the media endpoints of every copy: what was sent, and what NATs and fixers made of it.
+
+    natfix's own are not looked for: in the capture nobody was told them.
+    """
+    if passage.repeats is not None or len(held.media) >= MOST_ENDPOINTS:
+        return
+    for sighting in passage.sightings:
+        if sighting.message is None or sighting.message.body[0] == sighting.message.body[1]:
+            continue
+        session = session_of(sighting.message)
+        if session is not None:
+            held.media |= set(_endpoints(session, sighting))
+
+
+def _endpoints(session: Session, sighting: Sighting) -> Iterator[Endpoint]:
+    for media in session.media:
+        if media.port == 0 or media.effective is None:
+            continue
+        # A far end's media comes from where its signalling comes from, whatever its SDP says.
+        for host in {media.effective.host, sighting.source.host}:
+            yield Endpoint(host, media.port)
+            if media.kind != "image":
+                yield Endpoint(host, media.rtcp_port or media.port + 1)
+        for candidate in media.candidates:
+            yield Endpoint(candidate.address, candidate.port)
+
+
+class MediaIndex:
+    """Streams and ICMP errors by endpoint, to be attached to the conversations that named them."""
+
+    def __init__(self, streams: Iterable[Stream], errors: Iterable[IcmpError]) -> None:
+        self._streams: dict[Endpoint, list[Stream]] = {}
+        self._errors: dict[Endpoint, list[IcmpError]] = {}
+        for stream in streams:
+            for end in {stream.source, stream.destination}:
+                self._streams.setdefault(end, []).append(stream)
+        for error in errors:
+            for end in {error.source, error.destination}:
+                self._errors.setdefault(end, []).append(error)
+
+    def attach(self, held: Held) -> None:
+        """Give a conversation the streams at its media endpoints, in its time, and the errors about it."""
+        conversation = held.conversation
+        start, end = conversation.passages[0].time, conversation.passages[-1].time
+        ends = held.media & self._streams.keys()
+        streams = {id(each): each for endpoint in ends for each in self._streams[endpoint]
+                   if _overlap(each, start, end)}
+        conversation.streams = sorted(
+            streams.values(), key=lambda each: (each.start, each.first_packet, each.source, each.destination))
+        flows = {(copy.source, copy.destination) for passage in conversation.passages
+                 for copy in passage.sightings}
+        wanted = held.media | {source for source, _ in flows}
+        errors = {id(each): each for endpoint in wanted & self._errors.keys()
+                  for each in self._errors[endpoint] if self._concerns(each, held.media, flows, start, end)}
+        conversation.errors = sorted(errors.values(), key=lambda each: (each.time, each.packets))
+
+    @staticmethod
+    def _concerns(error: IcmpError, media: set[Endpoint], flows: set[tuple[Endpoint, Endpoint]],
+                  start: float, end: float) -> bool:
+        is_media = error.source in media or error.destination in media
+        return (is_media or (error.source, error.destination) in flows) \
+            and start - 1.0 <= error.time <= end + AFTERWARDS
+
+
+AFTERWARDS = 300.0      # seconds that media may go on behind the last message of a call that was captured
+
+
+def _overlap(stream: Stream, start: float, end: float) -> bool:
+    return stream.end >= start - 1.0 and stream.start <= end + AFTERWARDS
+
+
+# -- stations ------------------------------------------------------------------------------------------------
+
+
+class Stations:
+    """What is known of UAs' signalling endpoints over all conversations, into the context's table."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.left_out = 0
+
+    def note(self, passage: Passage) -> None:
+        """Take one passage: who sent, who heard."""
+        if passage.direction not in (Direction.OUTWARD, Direction.INWARD, Direction.INTERNAL):
+            return
+        for sighting, endpoint, peer, sent in (
+            (passage.first, passage.first.source, passage.first.destination, True),
+            (passage.last, passage.last.destination, passage.last.source, False),
+        ):
+            if self._is_ours(endpoint):
+                self._note_end(sighting, endpoint, peer, sent)
+
+    def _note_end(self, sighting: Sighting, endpoint: Endpoint, peer: Endpoint, sent: bool) -> None:
+        station = self._station(endpoint)
+        if station is None:
+            return
+        table = station.sent_last if sent else station.heard_last
+        if peer in table or len(table) < MOST_PEERS:
+            table[peer] = (sighting.time, sighting.packet)
+        if sent and sighting.message is not None and not station.user_agent:
+            station.user_agent = sighting.message.user_agent
+
+    def _station(self, endpoint: Endpoint) -> Station | None:
+        station = self._context.stations.get(endpoint)
+        if station is None:
+            if len(self._context.stations) >= MOST_STATIONS:
+                self.left_out += 1
+                return None
+            side = self._context.network.side_of(endpoint.host)
+            station = self._context.stations[endpoint] = Station(endpoint, side)
+        return station
+
+    def _is_ours(self, endpoint: Endpoint) -> bool:
+        """Tell an inside UA, or what is seen of one where only the outside was captured."""
+        network = self._context.network
+        return network.side_of(endpoint.host) is Side.INSIDE or endpoint.host == network.outside
+
+    def note_registrations(self, conversation: Conversation) -> None:
+        """Sum up the REGISTER transactions of a conversation that is complete."""
+        for transaction in conversation.of("REGISTER"):
+            if not transaction.requests:
+                continue
+            row = registered(transaction)
+            station = self._station(row.source) if self._is_ours(row.source) else None
+            if station is not None:
+                station.registrations.append(row)
+                station.registrations.sort(key=lambda each: each.time)
+                del station.registrations[:-MOST_REGISTERED]
+
+
+def registered(transaction: Transaction) -> Registered:
+    """Return the row of a REGISTER transaction of which a request was seen."""
+    passage, final = transaction.requests[0], transaction.final
+    request, response = passage.message, final.message if final is not None else None
+    assert request is not None
+    outer = passage.at(Side.OUTSIDE)
+    received, rport = _seen_by_peer(response)
+    packets = passage.first.packets + (final.last.packets if final is not None else ())
+    return Registered(
+        passage.time, packets, _aor(request), passage.first.source, tuple(_uris(request)),
+        tuple(_uris(response)) if response is not None and response.status < 300 else (),
+        response.status if response is not None else 0, _granted(response), received, rport,
+        outer.source if outer is not None else None)
+
+
+def addresses(message: Message, name: str) -> Iterator[Address]:
+    """Yield every readable address of the headers called *name*."""
+    for header in message.all(name):
+        try:
+            for start, end in split_values(message.raw, header.start, header.end):
+                yield address_at(message.raw, start, end)
+        except MalformedMessage:
+            continue
+
+
+def _uris(message: Message) -> Iterator[str]:
+    for address in addresses(message, "contact"):
+        if address.uri is not None:
+            yield message.raw[address.uri.start:address.uri.end].decode("latin-1").strip()
+
+
+def _aor(message: Message) -> str:
+    uri = next((address.uri for address in addresses(message, "to")), None)
+    return f"{uri.user}@{uri.hostport.host}" if uri is not None else ""
+
+
+def _granted(response: Message | None) -> int | None:
+    """Return the seconds that a 2xx grants: the longest of its Contacts, else of its Expires."""
+    if response is None or not 200 <= response.status < 300:
+        return None
+    spans = [address.params["expires"] for address in addresses(response, "contact")
+             if "expires" in address.params]
+    header = response.first("expires")
+    if header is not None:
+        spans.append((header.start, header.end))
+    found = (_number(response.raw[start:end]) for start, end in spans)
+    return max((each for each in found if each is not None), default=None)
+
+
+def _seen_by_peer(response: Message | None) -> tuple[str, int | None]:
+    """Return received and rport of a response's topmost Via."""
+    if response is None:
+        return "", None
+    try:
+        params = response.via.params
+    except MalformedMessage:
+        return "", None
+    values = [response.raw[slice(*params.get(name, (0, 0)))] for name in ("received", "rport")]
+    return values[0].decode("latin-1"), _number(values[1])
+
+
+def _number(text: bytes) -> int | None:
+    text = text.strip()
+    return int(text) if text.isdigit() and len(text) <= 9 else None

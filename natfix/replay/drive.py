@@ -1,0 +1,325 @@
+"""natfix driven with a capture: what it would have made of each passage, and why.
+
+The engine sees what it would see at *forward*, had it been on the gateway instead of the NAT and the
+fixers that the capture shows:
+
+    outward     the copy nearest to the inside UA. Where there is only the one behind the NAT, the inside
+                endpoint is inferred from the Via, the Contact, or an earlier message, and a note says so
+    inward      the copy that the peer sent, with what it echoes put as natfix.replay.echoes says; it goes
+                to the inside endpoint that the capture shows, or that sent the request
+
+Then ``before`` is what was captured, ``after`` what natfix lets go, and ``edits`` the difference with its
+reasons; what the peer would have echoed in between shows in neither. A flow that an inward message needs,
+and that began before the capture did, is taken for granted, as a note says.
+
+natfix repairs whole IPv4/UDP datagrams. All others are left alone, with a note that says why.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from typing import NamedTuple
+
+from natfix.address import Endpoint, is_ipv4
+from natfix.commands import Note
+from natfix.edits import EditTuple, apply_edits
+from natfix.errors import MalformedMessage
+from natfix.replay.echoes import Echo, Known, counterfactual
+from natfix.replay.gateway import LONGEST, Carried, Gateway
+from natfix.replay.model import Direction, NetworkView, Passage, Repair, Side, Sighting
+from natfix.sip.fields import address_at, uri_at
+from natfix.sip.message import Message
+
+MOST_REMEMBERED = 4096      # messages whose notes a retransmission shows again
+NOT_SHOWN = "not-shown"     # the rule of notes that say why natfix never saw a passage
+INFERRED = "inferred"       # ... what was concluded in order to show it
+RULE_KINDS = frozenset({"contact", "route"})    # of notes whose new text outward is echoed inward
+
+
+class Feed(NamedTuple):
+    """What the gateway is given for a passage."""
+
+    copy: Sighting
+    source: Endpoint
+    destination: Endpoint
+    payload: bytes
+    inside: Endpoint                    # the UA it is about
+    echoes: tuple[Echo, ...] = ()       # already in ``payload``
+    notes: tuple[Note, ...] = ()
+
+
+class LeftAlone(Exception):
+    """natfix is not shown a passage; the text says why."""
+
+
+class Drive:
+    """Shows passages to natfix, in the order of time."""
+
+    def __init__(self, view: NetworkView, gateway: Gateway | None) -> None:
+        """*gateway* None: there is no NAT for natfix to be at."""
+        self._view = view
+        self._gateway = gateway
+        self._known = Known()
+        self._registered: set[Endpoint] = set()
+        self._notes: OrderedDict[int, list[Note]] = OrderedDict()
+
+    def show(self, passage: Passage) -> None:
+        """Give *passage* its repair."""
+        copy = passage.first
+        if not copy.payload:
+            return
+        try:
+            feed = self._feed(passage)
+        except LeftAlone as reason:
+            note = Note(NOT_SHOWN, reason=str(reason))
+            passage.repair = Repair(copy.payload, copy.payload, left_alone=(note,))
+            return
+        passage.repair = self._carry(passage, feed)
+
+    # -- which copy, from where, to where ------------------------------------------------------------
+
+    def _feed(self, passage: Passage) -> Feed:
+        self._refuse(passage)
+        if passage.direction is Direction.OUTWARD:
+            return self._outward(passage)
+        if passage.direction is Direction.INWARD:
+            return self._inward(passage)
+        raise LeftAlone(_ELSEWHERE[passage.direction])
+
+    def _refuse(self, passage: Passage) -> None:
+        copy = passage.first
+        for applies, reason in _REFUSED:
+            if applies(copy):
+                raise LeftAlone(reason)
+        if self._gateway is None:
+            raise LeftAlone(_ELSEWHERE[passage.direction])
+
+    def _outward(self, passage: Passage) -> Feed:
+        inner, outer = passage.at(Side.INSIDE), passage.at(Side.OUTSIDE)
+        if inner is not None:
+            if outer is not None:
+                self._known.translated(inner.source, outer.source)
+            return Feed(inner, inner.source, inner.destination, inner.payload, inner.source)
+        assert outer is not None
+        assert outer.message is not None
+        inside = self._named_by(outer.message) or self._known.behind(outer.source)
+        if inside is None:
+            raise LeftAlone("only the copy behind the NAT was captured, and it does not name the inside "
+                            "endpoint")
+        self._known.translated(inside, outer.source)
+        note = Note(INFERRED, "Via", reason=f"only the copy behind the NAT was captured; the message names "
+                                            f"{inside} as its sender")
+        return Feed(outer, inside, outer.destination, outer.payload, inside, notes=(note,))
+
+    def _named_by(self, message: Message) -> Endpoint | None:
+        """Return the inside endpoint that a message from behind the NAT names as its sender."""
+        try:
+            if message.is_request:
+                endpoint = message.via.sent_by.endpoint()
+                if endpoint is not None and self._is_inside(endpoint):
+                    return endpoint
+            header = message.first("contact")
+            uri = address_at(message.raw, header.start, header.end).uri if header else None
+        except MalformedMessage:
+            return None
+        endpoint = uri.hostport.endpoint() if uri else None
+        return endpoint if endpoint is not None and self._is_inside(endpoint) else None
+
+    def _inward(self, passage: Passage) -> Feed:
+        inner, outer = passage.at(Side.INSIDE), passage.at(Side.OUTSIDE)
+        copy = outer or inner
+        assert copy is not None
+        assert copy.message is not None
+        message, gateway = copy.message, self._gateway
+        assert gateway is not None
+        inside = self._receiver(message, inner, outer)
+        self._note_translation(message, inside, inner, outer)
+        notes = self._open_way(gateway, inside, copy)
+        outside = gateway.outside_of(inside)
+        if outside is None:
+            raise LeftAlone(f"natfix has no outside port for {inside}")
+        echoes = counterfactual(message, self._known.echoed(message, inside, outside))
+        payload = _with_echoes(copy.payload, echoes)
+        return Feed(copy, copy.source, outside, payload, inside, echoes, notes)
+
+    def _note_translation(
+        self, message: Message, inside: Endpoint, inner: Sighting | None, outer: Sighting | None
+    ) -> None:
+        """Learn what the capture's own NAT had stand for *inside*: from both copies, or from the echo."""
+        if inner is not None and outer is not None and inner.destination == inside:
+            self._known.translated(inside, outer.destination)
+        if message.is_request or self._known.asked(message) is None:
+            return
+        spans = [message.via.params.get(name, (0, 0)) for name in ("received", "rport")]
+        host, port = (message.raw[start:end].decode("latin-1") for start, end in spans)
+        if is_ipv4(host) and port.isdigit() and len(port) <= 5:
+            self._known.translated(inside, Endpoint(host, int(port)))
+
+    def _receiver(self, message: Message, inner: Sighting | None, outer: Sighting | None) -> Endpoint:
+        """Return the inside endpoint that an inward message is for."""
+        asked = None if message.is_request else self._known.asked(message)
+        if asked is not None:
+            return asked[0]
+        if inner is not None:
+            return inner.destination
+        assert outer is not None
+        known = self._known.behind(outer.destination) or self._named_in_uri(message)
+        if known is None:
+            raise LeftAlone("only the copy in front of the NAT was captured, and nothing says which inside "
+                            "endpoint it is for")
+        return known
+
+    def _named_in_uri(self, message: Message) -> Endpoint | None:
+        try:
+            hostport = uri_at(message.raw, *message.request_uri).hostport if message.is_request \
+                else message.via.sent_by
+        except MalformedMessage:
+            return None
+        endpoint = hostport.endpoint()
+        return endpoint if endpoint is not None and self._is_inside(endpoint) else None
+
+    def _open_way(self, gateway: Gateway, inside: Endpoint, copy: Sighting) -> tuple[Note, ...]:
+        """Take for granted what the capture began too late to show, unless it shows the registration."""
+        gateway.advance(copy.time)
+        if gateway.lets_in(copy.source, inside) or inside in self._registered:
+            return ()
+        gateway.adopt(inside, copy.source)
+        return (Note(INFERRED, reason=f"what opened the way for {copy.source} to {inside} was not captured; "
+                                      "natfix is taken to have seen it"),)
+
+    def _is_inside(self, endpoint: Endpoint) -> bool:
+        return self._view.side_of(endpoint.host) is Side.INSIDE
+
+    # -- what came of it ---------------------------------------------------------------------------------
+
+    def _carry(self, passage: Passage, feed: Feed) -> Repair:
+        gateway = self._gateway
+        assert gateway is not None
+        copy = feed.copy
+        carried = gateway.transmit(feed.source, feed.destination, feed.payload, copy.time)
+        notes = self._notes_of(feed, carried)
+        if passage.direction is Direction.OUTWARD:
+            self._learn(copy, feed.inside, notes)
+        edits, spans = composed(copy.payload, feed.echoes, carried, notes)
+        left_alone = [*feed.notes, *(note for note in notes if not note.is_edit)]
+        if not carried.was_shown and not carried.dropped:
+            left_alone.append(Note(NOT_SHOWN, reason=f"neither {feed.source} nor {feed.destination} has one "
+                                                     "of [signalling] ports: it is not diverted to natfix"))
+        return Repair(copy.payload, carried.payload, tuple(edits), tuple(left_alone), carried.dropped,
+                      carried.source, carried.destination, tuple(spans))
+
+    def _notes_of(self, feed: Feed, carried: Carried) -> list[Note]:
+        """Return the notes of a message; a retransmission's are those of the first transmission."""
+        key = hash((feed.source, feed.destination, feed.payload))
+        if any(note.rule == "repeated" for note in carried.notes):
+            first = [note for note in self._notes.get(key, []) if note.is_edit]
+            return [*first, *carried.notes]
+        self._notes[key] = carried.notes
+        if len(self._notes) > MOST_REMEMBERED:
+            self._notes.popitem(last=False)
+        return carried.notes
+
+    def _learn(self, copy: Sighting, inside: Endpoint, notes: list[Note]) -> None:
+        """Remember what natfix showed, for the echoes of it."""
+        message = copy.message
+        if message is None:
+            return
+        via = next((note.new for note in notes if note.rule == "via" and note.is_edit), "")
+        self._known.sent(message, inside, via)
+        if message.is_request and message.method == "REGISTER":
+            self._registered.add(inside)
+        for note in notes:
+            if note.rule in RULE_KINDS and note.is_edit:
+                self._known.shown(inside, note.rule, note.old, note.new)
+
+
+_ELSEWHERE = {
+    Direction.OUTWARD: "no outside address is known",
+    Direction.INWARD: "no outside address is known",
+    Direction.INTERNAL: "both ends are inside: it does not cross the NAT",
+    Direction.EXTERNAL: "both ends are outside: it does not cross the NAT",
+    Direction.UNKNOWN: "nothing says which end is inside",
+}
+_REFUSED = (
+    (lambda copy: copy.transport != "udp", "natfix repairs SIP over UDP only, as yet: this is TCP"),
+    (lambda copy: not (is_ipv4(copy.source.host) and is_ipv4(copy.destination.host)),
+     "natfix repairs IPv4 only"),
+    (lambda copy: copy.facts.cut, "the capture cut the packet: what is not there cannot be repaired"),
+    (lambda copy: copy.facts.incomplete, "fragments of the packet are missing"),
+    (lambda copy: len(copy.payload) > LONGEST, "it is longer than an IPv4 packet"),
+    (lambda copy: copy.message is None, "it is not readable as SIP"),
+)
+
+
+def composed(
+    captured: bytes, echoes: tuple[Echo, ...], carried: Carried, notes: list[Note],
+) -> tuple[list[Note], list[tuple[int, int]]]:
+    """Return what changed between the captured payload and natfix's, and where in the captured one.
+
+    *echoes* led from the captured payload to the one that natfix edited; what it put back is no change.
+    """
+    by_text: dict[tuple[str, str], list[Note]] = defaultdict(list)
+    for note in notes:
+        if note.is_edit:
+            by_text[note.old, note.new].append(note)
+    edits: list[Note] = []
+    spans: list[tuple[int, int]] = []
+    shown = _with_echoes(captured, echoes)
+    for (start, end), (shown_start, shown_end), inner in _groups(echoes, carried.edits):
+        new = _applied(shown, shown_start, shown_end, inner).decode("latin-1")
+        old = captured[start:end].decode("latin-1")
+        if old == new:
+            continue
+        header = next((echo.header for echo in echoes if start <= echo.start < end), "")
+        note = _note_for(shown, header, inner, by_text)
+        edits.append(note._replace(old=old, new=new))
+        spans.append((start, end))
+    return edits, spans
+
+
+Group = tuple[tuple[int, int], tuple[int, int], list[tuple[int, int, bytes]]]
+
+
+def _groups(echoes: tuple[Echo, ...], edits: EditTuple) -> list[Group]:
+    """Return the spans that were touched: in the captured payload, in the shown one, with natfix's edits."""
+    shift = 0
+    pieces: list[tuple[int, int, int, tuple[int, int, bytes] | None]] = []
+    for start, end, new, _ in echoes:
+        pieces.append((start + shift, start + shift + len(new), len(new) - (end - start), None))
+        shift += len(new) - (end - start)
+    pieces += [(start, end, 0, (start, end, new)) for start, end, new in edits]
+    pieces.sort(key=lambda piece: piece[:2])
+    groups: list[Group] = []
+    shift = 0                   # shown offset minus captured offset, at the end of the last group
+    for start, end, grown, edit in pieces:
+        inner = [edit] if edit is not None else []
+        if groups and start < groups[-1][1][1]:
+            (old_start, _), (shown_start, shown_end), before = groups.pop()
+            end = max(end, shown_end)
+            groups.append(((old_start, end - shift - grown), (shown_start, end), [*before, *inner]))
+        else:
+            groups.append(((start - shift, end - shift - grown), (start, end), inner))
+        shift += grown
+    return groups
+
+
+def _applied(shown: bytes, start: int, end: int, inner: list[tuple[int, int, bytes]]) -> bytes:
+    moved = tuple((edit_start - start, edit_end - start, new) for edit_start, edit_end, new in inner)
+    return apply_edits(shown[start:end], moved)
+
+
+def _note_for(
+    shown: bytes, header: str, inner: list[tuple[int, int, bytes]], by_text: dict[tuple[str, str], list[Note]]
+) -> Note:
+    """Return the note of natfix's edit; of an echo that it did not touch, one that says so."""
+    for start, end, new in inner:
+        found = by_text[shown[start:end].decode("latin-1"), new.decode("latin-1")]
+        if found:
+            return found.pop(0) if len(found) > 1 else found[0]
+    if inner:
+        return Note("edit", header, reason="natfix changed it")
+    return Note("echo", header, reason="the peer echoes the outside endpoint that natfix shows it")
+
+
+def _with_echoes(captured: bytes, echoes: tuple[Echo, ...]) -> bytes:
+    return apply_edits(captured, tuple(echo[:3] for echo in echoes))
