@@ -5,9 +5,15 @@ from __future__ import annotations
 import struct
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tests.lab.pcap import datagrams_from_pcap
+from tests.lab.programs import Capture
+
+if TYPE_CHECKING:
+    from tests.lab.lab import Lab
+
+RTP = "udp portrange 10000-10099"       # of baresip, see tests.lab.programs
 
 
 class Stream(NamedTuple):
@@ -16,6 +22,11 @@ class Stream(NamedTuple):
     packets: int
     lost: int               # sequence numbers that are missing between the first and the last
     longest_pause: float    # seconds
+
+
+def watch(lab: Lab) -> dict[str, Capture]:
+    """Capture the RTP at both phones of a call, by host."""
+    return {host: lab.start(Capture(host, "", RTP)) for host in ("phone1", "remote1")}
 
 
 def received_stream(pcap: Path, address: str) -> Stream:

@@ -10,8 +10,9 @@ from tests.lab.audio import assert_two_way, talk
 from tests.lab.host import Host, LabError, wait_until
 from tests.lab.lab import Lab
 from tests.lab.namespaces import socket_in
-from tests.lab.programs import Baresip, Capture, Kamailio
+from tests.lab.programs import Capture
 from tests.scenarios.checks import Wiretap, assert_nothing_left, packets_seen
+from tests.scenarios.phones import two_phones
 
 pytestmark = pytest.mark.lab
 
@@ -25,11 +26,7 @@ def test_call_comes_in_long_after_the_last_packet(lab: Lab) -> None:
     """A registered phone is reached, and both hear each other, though conntrack has forgotten its flow."""
     natfix = lab.start_natfix()
     tap = Wiretap(lab)
-    provider = lab.start(Kamailio(users={"alice": "secret", "bob": "hidden"}))
-    alice = lab.start(Baresip("phone1", "alice", registrar=provider.address, password="secret", tone=440))
-    bob = lab.start(Baresip("remote1", "bob", registrar=provider.address, password="hidden", tone=880))
-    alice.register()
-    bob.register()
+    alice, bob = two_phones(lab)
     registration, = natfix.request("registrations")["registrations"]
     assert (registration["inside"], registration["outside"]) == ("192.168.1.10:5060", "203.0.113.1:5060")
     assert tap.seen_outside("SIP/2.0 401"), "digest was not asked for"
@@ -51,11 +48,7 @@ def test_unregistered_phone_is_shut_off(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(dnat_line=True)
     natfix = lab.start_natfix()
     tap, arriving = Wiretap(lab), lab.start(Capture("phone1", "", "udp and src port 5070"))
-    provider = lab.start(Kamailio(users={"alice": "secret", "bob": "hidden"}))
-    alice = lab.start(Baresip("phone1", "alice", registrar=provider.address, password="secret"))
-    bob = lab.start(Baresip("remote1", "bob", registrar=provider.address, password="hidden"))
-    alice.register()
-    bob.register()
+    alice, bob = two_phones(lab)
     ask(lab["provider"], 1)
     wait_until(lambda: packets_seen(arriving) == 1, 3.0, "a request of the registrar's host")
     alice.unregister()

@@ -10,8 +10,9 @@ from tests.lab.audio import assert_two_way, talk
 from tests.lab.host import wait_until
 from tests.lab.lab import Lab
 from tests.lab.namespaces import write_sysctls
-from tests.lab.programs import Capture, Kamailio, Linphone, RtpAgent, Sipp
+from tests.lab.programs import Capture, Linphone, RtpAgent, Sipp
 from tests.scenarios.checks import Wiretap, assert_nothing_left, packets_seen
+from tests.scenarios.phones import two_phones
 from tests.scenarios.script import Callee, Caller, End, messages_received, scenario, sdp, tell, wait_received
 from tests.scenarios.sipp_call import streams_of
 
@@ -28,11 +29,7 @@ def test_both_phones_hold_and_resume(lab: Lab) -> None:
     """
     natfix = lab.start_natfix()
     tap = Wiretap(lab)
-    provider = lab.start(Kamailio(users={"alice": "secret", "bob": "hidden"}))
-    alice = lab.start(Linphone("phone1", "alice", registrar=provider.address, password="secret", tone=440))
-    bob = lab.start(Linphone("remote1", "bob", registrar=provider.address, password="hidden", tone=880))
-    alice.register()
-    bob.register()
+    alice, bob = two_phones(lab, Linphone)
     call = alice.dial(bob.uri)
     for phone in (alice, bob):
         phone.wait_printed("(Media streams established)")

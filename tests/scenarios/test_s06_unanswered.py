@@ -8,8 +8,9 @@ from tests.lab.audio import assert_two_way, talk
 from tests.lab.gateway import Natfix
 from tests.lab.host import LabError, wait_until
 from tests.lab.lab import Lab
-from tests.lab.programs import Baresip, Kamailio, Sipp
+from tests.lab.programs import Baresip, Sipp
 from tests.scenarios.checks import Wiretap, assert_nothing_left, media_elements
+from tests.scenarios.phones import two_phones
 from tests.scenarios.script import Callee, scenario
 
 pytestmark = pytest.mark.lab
@@ -24,15 +25,7 @@ class Phones:
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.natfix, self.tap = lab, lab.start_natfix(), Wiretap(lab)
-        self.provider = lab.start(Kamailio(users={"alice": "secret", "bob": "hidden"}, routes=ROUTES))
-        self.alice = self._phone("phone1", "alice", "secret", 440)
-        self.bob = self._phone("remote1", "bob", "hidden", 880)
-
-    def _phone(self, host: str, user: str, password: str, tone: int) -> Baresip:
-        phone = self.lab.start(Baresip(host, user, registrar=self.provider.address, password=password,
-                                       tone=tone, auto_answer=False))
-        phone.register()
-        return phone
+        self.alice, self.bob = two_phones(lab, routes=ROUTES, auto_answer=False)
 
     def ring(self, caller: Baresip, called: Baresip) -> tuple[int, int]:
         """Have *caller* call until *called* rings; return the marks of their events before the call."""
@@ -84,11 +77,11 @@ def test_out_of_order_and_nobody_there(lab: Lab) -> None:
     phones = Phones(lab)
     refusing = lab.start(Sipp("remote1", OUT_OF_ORDER, port=5070))
     with pytest.raises(LabError, match="503"):
-        phones.alice.dial(f"sip:503@{phones.provider.address}")
+        phones.alice.dial(f"sip:503@{phones.alice.registrar}")
     refusing.wait()
     assert_nothing_left(lab, phones.natfix)
     mark = len(phones.alice.events)
-    phones.alice.dial(f"sip:nobody@{phones.provider.address}", timeout=0)
+    phones.alice.dial(f"sip:nobody@{phones.alice.registrar}", timeout=0)
     wait_until(lambda: media_elements(lab), 3.0, "the mappings of an offer")
     assert "408" in phones.alice.wait_closed(since=mark)["param"]
     assert_nothing_left(lab, phones.natfix)

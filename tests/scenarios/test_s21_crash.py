@@ -8,19 +8,13 @@ from tests.lab.audio import assert_two_way, talk
 from tests.lab.gateway import Natfix
 from tests.lab.host import wait_until
 from tests.lab.lab import Lab
-from tests.lab.programs import Baresip, Capture, Kamailio
 from tests.scenarios.checks import assert_nothing_left
-from tests.scenarios.rtp_gaps import received_stream
+from tests.scenarios.phones import two_phones
+from tests.scenarios.rtp_gaps import received_stream, watch
 
 pytestmark = pytest.mark.lab
 
 AROUND = 10.0       # seconds of audio watched around the crash
-RTP = "udp portrange 10000-10099"
-
-
-def watch(lab: Lab) -> dict[str, Capture]:
-    """Capture the RTP at both phones."""
-    return {host: lab.start(Capture(host, "", RTP)) for host in ("phone1", "remote1")}
 
 
 def is_stored(natfix: Natfix, text: str) -> bool:
@@ -32,11 +26,7 @@ def is_stored(natfix: Natfix, text: str) -> bool:
 def test_a_crash_costs_no_packet_and_the_call_goes_on(lab: Lab) -> None:
     """kill -9 and a restart: no RTP is lost at either end; hold, resume and BYE work, nothing is left."""
     natfix = lab.start_natfix()
-    provider = lab.start(Kamailio(users={"alice": "secret", "bob": "hidden"}))
-    alice = lab.start(Baresip("phone1", "alice", registrar=provider.address, password="secret", tone=440))
-    bob = lab.start(Baresip("remote1", "bob", registrar=provider.address, password="hidden", tone=880))
-    alice.register()
-    bob.register()
+    alice, bob = two_phones(lab)
     captures = watch(lab)
     bob.dial(alice.uri)
     talk(AROUND / 2)
@@ -64,11 +54,7 @@ def test_a_crash_costs_no_packet_and_the_call_goes_on(lab: Lab) -> None:
 def test_a_registered_phone_is_called_after_a_crash(lab: Lab) -> None:
     """The binding survives kill -9: the phone is reached without registering again."""
     natfix = lab.start_natfix()
-    provider = lab.start(Kamailio(users={"alice": "secret", "bob": "hidden"}))
-    alice = lab.start(Baresip("phone1", "alice", registrar=provider.address, password="secret", tone=440))
-    bob = lab.start(Baresip("remote1", "bob", registrar=provider.address, password="hidden", tone=880))
-    alice.register()
-    bob.register()
+    alice, bob = two_phones(lab)
     wait_until(lambda: is_stored(natfix, alice.uri[4:]), 5.0, "the binding in the store")
     natfix.kill()
     natfix.start()

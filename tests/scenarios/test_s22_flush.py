@@ -10,13 +10,12 @@ from tests.lab.audio import talk
 from tests.lab.host import wait_until
 from tests.lab.lab import Lab
 from tests.lab.pcap import datagrams_from_pcap
-from tests.lab.programs import Baresip, Capture, Kamailio
+from tests.lab.programs import Capture
 from tests.scenarios.checks import assert_nothing_left
-from tests.scenarios.rtp_gaps import received_stream
+from tests.scenarios.phones import two_phones
+from tests.scenarios.rtp_gaps import received_stream, watch
 
 pytestmark = pytest.mark.lab
-
-RTP = "udp portrange 10000-10099"
 
 
 def has_table(lab: Lab) -> bool:
@@ -28,13 +27,8 @@ def has_table(lab: Lab) -> bool:
 def test_the_own_table_is_back_within_a_second(lab: Lab) -> None:
     """After `nft flush ruleset` the table is back in 1 s, RTP pauses for 1.2 s at most, the call goes on."""
     natfix = lab.start_natfix()
-    provider = lab.start(Kamailio(users={"alice": "secret", "bob": "hidden"}))
-    alice = lab.start(Baresip("phone1", "alice", registrar=provider.address, password="secret", tone=440))
-    bob = lab.start(Baresip("remote1", "bob", registrar=provider.address, password="hidden", tone=880))
-    alice.register()
-    bob.register()
-    captures = {"phone1": lab.start(Capture("phone1", "", RTP)),
-                "remote1": lab.start(Capture("remote1", "", RTP))}
+    alice, bob = two_phones(lab)
+    captures = watch(lab)
     leaked = lab.start(Capture("gateway", "outside", "udp and src net 192.168.0.0/16"))
     alice.dial(bob.uri)
     talk(2.0)
