@@ -303,12 +303,25 @@ class CallFlow:
 
     def on_media(self, holder: Holder, flowed: bool, now: float) -> None:
         """The kernel has counted media of the call with this holder's name; *flowed*: there was some."""
-        _, role, host, call_id, tag = holder
-        call = self._calls.get(CallKey(host, call_id, tag, Role(role)))
+        call = self._call_of(holder)
         if call is not None:
             call.is_counted = True
             if flowed:
                 call.alive_at = max(call.alive_at, now)
+
+    def on_source_learnt(self, relay: Mapping, now: float) -> None:
+        """Where a far UA sends from is known: open what was waiting for that."""
+        for holder in list(relay.holders):
+            call = self._call_of(holder)
+            if call is not None:
+                self._media.settle(call, now)
+                self._calls.changed.add(call.key)
+
+    def _call_of(self, holder: Holder) -> Call | None:
+        if holder[0] != "call":
+            return None
+        _, role, host, call_id, tag = holder
+        return self._calls.get(CallKey(host, call_id, tag, Role(role)))
 
     def resume(self, call: Call, mapping: Mapping | None, now: float) -> None:
         """Take up a call from before a restart."""

@@ -32,6 +32,11 @@ from natfix.expect import (
 
 DEFAULT_PATH = "/etc/natfix/natfix.toml"
 
+# What nobody here can reach is surely wrong. The other signs are only likely: a provider may well send from
+# another address than it wants to be reached at. See natfix.far_signs.
+SURE_SIGNS = ("contact-private", "via-private", "sdp-private")
+LIKELY_SIGNS = ("contact-differs-from-source", "via-differs-from-source", "source-port-differs")
+
 
 def _setting(expected: Expectation, default: Any = MISSING) -> Any:
     """Declare one setting: what it may be, and its default; without one it must be given."""
@@ -79,6 +84,15 @@ class Signalling:
     queue: int = _setting(whole_number(0, 65535), 5060)     # NFQUEUE number
     divert: str = _setting(one_of("auto", "queue", "nfqueue"), "auto")
     on_failure: str = _setting(one_of("drop", "pass"), "drop")  # SIP while nobody listens to the queue
+
+
+@dataclass(frozen=True, slots=True)
+class FarEnd:
+    """[far_end]: phones outside that sit behind NATs of their own, and talk to a PBX inside."""
+
+    fix: str = _setting(one_of("auto", "never"), "auto")
+    # what tells that a UA is one, see natfix.far_signs
+    signs: tuple[str, ...] = _setting(list_of(one_of(*SURE_SIGNS, *LIKELY_SIGNS)), SURE_SIGNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +145,7 @@ class Settings:
     outside: Outside = field(default_factory=Outside)
     media: Media = field(default_factory=Media)
     signalling: Signalling = field(default_factory=Signalling)
+    far_end: FarEnd = field(default_factory=FarEnd)
     limits: Limits = field(default_factory=Limits)
     daemon: Daemon = field(default_factory=Daemon)
     peers: tuple[Peer, ...] = ()
@@ -138,7 +153,8 @@ class Settings:
 
 
 TABLES: dict[str, type] = {
-    "inside": Inside, "outside": Outside, "media": Media, "signalling": Signalling, "limits": Limits,
+    "inside": Inside, "outside": Outside, "media": Media, "signalling": Signalling, "far_end": FarEnd,
+    "limits": Limits,
     "daemon": Daemon,
 }
 ARRAYS: dict[str, tuple[str, type]] = {"peer": ("peers", Peer), "trunk": ("trunks", Trunk)}

@@ -24,13 +24,15 @@ from typing import Any, NamedTuple
 
 from natfix.address import SIP_PORT
 from natfix.callflow import CallFlow
-from natfix.commands import Command, Flow, Kind, Note, Outcome
+from natfix.commands import Command, Flow, Kind, Note, Outcome, Verdict
 from natfix.config import Settings
 from natfix.deadlines import Deadlines
 from natfix.dialogs import Calls, Description
 from natfix.edits import Edits, apply_edits
 from natfix.errors import LimitReached, MalformedMessage, MalformedPacket
-from natfix.listing import calls_as_rows, registrations_as_rows
+from natfix.far_ends import FarEnds
+from natfix.far_fix import FarFix
+from natfix.listing import calls_as_rows, far_ends_as_rows, registrations_as_rows
 from natfix.mappings import Mapping, Mappings
 from natfix.media import MediaKeeper
 from natfix.memory import Memory
@@ -50,6 +52,7 @@ from natfix.spelling import Spelling
 from natfix.turn import Turn
 
 NO_QUIRKS = Quirks()
+FAR_ENDS, FAR_ENDS_EVERY = ("far-ends", ""), 600.0      # seconds between two looks at who is gone
 ENDS_AT_ONCE = 32           # deadlines of one handle_timer: packets wait meanwhile
 
 
@@ -75,7 +78,10 @@ class Engine:
         self._registrations = Registrations(limits.registrations, limits.registrations_per_host)
         self._calls = Calls(limits.dialogs, limits.dialogs_per_host)
         self._signalling = Signalling(settings, self._realms, self._mappings)
-        self._media = MediaKeeper(settings, self._realms, self._mappings, self._registrations)
+        self._far_ends = FarEnds(limits.registrations)
+        self._far_fix = FarFix(self._far_ends, settings.far_end)
+        self._media = MediaKeeper(
+            settings, self._realms, self._mappings, self._registrations, self._far_ends)
         self._flow = CallFlow(settings, self._realms, self._mappings, self._calls, self._deadlines,
                               self._signalling, self._media)
         self._registering = Registering(
@@ -84,7 +90,7 @@ class Engine:
         self._rewriter = Rewriter(
             self._signalling, self._mappings, self._registrations, Spelling(), quirks)
         self._memory = Memory(self._realms, self._mappings, self._calls, self._registrations,
-                              self._signalling, self._registering, self._media, self._flow)
+                              self._signalling, self._registering, self._media, self._flow, self._far_ends)
         self._repeats = Repeats()
         self._now = 0.0
         self._identification = 0
@@ -107,6 +113,9 @@ class Engine:
             packet = packet_from_bytes(raw)
         except MalformedPacket as problem:
             return self._pass(outcome, "packet", str(problem))
+        if path.hook == "input" and self._learn(packet, now):
+            outcome.verdict, outcome.commands = Verdict.DROP, self._take_commands()
+            return outcome
         sender_inside = self._realms.is_inside(packet.source.host)
         receiver_inside = self._realms.is_inside(packet.destination.host)
         if sender_inside != receiver_inside \
@@ -135,6 +144,20 @@ class Engine:
             self._repeat_or_treat(outcome, packet, message, sender, receiver, now)
         outcome.commands = self._take_commands()
         return outcome
+
+    def _learn(self, packet: Packet, now: float) -> bool:
+        """Take a first packet of a relayed stream, which tells where a far UA sends from.
+
+        It never goes on: without its entry it would become one that leads nowhere.
+        """
+        mapping = self._mappings.find_outside(packet.destination)
+        if mapping is None or mapping.permission is not Kind.RELAY:
+            return False
+        self.counters["relay packets"] += 1
+        relay = self._mappings.learn_source(mapping, packet.source, now)
+        if relay is not None:
+            self._flow.on_source_learnt(relay, now)
+        return True
 
     def _read(self, payload: bytes) -> tuple[Message | None, str]:
         try:
@@ -202,11 +225,21 @@ class Engine:
             turn.sender_call = self._flow.find(turn, sender, inside_sent=True)
         if receiver is not None:
             turn.receiver_call = self._flow.find(turn, receiver, inside_sent=False)
+        if sender is None:
+            turn.far_sender = self._far_fix.sender_of(turn)
+            if turn.far_sender is not None:
+                self._deadlines.bring_forward(FAR_ENDS, now + FAR_ENDS_EVERY)
+        elif receiver is None:
+            turn.far_receiver = self._far_fix.receiver_of(turn)
         said = self._media.treat(turn)
         if sender is not None:
             self._rewriter.show(turn)
         if receiver is not None:
             self._rewriter.restore(turn)
+        if turn.far_sender is not None:
+            self._far_fix.show(turn, turn.far_sender)
+        elif turn.far_receiver is not None:
+            self._far_fix.restore(turn, turn.far_receiver)
         self._fix_content_length(turn)
         self._follow(turn, said)
         return turn
@@ -274,6 +307,8 @@ class Engine:
                 reason = self._flow.handle_deadline(name, now)
                 if reason:
                     outcome.notes.append(Note("call-ended", "Call-ID", name.call_id, name.call_id, reason))
+            elif self._far_ends.pop_expired(now):
+                self._deadlines.set(FAR_ENDS, now + FAR_ENDS_EVERY)
         outcome.commands = self._take_commands()
         return outcome
 
@@ -302,7 +337,9 @@ class Engine:
 
     def registrations(self, now: float) -> list[dict[str, Any]]:
         """Return the bindings as rows."""
-        return registrations_as_rows(self._registrations, self._mappings, self._advance(now))
+        now = self._advance(now)
+        return [*registrations_as_rows(self._registrations, self._mappings, now),
+                *far_ends_as_rows(self._far_ends, now)]
 
     def status(self, now: float) -> dict[str, Any]:
         """Return totals and counters."""
@@ -313,8 +350,10 @@ class Engine:
             "calls": sum(call.method == "INVITE" for call in live),
             "subscriptions": sum(call.method != "INVITE" for call in live),
             "registrations": len(self._registrations),
+            "far_ends": len(self._far_ends),
             "signalling_mappings": kinds[Kind.SIGNALLING],
             "media_mappings": kinds[Kind.MEDIA],
+            "relays": kinds[Kind.RELAY],
             "flows": len(self._mappings.by_flow),
             "media_pairs": self._media.pool.size,
             "media_pairs_free": self._media.pool.free,
@@ -327,7 +366,7 @@ class Engine:
         return commands
 
     def _on_mapping_removed(self, mapping: Mapping, now: float) -> None:
-        if mapping.kind is Kind.MEDIA:
+        if mapping.kind is not Kind.SIGNALLING:
             self._media.pool.give_back(mapping.outside.port, next(iter(mapping.remotes), ""), now)
 
 

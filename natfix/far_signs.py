@@ -103,15 +103,12 @@ def _port_differs(seen: Seen) -> bool:
     return (seen.via.sent_by.port or SIP_PORT) != seen.source.port
 
 
+CONTACT_DIFFERS = "contact-differs-from-source"
 SIGNS: dict[str, Callable[[Seen], bool]] = {
     "contact-private": _contact_private,
-    "contact-differs-from-source": _contact_differs,
+    CONTACT_DIFFERS: _contact_differs,
     "via-private": _via_private,
     "via-differs-from-source": _via_differs,
     "source-port-differs": _port_differs,
 }
 SDP_PRIVATE = "sdp-private"         # judged by the m-line: natfix.media
-# What nobody outside can reach is surely wrong. The others are only likely: a provider may well send from
-# another address than it wants to be reached at.
-DEFAULT_SIGNS = ("contact-private", "via-private", SDP_PRIVATE)
-ALL_SIGNS = (*SIGNS, SDP_PRIVATE)

@@ -7,6 +7,7 @@ from typing import Any
 from natfix.address import Endpoint
 from natfix.dialogs import Call, Calls, Side
 from natfix.errors import MalformedMessage
+from natfix.far_ends import FarEnds
 from natfix.mappings import Mapping, Mappings
 from natfix.registrations import Binding, Registrations
 from natfix.sip.fields import address_at
@@ -82,6 +83,25 @@ def _media_name(call: Call, inside: Endpoint) -> str:
                 if inside == line.rtcp:
                     return f"{line.kind} rtcp"
     return "media"
+
+
+def far_ends_as_rows(far_ends: FarEnds, now: float) -> Rows:
+    """Return one row per UA behind a NAT of its own, and address-of-record ("" where it has none)."""
+    return [
+        {
+            "aor": aor,
+            "contact_user": next(reversed(far.written), ""),
+            "inside": "",
+            "outside": far.shown,
+            "registrar": "",
+            "expires_in": max(round(until - now), 0),
+            "registered_for": 0,
+            "user_agent": far.agent,
+            "written": far.written_for(next(reversed(far.written), "")),
+            "signs": sorted(far.signs),
+        }
+        for far in far_ends for aor, until in far.bindings.items() or (("", 0.0),)
+    ]
 
 
 def registrations_as_rows(registrations: Registrations, mappings: Mappings, now: float) -> Rows:

@@ -32,6 +32,7 @@ LIFETIME = 300.0            # seconds an element outlives the daemon (design, se
 REFRESH_MARGIN = 150.0      # seconds before its end at which an element that is still held is refreshed
 NOT_COUNTED = (-1, -1)
 ANY_REMOTE = "0.0.0.0"      # media accept_from = "any"
+SOURCES_APART = 1.0         # seconds between two sources of one relayed stream
 TRAFFIC: Holder = ("traffic",)      # holds a flow that began by itself, and nothing else
 MOST_BEGUN = 16             # flows of one mapping that are remembered so; the kernel's timeouts end the rest
 MOST_SENT_TO = 8            # likewise, of the peers that a signalling endpoint sent to
@@ -54,8 +55,22 @@ class OpenedFlow:
 
 
 @dataclass(slots=True, eq=False)
+class Relay:
+    """What a mapping of the kind RELAY is for: media of a UA that sits behind a NAT of its own."""
+
+    far_host: str                   # the address that its packets come from
+    told: Endpoint                  # where it wants its media, by its own word
+    source: Endpoint | None = None  # where it really sends from, once that is learnt
+    learnt_at: float = -NEVER
+
+
+@dataclass(slots=True, eq=False)
 class Mapping:
-    """An inside endpoint and the outside endpoint that stands for it."""
+    """An inside endpoint and the outside endpoint that stands for it.
+
+    Of the kind RELAY the "inside" endpoint is a far UA's, which nobody can send to: its host is no address,
+    and the kernel holds no element for it.
+    """
 
     kind: Kind
     inside: Endpoint
@@ -68,11 +83,18 @@ class Mapping:
     agent: str = ""                                 # User-Agent or Server of the UA behind it
     kernel_until: float = 0.0                       # when the kernel's element ends; 0: it holds none
     sent_to: tuple[Endpoint, ...] = ()              # peers that it may have conntrack entries to
+    relay: Relay | None = None
+    faces: dict[str, Endpoint] = field(default_factory=dict)    # a far UA's address -> its relay's outside
 
     def note_sent(self, peer: Endpoint) -> None:
         """Remember that a packet went to *peer*; of too many the oldest is forgotten."""
         if peer not in self.sent_to:
             self.sent_to = (*self.sent_to[1 - MOST_SENT_TO:], peer)
+
+    @property
+    def permission(self) -> Kind:
+        """The kind of its permissions: where a far UA sends from has to be learnt."""
+        return Kind.RELAY if self.faces or self.relay is not None else self.kind
 
     @property
     def until(self) -> float:
@@ -113,6 +135,7 @@ class Mappings:
 
     def check_quota(self, host: str, count: int = 1) -> None:
         """Raise LimitReached where *host*, or all together, cannot have *count* mappings more."""
+        host = host.partition("/")[0]
         if len(self._inside) + count > self._limit:
             raise LimitReached("[limits] mappings is reached")
         if self._per_host[host] + count > self._limit_per_host:
@@ -122,10 +145,10 @@ class Mappings:
         """Enter a mapping that does not exist yet; the kernel learns of it when it is first held."""
         assert inside not in self._inside
         assert outside not in self._outside
-        mapping = Mapping(kind, inside, outside)
+        mapping = Mapping(kind, inside, outside, relay=relay_from_key(inside))
         self._inside[inside] = mapping
         self._outside[outside] = mapping
-        self._per_host[inside.host] += 1
+        self._per_host[_payer(inside)] += 1
         return mapping
 
     def hold(self, mapping: Mapping, holder: Holder, until: float, now: float) -> None:
@@ -148,7 +171,7 @@ class Mappings:
             return
         mapping.remotes[remote] = {holder}
         lifetime = max(mapping.kernel_until - now, 1.0)
-        self.commands.append(AllowRemote(mapping.kind, mapping.outside, remote, lifetime, is_new=True))
+        self.commands.append(AllowRemote(mapping.permission, mapping.outside, remote, lifetime, is_new=True))
 
     def forbid(self, mapping: Mapping, remote: str, holder: Holder) -> None:
         """Take *holder*'s permission back; the last one closes the door."""
@@ -158,10 +181,37 @@ class Mappings:
         holders.discard(holder)
         if not holders:
             del mapping.remotes[remote]
-            self.commands.append(ForbidRemote(mapping.kind, mapping.outside, remote))
+            self.commands.append(ForbidRemote(mapping.permission, mapping.outside, remote))
             for flow in [flow for flow, opened in mapping.flows.items()
                          if opened.began_by_itself and flow.reply_source.host == remote]:
                 self._close(mapping, flow)
+
+    def face(self, mapping: Mapping, relays: dict[str, Endpoint], now: float) -> None:
+        """Let what the far UAs in *relays* (address -> outside endpoint) send to *mapping* be learnt from."""
+        if relays == mapping.faces:
+            return
+        before, mapping.faces = mapping.permission, relays
+        if mapping.permission is not before:
+            lifetime = max(mapping.kernel_until - now, 1.0)
+            for remote in mapping.remotes:
+                self.commands.append(ForbidRemote(before, mapping.outside, remote))
+                self.commands.append(AllowRemote(mapping.permission, mapping.outside, remote, lifetime))
+        for flow in [flow for flow, opened in mapping.flows.items()
+                     if opened.began_by_itself and flow.reply_source.host in relays]:
+            self._close(mapping, flow)      # it began before anybody knew, and leads past the relay
+
+    def learn_source(self, mapping: Mapping, source: Endpoint, now: float) -> Mapping | None:
+        """Take where a far UA sends to *mapping* from; return its relay if that is news.
+
+        Another source replaces the first one at most once in SOURCES_APART seconds: a far NAT may have
+        forgotten its mapping, but two senders must not take a stream from each other packet by packet.
+        """
+        found = self._outside.get(mapping.faces.get(source.host, mapping.outside))
+        relay = found.relay if found is not None and found is not mapping else None
+        if found is None or relay is None or relay.source == source or now < relay.learnt_at + SOURCES_APART:
+            return None
+        relay.source, relay.learnt_at = source, now
+        return found
 
     def learn_flow(self, flow: Flow) -> None:
         """Take up an entry that the maps have made for media: it ends with its mapping, or its permission."""
@@ -226,13 +276,15 @@ class Mappings:
         self._on_removed(mapping, now)
         del self._inside[mapping.inside]
         del self._outside[mapping.outside]
-        self._per_host[mapping.inside.host] -= 1
-        if not self._per_host[mapping.inside.host]:
-            del self._per_host[mapping.inside.host]
+        payer = _payer(mapping.inside)
+        self._per_host[payer] -= 1
+        if not self._per_host[payer]:
+            del self._per_host[payer]
         self._deadlines.set(("mapping", mapping.inside), NEVER)
         for remote in mapping.remotes:
-            self.commands.append(ForbidRemote(mapping.kind, mapping.outside, remote))
-        self.commands.append(DeleteMapping(mapping.kind, mapping.inside, mapping.outside))
+            self.commands.append(ForbidRemote(mapping.permission, mapping.outside, remote))
+        if mapping.kind is not Kind.RELAY:
+            self.commands.append(DeleteMapping(mapping.kind, mapping.inside, mapping.outside))
         begun = [Flow(mapping.inside, peer, peer, mapping.outside) for peer in mapping.sent_to]
         self.commands += [CloseFlow(flow) for flow in begun if flow not in mapping.flows]
         for flow in list(mapping.flows):
@@ -271,12 +323,13 @@ class Mappings:
     def _tell(self, mapping: Mapping, now: float) -> None:
         until = mapping.until
         lifetime = LIFETIME if until == NEVER else max(until - now, LIFETIME)
-        self.commands.append(AddMapping(
-            mapping.kind, mapping.inside, mapping.outside, lifetime, mapping.inward, owner_of(mapping),
-            is_new=not mapping.kernel_until))
+        if mapping.kind is not Kind.RELAY:
+            self.commands.append(AddMapping(
+                mapping.kind, mapping.inside, mapping.outside, lifetime, mapping.inward, owner_of(mapping),
+                is_new=not mapping.kernel_until))
         mapping.kernel_until = now + lifetime
         for remote in mapping.remotes:
-            self.commands.append(AllowRemote(mapping.kind, mapping.outside, remote, lifetime))
+            self.commands.append(AllowRemote(mapping.permission, mapping.outside, remote, lifetime))
         for opened in mapping.flows.values():
             if opened.fixed and opened.kernel_until < now + REFRESH_MARGIN:
                 self._open(mapping, opened, now)    # traffic does not keep these; others end by event
@@ -292,6 +345,22 @@ class Mappings:
         del mapping.flows[flow]
         self.by_flow.pop(flow, None)
         self.commands.append(CloseFlow(flow))
+
+
+def relay_key(far_host: str, told: Endpoint) -> Endpoint:
+    """Return what a relay has for its inside endpoint: nobody can send there."""
+    return Endpoint(f"{far_host}/{told.host}", told.port)
+
+
+def relay_from_key(inside: Endpoint) -> Relay | None:
+    """Return the relay that :func:`relay_key` has named, None for an endpoint that is really inside."""
+    far_host, slash, host = inside.host.partition("/")
+    return Relay(far_host, Endpoint(host, inside.port)) if slash else None
+
+
+def _payer(inside: Endpoint) -> str:
+    """Return the host whose quota a mapping counts for: of a relay the far UA's address."""
+    return inside.host.partition("/")[0]
 
 
 def owner_of(mapping: Mapping) -> str:

@@ -9,14 +9,23 @@ from natfix.callflow import CallFlow
 from natfix.commands import Kind
 from natfix.dialogs import CallKey, Calls
 from natfix.errors import LimitReached
+from natfix.far_ends import FarEnds
 from natfix.kernel.base import KernelMapping
-from natfix.mappings import Mapping, Mappings
+from natfix.mappings import Mapping, Mappings, relay_from_key
 from natfix.media import MediaKeeper
 from natfix.realms import Realms
 from natfix.registering import Registering
 from natfix.registrations import BindingKey, Registrations
 from natfix.reports import Change, Restored
-from natfix.rows import binding_from_row, call_from_row, row_from_binding, row_from_call
+from natfix.rows import (
+    Stream,
+    binding_from_row,
+    call_from_row,
+    far_end_from_row,
+    row_from_binding,
+    row_from_call,
+    row_from_far_end,
+)
 from natfix.signalling import Signalling
 
 RESTORED = ("restored",)                    # holds a mapping until its element would have ended by itself
@@ -30,6 +39,7 @@ class Memory:
     def __init__(
         self, realms: Realms, mappings: Mappings, calls: Calls, registrations: Registrations,
         signalling: Signalling, registering: Registering, media: MediaKeeper, flow: CallFlow,
+        far_ends: FarEnds,
     ) -> None:
         self._realms = realms
         self._mappings = mappings
@@ -39,6 +49,7 @@ class Memory:
         self._registering = registering
         self._media = media
         self._flow = flow
+        self._far_ends = far_ends
 
     def restore(self, report: Restored, now: float) -> int:
         """Take up the state from before a restart; the kernel is the truth about mappings.
@@ -72,7 +83,7 @@ class Memory:
         mapping = self._mappings.find(inside)
         if mapping is not None or self._mappings.find_outside(outside) is not None:
             return mapping if mapping is not None and mapping.kind is kind else None
-        if kind is Kind.MEDIA:
+        if kind is not Kind.SIGNALLING:
             self._media.pool.claim(outside.port)
         return self._mappings.add(kind, inside, outside)
 
@@ -83,6 +94,8 @@ class Memory:
             self._restore_binding(row, now)
         elif table == "calls":
             self._restore_call(row, now)
+        elif table == "far_ends":
+            self._far_ends.restore(far_end_from_row(row), now)
 
     def _restore_binding(self, row: dict[str, Any], now: float) -> None:
         binding = binding_from_row(row)
@@ -104,9 +117,12 @@ class Memory:
         if outside is not None:
             signalling = self._add_known(Kind.SIGNALLING, call.inside, outside)
         self._calls.add(call)
-        for inside, mapped in media:
-            mapping = self._add_known(Kind.MEDIA, inside, mapped)
+        for stream in media:
+            kind = Kind.MEDIA if relay_from_key(stream.inside) is None else Kind.RELAY
+            mapping = self._add_known(kind, stream.inside, stream.outside)
             if mapping is not None:
+                if mapping.relay is not None:
+                    mapping.relay.source = stream.source
                 self._media.hold(call, mapping, now)
                 mapping.holders.pop(RESTORED, None)
         if signalling is not None:
@@ -118,9 +134,11 @@ class Memory:
         changes = [self._call_change(key) for key in self._calls.changed]
         changes += [self._binding_change(key) for key in self._registrations.changed]
         changes += [self._port_change(inside) for inside in self._signalling.changed]
+        changes += [self._far_end_change(source) for source in self._far_ends.changed]
         self._calls.changed.clear()
         self._registrations.changed.clear()
         self._signalling.changed.clear()
+        self._far_ends.changed.clear()
         return changes
 
     def _call_change(self, key: CallKey) -> Change:
@@ -128,7 +146,8 @@ class Memory:
         call = self._calls.get(key)
         if call is None or call.ended_at is not None:
             return Change("calls", name, None)
-        media = [(i, m.outside) for i in call.held if (m := self._mappings.find(i)) is not None]
+        media = [Stream(inside, mapping.outside, mapping.relay.source if mapping.relay else None)
+                 for inside in call.held if (mapping := self._mappings.find(inside)) is not None]
         signalling = self._mappings.find(call.inside)
         return Change("calls", name, row_from_call(call, media, signalling.outside if signalling else None))
 
@@ -140,3 +159,7 @@ class Memory:
     def _port_change(self, inside: Endpoint) -> Change:
         port = self._signalling.remembered.get(inside)
         return Change("ports", str(inside), {"inside": list(inside), "port": port} if port else None)
+
+    def _far_end_change(self, source: Endpoint) -> Change:
+        far = self._far_ends.find(source)
+        return Change("far_ends", str(source), row_from_far_end(far) if far else None)

@@ -124,7 +124,7 @@ class Reporting:
                 self._tell_calls(mapping, flowed, now)
 
     def _tell_calls(self, mapping: Mapping, flowed: bool, now: float) -> None:
-        if mapping.kind is Kind.MEDIA:
+        if mapping.kind is not Kind.SIGNALLING:
             for holder in mapping.holders:
                 if holder[0] == "call":
                     self._flow.on_media(holder, flowed, now)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from natfix.address import Endpoint
 from natfix.dialogs import Call, CallKey, Description, Dialog, Line, Role, Side, State
+from natfix.far_ends import FarEnd
 from natfix.registrations import Binding, BindingKey
 
 Row = dict[str, Any]
@@ -37,6 +38,20 @@ def binding_from_row(row: Row) -> Binding:
         row["user"], row["written"], row["shown"],
         _endpoint(row["registrar"]), float(row["expires_at"]), float(row["registered_at"]), row["agent"],
     )
+
+
+def row_from_far_end(far: FarEnd) -> Row:
+    """Return *far* as a row."""
+    return {"source": list(far.source), "signs": sorted(far.signs), "seen_at": far.seen_at,
+            "agent": far.agent, "written": far.written, "bindings": far.bindings,
+            "asks_rport": far.asks_rport}
+
+
+def far_end_from_row(row: Row) -> FarEnd:
+    """Return the far UA that *row* holds; KeyError, TypeError, ValueError where it is damaged."""
+    return FarEnd(_endpoint(row["source"]), frozenset(row["signs"]), float(row["seen_at"]), row["agent"],
+                  dict(row["written"]), {aor: float(until) for aor, until in row["bindings"].items()},
+                  bool(row["asks_rport"]))
 
 
 def _row_from_description(description: Description) -> list[list[Any]]:
@@ -71,8 +86,16 @@ def _dialog_from_row(row: Row) -> Dialog:
     return Dialog(row["tag"], State(row["state"]), agreed, refused=frozenset(row.get("refused", ())))
 
 
-def row_from_call(call: Call, media: list[tuple[Endpoint, Endpoint]], outside: Endpoint | None) -> Row:
-    """Return *call* as a row, with its mappings (inside and outside endpoint)."""
+class Stream(NamedTuple):
+    """One media mapping of a call."""
+
+    inside: Endpoint
+    outside: Endpoint
+    source: Endpoint | None = None      # of a relay: where the far UA sends from
+
+
+def row_from_call(call: Call, media: list[Stream], outside: Endpoint | None) -> Row:
+    """Return *call* as a row, with its mappings."""
     return {
         "key": [call.key.inside_host, call.key.call_id, call.key.caller_tag, call.key.role.value],
         "method": call.method, "inside": list(call.inside), "outside": outside and list(outside),
@@ -81,12 +104,12 @@ def row_from_call(call: Call, media: list[tuple[Endpoint, Endpoint]], outside: E
         "dialogs": [_row_from_dialog(dialog) for dialog in call.dialogs.values()],
         "offer": {side.value: _row_from_description(said) for side, said in call.offer.items()},
         "written": [[kind, shown, text] for (kind, shown), text in call.written.items()],
-        "media": [[list(inside), list(mapped)] for inside, mapped in media],
+        "media": [[endpoint and list(endpoint) for endpoint in stream] for stream in media],
         "ended_at": call.ended_at, "answered_at": call.answered_at, "alive_at": call.alive_at,
     }
 
 
-def call_from_row(row: Row) -> tuple[Call, list[tuple[Endpoint, Endpoint]], Endpoint | None]:
+def call_from_row(row: Row) -> tuple[Call, list[Stream], Endpoint | None]:
     """Return the call that *row* holds, its mappings and its outside signalling endpoint.
 
     KeyError, TypeError, ValueError where the row is damaged.
@@ -100,5 +123,6 @@ def call_from_row(row: Row) -> tuple[Call, list[tuple[Endpoint, Endpoint]], Endp
         {(kind, shown): text for kind, shown, text in row["written"]},
     )
     call.ended_at, call.answered_at, call.alive_at = row["ended_at"], row["answered_at"], row["alive_at"]
-    media = [(_endpoint(inside), _endpoint(outside)) for inside, outside in row["media"]]
+    media = [Stream(_endpoint(inside), _endpoint(outside), endpoint_from_row(source[0]) if source else None)
+             for inside, outside, *source in row["media"]]
     return call, media, endpoint_from_row(row["outside"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from natfix.commands import Note
 from natfix.dialogs import Call
 from natfix.edits import Edits
+from natfix.far_ends import FarEnd
 from natfix.mappings import Mapping
 from natfix.packet import Packet
 from natfix.sip.message import Message
@@ -18,6 +19,7 @@ class Turn:
 
     ``sender`` and ``receiver`` are the signalling mappings of whichever end is inside; both are set
     where two inside UAs talk through the gateway's outside address (hairpinning, RFC 4787, REQ-9).
+    ``far_sender`` and ``far_receiver`` are set where the outside end sits behind a NAT of its own.
     """
 
     packet: Packet
@@ -28,6 +30,8 @@ class Turn:
     receiver: Mapping | None
     sender_call: Call | None = None
     receiver_call: Call | None = None
+    far_sender: FarEnd | None = None
+    far_receiver: FarEnd | None = None
     notes: list[Note] = field(default_factory=list)     # why something was left alone
 
     def leave(self, rule: str, header: str, reason: str, old: str = "") -> None:

@@ -42,7 +42,7 @@ from tests.streams import streams_of
 
 START = 1000.0              # seconds; when every world begins
 MAX_STEPS = 20_000          # timers in one advance; more means that the engine does not get on
-TABLES = {"media", "signalling", "peers", "trunks", "limits"}
+TABLES = {"media", "signalling", "far_end", "peers", "trunks", "limits"}
 PHONE = Endpoint("192.168.1.10", 5060)
 OTHER_PHONE = Endpoint("192.168.1.11", 5060)
 PROVIDER = Endpoint("198.51.100.20", 5060)
@@ -236,7 +236,12 @@ class World:
 
     def trace_rtp(self, source: Endpoint, destination: Endpoint) -> Trace:
         """Send one media packet and tell where it came out."""
-        trace = self.kernel.trace(source, destination, self.now)
+        if self.kernel.is_direct(source, destination):
+            return Trace(source, destination)
+        crossing = self.kernel.enter(source, destination, self.now)
+        if crossing.diverted and not crossing.dropped:
+            self._show_to_engine(crossing, Delivery(self.now, source, destination, b"\x80\x08 RTP"))
+        trace = self.kernel.leave(crossing)
         self.log.append(f"{self.now:9.2f} RTP {source} -> {destination}: {_short(trace)}")
         self._report_flows()
         return trace

@@ -7,7 +7,7 @@ import pytest
 from natfix.address import Endpoint
 from natfix.dialogs import Call, CallKey, Dialog, ExchangeKey, Line, Role, Side, State
 from natfix.registrations import Binding, BindingKey
-from natfix.rows import binding_from_row, call_from_row, row_from_binding, row_from_call
+from natfix.rows import Stream, binding_from_row, call_from_row, row_from_binding, row_from_call
 
 PHONE, PROVIDER = Endpoint("192.168.1.10", 5060), Endpoint("198.51.100.7", 5060)
 RTP, MAPPED = Endpoint("192.168.1.10", 4000), Endpoint("203.0.113.1", 30000)
@@ -48,12 +48,12 @@ def test_a_call_survives_the_store() -> None:
     dialog.propose(ExchangeKey(False, 8), Side.OUTSIDE, SAID)
     call.dialogs["t"] = dialog
     call.written["contact", "203.0.113.1:15060"] = "192.168.1.10"
-    again, media, outside = call_from_row(stored(row_from_call(call, [(RTP, MAPPED)], MAPPED)))
+    again, media, outside = call_from_row(stored(row_from_call(call, [Stream(RTP, MAPPED)], MAPPED)))
     assert (again.key, again.peer, again.peers, again.written) == (
         call.key, call.peer, call.peers, call.written)
     assert again.dialogs["t"].agreed == {Side.INSIDE: SAID, Side.OUTSIDE: SAID}
     assert again.state is State.CONFIRMED
-    assert media == [(RTP, MAPPED)]
+    assert media == [Stream(RTP, MAPPED)]
     assert outside == MAPPED
 
 

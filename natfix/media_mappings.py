@@ -1,0 +1,121 @@
+"""The mappings of media streams: pairs of ports of the pool, held by calls.
+
+A relay is a mapping too. It stands for a stream of a UA outside that sits behind a NAT of its own (RFC 4787
+has no word for it): what is sent to its outside endpoint goes to wherever that UA really sends from.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from natfix.address import Endpoint
+from natfix.commands import Kind
+from natfix.config import Settings
+from natfix.deadlines import NEVER
+from natfix.dialogs import Call
+from natfix.mappings import ANY_REMOTE, Mapping, Mappings, relay_from_key
+from natfix.ports import PortPool
+from natfix.realms import Realms
+
+
+class Owner(NamedTuple):
+    """Whom a stream's mappings are for."""
+
+    call: Call
+    remote: str         # the address that will most likely send to it
+    now: float
+
+
+class MediaMappings:
+    """Makes, holds and gives back the mappings of streams."""
+
+    def __init__(self, settings: Settings, realms: Realms, mappings: Mappings) -> None:
+        self._accepts_any = settings.media.accept_from == "any"
+        self._realms = realms
+        self._mappings = mappings
+        self.pool = PortPool(*settings.media.ports)
+
+    def map_pair(
+        self, owner: Owner, rtp: Endpoint, rtcp: Endpoint | None, pairs: int = 1,
+    ) -> tuple[Endpoint, Endpoint | None]:
+        """Return what stands for a stream's endpoints outside; its mappings are made and held.
+
+        *pairs* is what "port/count" says. Raises LimitReached.
+        """
+        mapped_rtp, mapped_rtcp = self._find_or_add(owner, rtp, rtcp, pairs)
+        for mapping in (mapped_rtp, mapped_rtcp):
+            if mapping is not None:
+                self.hold(owner.call, mapping, owner.now)
+        shown_rtcp = mapped_rtcp.outside if mapped_rtcp else None
+        return mapped_rtp.outside, mapped_rtp.outside if rtcp == rtp else shown_rtcp
+
+    def hold(self, call: Call, mapping: Mapping, now: float) -> None:
+        """Keep a media mapping for *call*."""
+        if call.holder not in mapping.holders:
+            mapping.inward = True
+            self._mappings.hold(mapping, call.holder, NEVER, now)
+            if self._accepts_any:
+                self._mappings.allow(mapping, ANY_REMOTE, call.holder, now)
+        call.held[mapping.inside] = None
+
+    def release(self, call: Call, now: float) -> None:
+        """Give back every media mapping that *call* holds."""
+        for inside in call.held:
+            mapping = self._mappings.find(inside)
+            if mapping is not None:
+                self._mappings.release(mapping, call.holder, now)
+        call.held.clear()
+
+    def _find_or_add(
+        self, owner: Owner, rtp: Endpoint, rtcp: Endpoint | None, pairs: int,
+    ) -> tuple[Mapping, Mapping | None]:
+        """Return the mappings of an RTP endpoint and of its RTCP endpoint, made where they are missing.
+
+        A new pair is even and odd as the inside pair is (RFC 4787, REQ-4); "port/count" takes that many
+        pairs in a row (RFC 8866, section 5.14).
+        """
+        found = self._mappings.find(rtp)
+        if rtcp == rtp:
+            rtcp = None             # one port for both (RFC 5761)
+        found_rtcp = self._mappings.find(rtcp) if rtcp else None
+        if found is not None and (rtcp is None or found_rtcp is not None):
+            return found, found_rtcp
+        remote, now = owner.remote, owner.now
+        if found is not None and rtcp is not None:
+            return found, self._add(rtcp, self._port_beside(found, remote, now))
+        wants_rtcp = rtcp is not None and found_rtcp is None
+        count = 2 * pairs if wants_rtcp else pairs
+        self._mappings.check_quota(rtp.host, count)
+        first = self.pool.take(count, rtp.port % 2 == 1, remote, now)
+        mapping = self._add(rtp, first)
+        if wants_rtcp and rtcp is not None:
+            found_rtcp = self._add(rtcp, first + 1)
+        for step in range(2, count):
+            self._add_further(owner, Endpoint(rtp.host, rtp.port + step), first + step)
+        self._give_back_unused(range(first, first + count), remote, now)
+        return mapping, found_rtcp
+
+    def _give_back_unused(self, ports: range, remote: str, now: float) -> None:
+        """Free what a run of ports holds for an inside port that had its mapping before, or has no RTCP."""
+        for port in ports:
+            if self._mappings.find_outside(Endpoint(self._realms.outside_host, port)) is None:
+                self.pool.give_back(port, remote, now)
+
+    def _add_further(self, owner: Owner, inside: Endpoint, port: int) -> None:
+        """Map one more port of a "port/count" line."""
+        if self._mappings.find(inside) is None:
+            self.hold(owner.call, self._add(inside, port), owner.now)
+
+    def _add(self, inside: Endpoint, port: int) -> Mapping:
+        self.pool.claim(port)
+        kind = Kind.MEDIA if relay_from_key(inside) is None else Kind.RELAY
+        return self._mappings.add(kind, inside, Endpoint(self._realms.outside_host, port))
+
+    def _port_beside(self, mapping: Mapping, remote: str, now: float) -> int:
+        """Return the free port next to *mapping*'s for its RTCP, or any other."""
+        port = mapping.outside.port + 1
+        beside = Endpoint(mapping.outside.host, port)
+        if port in self.pool and port not in self.pool.excluded \
+                and self._mappings.find_outside(beside) is None:
+            return port
+        return self.pool.take(1, port % 2 == 1, remote, now)
