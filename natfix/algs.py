@@ -68,7 +68,7 @@ FORM = Form(
     homes=dict.fromkeys(("formats", "marks", "user_agents", "log", "oui"), "[recognise]"),
 )
 RECOGNISE = Form(expectations={
-    "formats": list_of(one_of("fw monitor", "FortiGate sniffer")),
+    "formats": list_of(one_of("fw monitor", "FortiGate sniffer", "ASA capture")),
     "marks": list_of(_MARK), "user_agents": list_of(_MARK), "log": list_of(_MARK),
     "oui": list_of(text('three octets as in "00:0c:42"', _OUI.fullmatch)),
 }, homes=dict.fromkeys(FORM.expectations, "the top level"))

@@ -9,6 +9,7 @@ retired: whoever collects them judges them, writes their rows, and forgets them.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from natfix.replay.model import (
 from natfix.sdp import Session, find_sdp, session_from_span
 from natfix.sip.fields import Address, address_at, split_values
 from natfix.sip.message import Message
+
+_STALE = re.compile(rb"(?i)\bstale\s*+=\s*+\"?true")
 
 MOST_OCTETS = 48 << 20          # of held passages; with their objects some 100 MB
 PASSAGE_COST = 3000             # octets of objects for each, beside its payloads
@@ -307,7 +310,9 @@ def registered(transaction: Transaction) -> Registered:
         passage.time, packets, _aor(request), passage.first.source, tuple(_uris(request)),
         tuple(_uris(response)) if response is not None and response.status < 300 else (),
         response.status if response is not None else 0, _granted(response), received, rport,
-        outer.source if outer is not None else None)
+        outer.source if outer is not None else None, request.call_id,
+        request.first("authorization") is not None or request.first("proxy-authorization") is not None,
+        response is not None and _STALE.search(response.raw, 0, response.body[0]) is not None)
 
 
 def addresses(message: Message, name: str) -> Iterator[Address]:

@@ -83,7 +83,7 @@ class Datagram:
     protocol: str                   # "udp", "tcp", "icmp"
     source: Endpoint                # port 0 for ICMP; the host may be IPv6, or letters in masked text
     destination: Endpoint
-    payload: bytes                  # of UDP or the TCP segment; of ICMP: from its type on
+    payload: bytes                  # of UDP; TCP and ICMP from their own header on
     ip: bytes                       # the IP packet; b"" where the input has only a header line
     facts: IpFacts
 
@@ -231,6 +231,8 @@ class Stream:
     bin_width: float = 1.0
     bins: list[int] = field(default_factory=list)
     gaps: list[tuple[float, float]] = field(default_factory=list)
+    interface: str = ""
+    outgoing: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +318,9 @@ class Registered(NamedTuple):
     received: str                   # of the response's top Via; "" without
     rport: int | None
     seen_as: Endpoint | None        # the request's source outside of the NAT, where it was captured there
+    call_id: str = ""
+    has_credentials: bool = False   # the request had, and status is the answer to them
+    is_stale: bool = False          # a challenge with stale=true: only the nonce was too old
 
 
 @dataclass(slots=True, eq=False)
@@ -332,9 +337,10 @@ class Station:
 
 @dataclass(slots=True, eq=False)
 class Visitor:
-    """An outside host that sent requests, over all its conversations: a peer, or a stranger."""
+    """A host that sent requests, over all its conversations: a peer, a phone, or a stranger."""
 
     host: str
+    side: Side
     first_time: float
     first_packet: PacketId
     last_packet: PacketId

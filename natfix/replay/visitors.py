@@ -1,9 +1,9 @@
-"""Visitors: what each outside host asked for over all its conversations, so that strangers show."""
+"""Visitors: what each host, inside or out, asked for over all its conversations: so strangers show."""
 
 from __future__ import annotations
 
 from natfix.errors import MalformedMessage
-from natfix.replay.model import Context, Direction, Passage, Side, Visitor
+from natfix.replay.model import Context, Direction, Passage, Visitor
 from natfix.sip.fields import address_at, uri_at
 from natfix.sip.message import Message
 
@@ -23,16 +23,16 @@ class Visitors:
         message = passage.message
         if message is None:
             return
-        first, last = passage.first, passage.last
+        last = passage.last
         if message.is_request and passage.direction is Direction.OUTWARD:
             known = self._visitor(passage, last.destination.host)
             if known is not None:
                 known.is_known = True
-        elif message.is_request and self._is_outside(first.source.host) and passage.repeats is None:
+        if message.is_request and passage.repeats is None:
             self._note_request(passage, message)
-        elif message.status >= 200 and self._is_outside(last.destination.host):
+        elif message.status >= 200:
             visitor = self._context.visitors.get(last.destination.host)
-            if visitor is not None and passage.direction is not Direction.INWARD:
+            if visitor is not None:
                 visitor.answers[message.status] = visitor.answers.get(message.status, 0) + 1
 
     def _note_request(self, passage: Passage, message: Message) -> None:
@@ -46,15 +46,13 @@ class Visitors:
         if user and len(visitor.users) < MOST_USERS:
             visitor.users.setdefault(user, passage.first.packet)
 
-    def _is_outside(self, host: str) -> bool:
-        return self._context.network.side_of(host) is Side.OUTSIDE
-
     def _visitor(self, passage: Passage, host: str) -> Visitor | None:
         visitors = self._context.visitors
         visitor = visitors.get(host)
         if visitor is None and len(visitors) < MOST_VISITORS:
             packet = passage.first.packet
-            visitor = visitors[host] = Visitor(host, passage.time, packet, packet)
+            side = self._context.network.side_of(host)
+            visitor = visitors[host] = Visitor(host, side, passage.time, packet, packet)
         return visitor
 
 

@@ -103,27 +103,34 @@ def _is_searching(visitor: Visitor, asked: int) -> bool:
     reached = sum(count for status, count in visitor.answers.items() if 200 <= status < 300)
     talked = reached > visitor.requests.get("OPTIONS", 0)
     many = asked >= FEWEST_REQUESTS and len(visitor.users) >= FEWEST_USERS
-    return many and not visitor.is_known and not talked
+    return many and visitor.side is Side.OUTSIDE and not visitor.is_known and not talked
 
 
 def _visited(visitor: Visitor, scanner: Scanner | None, asked: int) -> Finding:
     got_in = any(200 <= status < 300 for status in visitor.answers) and bool(
         visitor.requests.get("INVITE") or visitor.requests.get("REGISTER"))
     methods = ", ".join(f"{count} {method}" for method, count in visitor.requests.items())
-    answers = ", ".join(f"{count} times {status}" for status, count in sorted(visitor.answers.items()))
+    answers = ", ".join(f"{_times(count)} {status}" for status, count in sorted(visitor.answers.items()))
     users = list(visitor.users)
     name = f" It calls itself {shorten(visitor.user_agent, 60)}" if visitor.user_agent else ""
     listed = f", which natfix knows as a scanner ({scanner.source})." if scanner else "." if name else ""
-    whom = f" for {len(users)} users ({', '.join(shorten(user, 30) for user in users[:4])})" if users else ""
+    shown = ", ".join(shorten(user, 30) for user in users[:4])
+    whom = f" for {len(users)} users ({shown})" if len(users) > 1 else f" for {shown}" if users else ""
     packets = unique((visitor.first_packet, *visitor.users.values(), visitor.last_packet), 12)
+    is_stranger = visitor.side is Side.OUTSIDE and not visitor.is_known
+    unasked = ", and nobody here had asked it anything" if is_stranger else ""
+    where = f"{visitor.side}, at {visitor.host}" if visitor.side is not Side.UNKNOWN else f"at {visitor.host}"
     return Finding(
         "D34", Severity.HURTS if got_in else Severity.WARNS, f"{visitor.host} scans: {methods}", "", packets,
-        f"{visitor.host} sent {methods}{whom}, from packet {visitor.first_packet} on, and nobody here had "
-        f"asked it "
-        f"anything.{name}{listed} {'Answers: ' + answers if answers else 'Nobody answered'}.",
+        f"{visitor.host} sent {methods}{whom}, from packet {visitor.first_packet} on{unasked}.{name}{listed} "
+        f"{'Answers: ' + answers if answers else 'Nobody answered'}.",
         "It looks for telephones and PBXs that take calls or registrations from anybody."
         + (" Some of its requests were accepted." if got_in else ""),
-        f"outside, at {visitor.host}", REMEDY, Fixed.PARTLY, visitor.first_time)
+        where, REMEDY, Fixed.PARTLY, visitor.first_time)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 # -- holes

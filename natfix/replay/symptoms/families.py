@@ -42,7 +42,8 @@ def ice_mismatch(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
     for passage in conversation.passages:
         if passage.repeats is not None:
             continue
-        bad = next((copy for copy in passage.sightings if _default_is_missing(copy.message)), None)
+        bad = next((copy for copy in passage.sightings
+                    if not copy.facts.cut and _default_is_missing(copy.message)), None)
         if bad is not None:
             yield _mismatch(passage, bad, refused, conversation)
             return

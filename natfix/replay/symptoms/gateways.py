@@ -72,7 +72,7 @@ def challenged_for_ever(conversation: Conversation, ctx: Context) -> Iterator[Fi
         if row and row[-1].request.first.source.host != refused.request.first.source.host:
             row.clear()
         row.append(refused)
-        if len(row) == FEWEST_CHALLENGES and len({each.challenge.get("nonce") for each in row}) > 1:
+        if len(row) == FEWEST_CHALLENGES:
             yield _loop(row, conversation, ctx)
             return
 
@@ -111,8 +111,10 @@ def _loop(row: list[_Refused], conversation: Conversation, ctx: Context) -> Find
     altered = list(_alterations(last))
     status = last.response.message.status if last.response.message else 401
     method = last.request.message.cseq_method if last.request.message else ""
+    nonces = len({each.challenge.get("nonce") for each in row})
+    anew = "with a new nonce each " if nonces == len(row) else ""
     evidence = (
-        f"{len(row)} requests with credentials in a row are answered by {status} with a new nonce each "
+        f"{len(row)} requests with credentials in a row are answered by {status} {anew}"
         f"({numbers(packets)}), without stale=true. "
         + (" ".join(altered) or f"uri={last.credentials.get('uri', '')!r} fits the Request-URI in packet "
            f"{last.request.first.packet}."))
@@ -152,6 +154,42 @@ def _same_target(one: str, other: str) -> bool:
 
 def _bare(target: str) -> str:
     return target.strip().lower().partition(";")[0].removesuffix(":5060")
+
+
+def refused_for_ever(station: Station, ctx: Context) -> Iterator[Finding]:
+    """D14 over several attempts, each with a Call-ID of its own: a UA that begins anew every time."""
+    row: list[Registered] = []
+    for each in station.registrations:
+        if each.has_credentials and each.status in CHALLENGES and not each.is_stale:
+            row.append(each)
+        elif each.status and each.status not in CHALLENGES:
+            if _is_new_loop(row):
+                break
+            row.clear()
+    if _is_new_loop(row):
+        yield _refused_station(row, station)
+
+
+def _is_new_loop(row: list[Registered]) -> bool:
+    """Tell whether there are enough, and of several Call-IDs: those of one are told of with their call."""
+    calls = [each.call_id for each in row]
+    return len(row) >= FEWEST_CHALLENGES and max(map(calls.count, calls)) < FEWEST_CHALLENGES
+
+
+def _refused_station(row: list[Registered], station: Station) -> Finding:
+    packets = unique(packet for each in row for packet in each.packets)
+    return Finding(
+        "D14", Severity.BREAKS, "REGISTER is challenged again and again, with credentials", "", packets,
+        f"{len(row)} attempts of {station.endpoint} to register {row[0].aor} with credentials are answered "
+        f"by "
+        f"{row[0].status}, without stale=true ({numbers(packets)}); none succeeds.",
+        "User, authentication name, realm or password are wrong, or a box behind this point changes the "
+        "request so that the digest no longer fits.",
+        f"between {station.endpoint.host} and its registrar",
+        "Check user, authentication name and password first; then capture outside, and compare Request-URI "
+        "and "
+        "Authorization there.",
+        Fixed.NO, row[0].time)
 
 
 # -- D20: several phones, one outside place
@@ -415,5 +453,5 @@ def _dropped(passage: Passage, copy: Sighting, reason: str, again: list[Passage]
 CONVERSATION = (
     *replies.CONVERSATION, *fixers.CONVERSATION, challenged_for_ever, delivered_to_another,
     hairpin_without_return, dropped_by_helper)
-STATION = ()
+STATION = (refused_for_ever,)
 CAPTURE = (*replies.CAPTURE, one_outside_place, helper_exhausted)

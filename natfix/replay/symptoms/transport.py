@@ -127,9 +127,20 @@ def damaged_datagrams(conversation: Conversation, ctx: Context) -> Iterator[Find
         before = next((each for each in passage.sightings if each is not copy and not _is_damaged(each)),
                       None)
         good = before or right.get(copy.source.host)
-        if good is not None and not copy.outgoing:
+        if good is not None and not copy.outgoing and not _was_taken(passage, conversation):
             yield _damaged(copy, good, conversation, ctx)
             return
+
+
+def _was_taken(passage: Passage, conversation: Conversation) -> bool:
+    """Tell whether the receiver went on as one does that got the message: its kernel found nothing wrong."""
+    transaction = next((each for each in conversation.transactions
+                        if passage in each.requests or passage in each.responses), None)
+    if transaction is None:
+        return False
+    if passage in transaction.requests:
+        return any(each.time >= passage.time for each in transaction.responses)
+    return not any(each.time > passage.last.time for each in transaction.requests)
 
 
 def _is_damaged(copy: Sighting) -> bool:

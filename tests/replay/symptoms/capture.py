@@ -121,6 +121,9 @@ class Capture:
                 for rule in module.CONVERSATION:
                     yield from rule(conversation, self.context)
         for module in MODULES:
+            for station in self.context.stations.values():
+                for station_rule in module.STATION:
+                    yield from station_rule(station, self.context)
             for capture_rule in module.CAPTURE:
                 yield from capture_rule(self.context)
 

@@ -49,6 +49,16 @@ def test_a_known_scanner(agent: str) -> None:
     assert "Answers: 4 times 404." in finding.evidence
 
 
+def test_a_scanner_inside() -> None:
+    """A scanner in the own network is told of, too."""
+    capture = Capture()
+    capture.sip(request("OPTIONS", headers=("User-Agent: friendly-scanner",)), PHONE,
+                Endpoint("192.168.1.20", 5060))
+    finding = capture.only("D34")
+    assert finding.where == "inside, at 192.168.1.10"
+    assert "nobody here had asked" not in finding.evidence
+
+
 def test_an_unknown_scanner() -> None:
     """A host that nobody asked anything tries many users, and reaches none."""
     finding = visits(6).only("D34")

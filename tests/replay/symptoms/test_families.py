@@ -63,6 +63,13 @@ def test_ice_that_is_right(sdp: str) -> None:
     assert capture.findings() == []
 
 
+def test_a_cut_text_has_not_all_candidates() -> None:
+    """Where a part of the message is missing, so may be the candidate."""
+    capture = Capture()
+    capture.sip(request(contact=EXT, sdp=audio(Endpoint(GATEWAY, 40000)) + HOST), cut=True)
+    assert capture.findings() == []
+
+
 IP6 = audio(MEDIA).replace("c=IN IP4 192.168.1.10", "c=IN IP6 2001:db8::10")
 
 

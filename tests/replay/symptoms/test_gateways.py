@@ -281,3 +281,37 @@ def test_one_side_alone_proves_nothing() -> None:
     capture.sip(request("OPTIONS", branch="z9hG4bK0"))
     capture.sip(request(sdp=NAME, cseq=2))
     assert capture.findings() == []
+
+
+def anew(count: int, last: int = 407, stale: bool = False, per_call: int = 1) -> Capture:
+    """A UA that registers with a new Call-ID each time; each time its credentials are challenged again."""
+    capture = Capture()
+    for number in range(count):
+        status = last if number == count - 1 else 407
+        for cseq, sent in ((1, ()), *((2 + each, (CREDENTIALS.format(number, "sip:bob@example.com"),))
+                                      for each in range(per_call))):
+            names = {"call_id": f"call{number}", "cseq": cseq, "branch": f"z9hG4bK{number}.{cseq}"}
+            challenge = ("Proxy-Authenticate: Digest realm=\"x\", nonce=\"1\"" + ", stale=true" * stale,)
+            capture.sip(request("REGISTER", headers=sent, **names), after=30)
+            capture.sip(response(status if sent else 407, "REGISTER", headers=challenge, **names),
+                        PROVIDER, PHONE)
+    return capture
+
+
+def test_a_ua_that_begins_anew_every_time() -> None:
+    """The same loop, spread over several Call-IDs, and with a nonce that the server uses twice."""
+    finding = anew(4).only("D14")
+    assert finding.call_id == ""
+    assert "4 attempts of 192.168.1.10:5060 to register bob@example.com with credentials" in finding.evidence
+
+
+@pytest.mark.parametrize("capture", [anew(2), anew(3, last=200), anew(4, stale=True)],
+                         ids=["two", "registered at last", "stale"])
+def test_attempts_that_are_no_loop(capture: Capture) -> None:
+    """Two refusals, one that ends well, stale nonces: no loop."""
+    assert capture.findings() == []
+
+
+def test_a_loop_is_told_of_once() -> None:
+    """What one Call-ID shows already is not told of again for its station."""
+    assert anew(1, per_call=4).codes() == ["D14"]

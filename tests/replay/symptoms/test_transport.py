@@ -94,6 +94,26 @@ def test_a_damaged_datagram(facts: dict[str, bool]) -> None:
     assert capture.only("D15").packets == (PacketId(2), PacketId(1))
 
 
+def test_a_damaged_datagram_that_was_answered() -> None:
+    """Whoever answered got it whole: the capture is wrong, not the packet."""
+    capture = Capture()
+    capture.sip(request("OPTIONS"))
+    capture.sip(INVITE, checksum_wrong=True)
+    capture.sip(response(200, seen_as=EXT), PROVIDER, PHONE)
+    assert capture.findings() == []
+
+
+def test_a_damaged_response() -> None:
+    """A damaged response that the UA took, and one after which it asks again."""
+    capture = Capture()
+    capture.sip(response(100, "OPTIONS"), PROVIDER, PHONE)
+    capture.sip(INVITE)
+    capture.sip(response(200, seen_as=EXT), PROVIDER, PHONE, checksum_wrong=True)
+    assert capture.findings() == []
+    capture.sip(INVITE, after=0.5)
+    assert capture.only("D15").title == "the UDP checksum is wrong in packet 3"
+
+
 def test_damaged_by_the_gateway() -> None:
     """Right inside, wrong outside."""
     capture = Capture(Vantage.BOTH)
