@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.compare.ends import GATEWAY, REMOTE, TRUNK, call, converse, finish, two_phones
+from tests.compare.ends import GATEWAY, REMOTE, TRUNK, call, converse, finish
 from tests.compare.parts import expect, hear_each_other, hears, part, told
 from tests.compare.worlds import World
 from tests.lab.audio import talk
@@ -13,6 +13,7 @@ from tests.lab.programs import Kamailio, RtpAgent, Sipp
 from tests.scenarios import test_s02_early_media as s02
 from tests.scenarios import test_s04_update as s04
 from tests.scenarios import test_s06_unanswered as s06
+from tests.scenarios.phones import two_phones
 from tests.scenarios.script import tell, wait_received
 from tests.scenarios.test_s01_register import forget_flows
 from tests.scenarios.test_s03_hold import HeldCall
@@ -30,7 +31,7 @@ def plain_call(world: World) -> None:
 @part(0, "busy")
 def busy_call(world: World) -> None:
     """The callee is busy, and the caller is told so."""
-    alice, bob = two_phones(world, answers=False)
+    alice, bob = two_phones(world, auto_answer=False)
     alice.dial(bob.uri, timeout=0)
     bob.wait_incoming()
     bob.hang_up()
@@ -205,7 +206,7 @@ def late_in_prack(world: World) -> None:
 
 def refused_and_given_up(world: World, outgoing: bool) -> None:
     """A refused call, one that is given up while it rings, and one that works."""
-    alice, bob = two_phones(world, answers=False)
+    alice, bob = two_phones(world, auto_answer=False)
     caller, called = (alice, bob) if outgoing else (bob, alice)
     for refuse in (True, False):
         marks = len(caller.events), len(called.events)
@@ -239,7 +240,7 @@ def unanswered_in(world: World) -> None:
 @part(6, "503, no answer")
 def failing_out(world: World) -> None:
     """503 of the far side, then nobody answers; the caller is told both."""
-    alice, bob = two_phones(world)
+    alice, bob = two_phones(world, routes=s06.ROUTES)
     world.start(Sipp("remote1", s06.OUT_OF_ORDER, port=5070))
     # A proxy passes 503 on as 500 (RFC 3261, section 16.7), with its reason.
     for user, wanted in (("503", "Service Unavailable"), ("nobody", "408")):

@@ -5,23 +5,11 @@ from __future__ import annotations
 from tests.compare.parts import hear_each_other, told
 from tests.compare.worlds import World
 from tests.lab.audio import talk
-from tests.lab.programs import Baresip, Kamailio, RtpAgent, Sipp
+from tests.lab.programs import Baresip, RtpAgent, Sipp
 from tests.scenarios.script import tell
-from tests.scenarios.test_s06_unanswered import ROUTES
 
 REMOTE, PHONE, GATEWAY = "203.0.113.60", "192.168.1.10", "203.0.113.1"
 TRUNK = {"trunk": f"{PHONE}:5060", "peer": REMOTE}
-
-
-def two_phones(world: World, answers: bool = True) -> tuple[Baresip, Baresip]:
-    """Return alice inside and bob outside, both registered with digest."""
-    provider = world.start(Kamailio(users={"alice": "secret", "bob": "hidden"}, routes=ROUTES))
-    rows = (("phone1", "alice", "secret", 440), ("remote1", "bob", "hidden", 880))
-    alice, bob = (world.start(Baresip(host, user, registrar=provider.address, password=password, tone=tone,
-                                      auto_answer=answers)) for host, user, password, tone in rows)
-    alice.register()
-    bob.register()
-    return alice, bob
 
 
 def call(world: World, caller: Baresip, called: Baresip) -> None:

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.compare.ends import GATEWAY, PHONE, REMOTE, finish
-from tests.compare.parts import expect, hear_each_other, media, part, told
+from tests.compare.parts import expect, hear_each_other, part, told
 from tests.compare.worlds import World
 from tests.lab.audio import talk
-from tests.lab.programs import Baresip, Kamailio, RtpAgent, Sipp
+from tests.lab.programs import Baresip, Kamailio, Linphone, RtpAgent, Sipp
 from tests.lab.programs.sipp import SCENARIOS
 from tests.scenarios import test_s15_requests as s15
 from tests.scenarios import test_s16_candidates as s16
 from tests.scenarios import test_s17_long_messages as s17
 from tests.scenarios import test_s20_public_addresses as s20
+from tests.scenarios.phones import open_phones
 from tests.scenarios.script import (
     Callee,
     messages_received,
@@ -153,7 +154,7 @@ def lone_requests(world: World) -> None:
         waiting = world.start(Sipp(s15.HOSTS[receiver], "s15_reply.xml", keys={"user": receiver}))
         sending = world.start(Sipp(s15.HOSTS[sender], request, to=f"{provider.address}:5060", keys=keys,
                                    service=receiver, timeout=6.0))
-        expect(sending.wait(check=False).code == 0, f"{method} of {sender} to {receiver} is not answered")
+        sending.wait()
         waiting.wait(10.0)
         received = messages_received(waiting)[0].body.decode().strip()
         expect(received == body.strip(), f"the body of {method} became {received!r}")
@@ -176,22 +177,30 @@ def notifications(world: World) -> None:
     finish(world, placed.caller, placed.callee)
 
 
-@part(16, "", remotes=2, dnat_line=True)
-def candidates(world: World) -> None:
-    """The default destination is one of the candidates, both hear each other, the peer's second may send."""
+@part(16, "phones with ICE")
+def phones_with_ice(world: World) -> None:
+    """Two phones that check candidates (RFC 8445) call each other, both ways."""
+    world.start(Kamailio())
+    rows = (("phone1", "alice", 440), ("remote1", "bob", 880))
+    alice, bob = open_phones(world, rows, Linphone, ice=True)
+    for caller, called in ((alice, bob), (bob, alice)):
+        mark = called.mark()
+        caller.dial(called.uri)
+        talk()
+        hear_each_other(world, alice, bob)
+        caller.hang_up()
+        called.wait_closed(mark)
+        alice.record()
+        bob.record()
+
+
+@part(16, "a phone that checks nothing")
+def unchecked_candidates(world: World) -> None:
+    """Both describe candidates and send to c= and m=, as who checks nothing does."""
     own = (s16.HOST_RTP.format(PHONE, 12000), s16.HOST_RTCP.format(PHONE, 12001))
     placed = SippCall(world, audio_sdp(PHONE, 12000, *s16.CREDENTIALS, *own, *s16.OTHERS),
                       audio_sdp(REMOTE, 14000, *s16.CREDENTIALS, *s16.FAR)).start()
-    offered = told(placed.callee)
-    shown = [line.split()[4:6] for line in offered.lines if line.startswith("a=candidate:")]
-    # RFC 8839, section 5.4: else the answerer says ice-mismatch and does without ICE.
-    expect([offered.host, str(offered.port)] in shown,
-           f"c= and m= of the INVITE say {offered.rtp}, which is none of its candidates")
-    near, far = placed.start_media(12000, 14000)
-    second = world.start(RtpAgent("remote2", 15000, to=offered.rtp, tone=0))
-    heard_on_both(world, (near, far))
-    count = sum(row[5] == second.stop()["ssrc"] for row in near.result["received"])
-    expect(count > SOME, f"alice gets {count} packets of the second candidate: {media(world, second, near)}")
+    heard_on_both(world, placed.start_media(12000, 14000))
     finish(world, placed.caller, placed.callee)
 
 

@@ -13,10 +13,11 @@ from tests.compare.trace import Flow
 from tests.compare.worlds import World
 from tests.lab.audio import talk
 from tests.lab.host import wait_until
-from tests.lab.programs import Baresip, Kamailio, Linphone, RtpAgent, RtpCrowd, Sipp
+from tests.lab.programs import Baresip, Kamailio, RtpAgent, RtpCrowd, Sipp
 from tests.scenarios import test_s07_fork as s07
 from tests.scenarios import test_s08_trunk as s08
 from tests.scenarios import test_s09_same_ports as s09
+from tests.scenarios.phones import attended_transfer, blind_transfer, open_phones
 from tests.scenarios.script import messages_received, messages_sent, tell, tell_call, wait_received
 
 CALLS = 50
@@ -225,11 +226,8 @@ def one_port_in_two_dialogs(world: World) -> None:
 
 def inside_to_inside(world: World, host: str) -> None:
     """Alice calls carol, who is inside as well, through their provider."""
-    provider = world.start(Kamailio())
-    alice = world.start(Baresip("phone1", "alice", registrar=provider.address, tone=440))
-    carol = world.start(Baresip(host, "carol", registrar=provider.address, tone=880))
-    alice.register()
-    carol.register()
+    world.start(Kamailio())
+    alice, carol = open_phones(world, (("phone1", "alice", 440), (host, "carol", 880)))
     call(world, alice, carol)
 
 
@@ -245,50 +243,25 @@ def in_two_subnets(world: World) -> None:
     inside_to_inside(world, "second1")
 
 
-def blind_transfer(world: World, rows: tuple[tuple[str, str, int], ...]) -> None:
-    """The second of *rows* calls or is called by the first, which sends it on to the third."""
-    provider = world.start(Kamailio())
-    stays, sends, third = (world.start(Baresip(host, user, registrar=provider.address, tone=tone))
-                           for host, user, tone in rows)
-    for phone in (stays, sends, third):
-        phone.register()
-    stays.dial(sends.uri)
-    sends.transfer(third.uri)
-    third.wait_event("CALL_ESTABLISHED")
-    sends.wait_closed()
-    talk()
-    hear_each_other(world, stays, third)
-
-
 @part(11, "blind, by the inside")
 def transferred_by_the_inside(world: World) -> None:
     """Bob calls alice, she sends him on to carol, inside as well."""
-    blind_transfer(world, (("remote1", "bob", 880), ("phone1", "alice", 660), ("phone2", "carol", 440)))
+    world.start(Kamailio())
+    rows = (("remote1", "bob", 880), ("phone1", "alice", 660), ("phone2", "carol", 440))
+    hear_each_other(world, *blind_transfer(world, rows))
 
 
 @part(11, "blind, by the outside", remotes=2)
 def transferred_by_the_outside(world: World) -> None:
     """Alice calls bob, he sends her on to dave, outside as well."""
-    blind_transfer(world, (("phone1", "alice", 440), ("remote1", "bob", 660), ("remote2", "dave", 880)))
+    world.start(Kamailio())
+    rows = (("phone1", "alice", 440), ("remote1", "bob", 660), ("remote2", "dave", 880))
+    hear_each_other(world, *blind_transfer(world, rows))
 
 
 @part(11, "attended")
-def attended_transfer(world: World) -> None:
+def transferred_with_consultation(world: World) -> None:
     """Alice has bob on hold and carol on the line, and connects them."""
-    provider = world.start(Kamailio())
-    rows = (("phone1", "alice", 660), ("remote1", "bob", 880), ("phone2", "carol", 440))
-    alice, bob, carol = (world.start(Linphone(host, user, registrar=provider.address, tone=tone))
-                         for host, user, tone in rows)
-    for phone in (alice, bob, carol):
-        phone.register()
-    first = alice.dial(bob.uri)
-    alice.hold()
-    alice.wait_printed("is now (paused)")
-    second = alice.dial(carol.uri)
-    for phone in (bob, carol):
-        phone.record()
-    mark = carol.mark()
-    alice.transfer_to_call(first, second)
-    carol.wait_printed(r"Call 2 with \S+ (connected)", mark)
-    talk()
+    world.start(Kamailio())
+    bob, carol, _ = attended_transfer(world)
     hear_each_other(world, bob, carol)

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.compare.worlds import Setting, World
 from tests.lab.audio import Talker
+from tests.lab.host import LabError
 from tests.lab.programs import Baresip, RtpAgent, Sipp
 from tests.scenarios.script import messages_received
 from tests.scenarios.sipp_call import Stream, streams_of
@@ -55,16 +56,18 @@ class Part:
     play: Callable[[Any], None]
     setting: Setting
     options: dict[str, object] = field(default_factory=dict)     # of the lab
+    crashes: bool = False       # is about the process that gets SIP through NAT, and its death
 
 
 PARTS: list[Part] = []
 
 
-def part(scenario: int, name: str, *, trunk: str = "", peer: str = "", natfix: str = "",
-         **options: object) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def part(scenario: int, name: str, *, crashes: bool = False, trunk: str = "", peer: str = "",
+         natfix: str = "", pbx: str = "", **options: object
+         ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make the decorated function, that takes a world, a part of *scenario*."""
     def register(play: Callable[..., None]) -> Callable[..., None]:
-        PARTS.append(Part(scenario, name, play, Setting(trunk, peer, natfix), options))
+        PARTS.append(Part(scenario, name, play, Setting(trunk, peer, natfix, pbx), options, crashes))
         return play
     return register
 
@@ -95,10 +98,13 @@ def expect(condition: object, evidence: str) -> None:
 
 
 def told(end: Sipp, index: int = 0) -> Stream:
-    """Return where the last description that *end* received wants its stream *index*."""
+    """Return where the last description that *end* received wants its stream *index*.
+
+    Raises LabError where there is none: then a message is lost, which the trace tells more of.
+    """
     described = [streams for message in messages_received(end) if (streams := streams_of(message))]
     if not described:
-        raise Failed(f"{end.host_name} has received no description")
+        raise LabError(f"{end.host_name} has received no description")
     return described[-1][index]
 
 

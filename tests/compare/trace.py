@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import time
@@ -25,6 +26,8 @@ INSIDE_NET = "192.168."
 GATEWAY = ("192.168.1.1", "192.168.2.1", GATEWAY_ADDRESS)
 MORE_FRAGMENTS, OFFSET = 0x2000, 0x1FFF
 TRYING = b"SIP/2.0 100"     # is for the next hop only
+# What phones and proxies make up anew in each run: baresip's Contact user, and the parameters of a URI.
+INVENTED = re.compile(r"-0x[0-9a-f]+(?=@)|;[^ ]*")
 WRITTEN = 0.15      # seconds until tcpdump has written down what was just sent
 
 
@@ -204,7 +207,7 @@ def _key(payload: bytes) -> Key:
 
 
 def _title(payload: bytes) -> str:
-    first = payload.partition(b"\r\n")[0].decode(errors="replace")
+    first = INVENTED.sub("", payload.partition(b"\r\n")[0].decode(errors="replace"))
     cseq = CSEQ.search(payload)
     if first.startswith("SIP/2.0 "):
         return f"{first[8:]} ({cseq[2].decode() if cseq else '?'})"

@@ -5,19 +5,21 @@ from __future__ import annotations
 import socket
 import time
 
-from tests.compare.ends import GATEWAY, PHONE, REMOTE, call, finish, two_phones
+from tests.compare.ends import GATEWAY, PHONE, REMOTE, call, finish
 from tests.compare.parts import Failed, expect, hear_each_other, media, part, told
 from tests.compare.trace import INSIDE_NET
 from tests.compare.worlds import World
 from tests.lab.audio import talk
 from tests.lab.namespaces import socket_in
-from tests.lab.programs import Baresip, Capture, Kamailio, RtpAgent
-from tests.scenarios.rtp_gaps import Stream, received_stream
+from tests.lab.programs import Kamailio, RtpAgent
+from tests.scenarios.phones import open_phones, two_phones
+from tests.scenarios.rtp_gaps import Stream, received_stream, watch
 from tests.scenarios.script import wait_received
 from tests.scenarios.sipp_call import SippCall, audio_sdp
-from tests.scenarios.test_s21_crash import AROUND, RTP
+from tests.scenarios.test_s21_crash import AROUND
 from tests.scenarios.test_s25_beside import FORWARD
 
+BARESIP_PORTS = range(10000, 10100, 2)
 FLUSH_PAUSE = 1.2       # seconds that audio may pause after a flush
 # Who is named in the description, and whose port it is there.
 FORBIDDEN = {
@@ -34,21 +36,23 @@ class Watch:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.captures = {host: world.start(Capture(host, "", RTP)) for host in ("phone1", "remote1")}
+        self.captures = watch(world)
 
     def streams(self) -> dict[str, Stream]:
         """Return what arrived at each host so far."""
         time.sleep(0.2)
         found = {}
-        for host, capture in self.captures.items():
+        for host, other in (("phone1", "remote1"), ("remote1", "phone1")):
+            listener, speaker = (self.world[name].address for name in (host, other))
             try:
-                found[host] = received_stream(capture.path, self.world[host].address)
-            except AssertionError as problem:
-                raise Failed(f"{host}: {problem}") from None
+                found[host] = received_stream(self.captures[host].path, listener)
+            except AssertionError:
+                lost = self.world.tap.read().audio(speaker, BARESIP_PORTS, listener)
+                raise Failed(f"{host} does not hear {other}: {lost}") from None
         return found
 
 
-@part(21, "mid-call")
+@part(21, "mid-call", crashes=True)
 def crash(world: World) -> None:
     """No RTP is lost around the crash; hold, resume and BYE work after the restart."""
     alice, bob = two_phones(world)
@@ -70,7 +74,7 @@ def crash(world: World) -> None:
     alice.wait_closed()
 
 
-@part(21, "registered phone afterwards")
+@part(21, "registered phone afterwards", crashes=True)
 def crash_and_call(world: World) -> None:
     """A registered phone is called after a crash and a restart, without registering again."""
     alice, bob = two_phones(world)
@@ -163,15 +167,12 @@ def _arrived(trap: socket.socket) -> int:
             return count
 
 
-@part(25, "forward of 5060", remotes=2)
+@part(25, "forward of 5060", pbx="192.168.1.5:5060", remotes=2)
 def beside_a_forward(world: World) -> None:
     """A call to a PBX by the operator's forward, and one to a registered phone, at once."""
-    world.gateway.run(["nft", "-f", "-"], input=FORWARD)
-    provider = world.start(Kamailio())
-    alice = world.start(Baresip("phone1", "alice", registrar=provider.address, tone=440))
-    bob = world.start(Baresip("remote1", "bob", registrar=provider.address, tone=880))
-    alice.register()
-    bob.register()
+    world.forward(FORWARD)
+    world.start(Kamailio())
+    alice, bob = open_phones(world, (("phone1", "alice", 440), ("remote1", "bob", 880)))
     placed = SippCall(world, audio_sdp("203.0.113.61", 16000), audio_sdp("192.168.1.5", 12000),
                       caller="remote2", callee="pbx", to=f"{GATEWAY}:5060").start()
     bob.dial(alice.uri)

@@ -6,6 +6,7 @@ programs of inside hosts the setting that their gateway asks for.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import ClassVar, NamedTuple, TypeVar
 
@@ -19,6 +20,8 @@ from tests.lab.topology import HostRow
 
 P = TypeVar("P", bound=Program)
 HELPER_PARAMETERS = Path("/sys/module/nf_conntrack_sip/parameters")
+SYMBOLS = Path("/proc/kallsyms")        # of the kernel and of all modules that are loaded
+PROXY_PROGRAMS = ("kamailio", "rtpengine")
 HELPER = """
 table ip sip_helper {
     ct helper sip { type "sip" protocol udp; l3proto ip; }
@@ -33,16 +36,13 @@ KNOCK = ("OPTIONS sip:{0} SIP/2.0\r\nVia: SIP/2.0/UDP {1};branch=z9hG4bKknock\r\
          "Content-Length: 0\r\n\r\n")
 
 
-class NotApplicable(Exception):
-    """A scenario that makes no sense in a world; the text says why."""
-
-
 class Setting(NamedTuple):
     """What an operator would tell his gateway for one scenario."""
 
     trunk: str = ""         # "address:port" of a PBX inside that does not register
     peer: str = ""          # who may call it
     natfix: str = ""        # more of natfix.toml
+    pbx: str = ""           # "address:port" of a PBX inside to which his own rules forward port 5060
 
 
 class World(Lab):
@@ -50,6 +50,7 @@ class World(Lab):
 
     key: ClassVar[str] = ""
     title: ClassVar[str] = ""
+    has_process: ClassVar[bool] = False     # that can be killed; where the kernel does all, there is none
 
     def __init__(self, setting: Setting = Setting(), **options: object) -> None:  # noqa: B008 (immutable)
         super().__init__(**options)     # type: ignore[arg-type]
@@ -57,6 +58,11 @@ class World(Lab):
         self.hosts[SWITCH] = Host(HostRow(SWITCH, ()), self.prefix, self.directory)
         self.tap = Tap()
         self.programs: list[object] = []
+
+    @classmethod
+    def lacking(cls) -> str:
+        """Return what this machine lacks for it, "" where it can be played."""
+        return ""
 
     def up(self) -> None:
         """Build the lab, listen on all cables, and set the gateway up."""
@@ -85,12 +91,17 @@ class World(Lab):
             options = KNOCK.format(self.setting.peer, self.setting.trunk)
             trunk.sendto(options.encode(), (self.setting.peer, 5060))
 
+    def forward(self, rules: str) -> None:
+        """Load the operator's *rules* that forward port 5060 to the PBX of the setting."""
+        self.gateway.run(["nft", "-f", "-"], input=rules)
+
     def crash(self) -> None:
-        """Kill what gets SIP through NAT."""
-        raise NotApplicable("the kernel does all of it: there is no process to kill")
+        """Kill what gets SIP through NAT; only where the world *has_process*."""
+        raise NotImplementedError
 
     def recover(self) -> None:
         """Start again what :meth:`crash` killed."""
+        raise NotImplementedError
 
 
 class Masquerade(World):
@@ -104,6 +115,12 @@ class KernelHelper(World):
 
     key, title = "helper", "nf_nat_sip"
 
+    @classmethod
+    def lacking(cls) -> str:
+        # Whoever compares does not load modules into a machine's kernel.
+        has_it = not SYMBOLS.exists() or "nf_nat_sip" in SYMBOLS.read_text()
+        return "" if has_it else "the kernel's nf_nat_sip (modprobe nf_nat_sip, where the kernel has it)"
+
     def stand(self) -> None:
         self.gateway.run(["nft", "-f", "-"], input=HELPER)
 
@@ -111,10 +128,14 @@ class KernelHelper(World):
 class OutboundProxy(World):
     """Kamailio with nathelper, and rtpengine; every inside program has it as its outbound proxy."""
 
-    key, title = "proxy", "Kamailio, rtpengine"
+    key, title, has_process = "proxy", "Kamailio, rtpengine", True
+
+    @classmethod
+    def lacking(cls) -> str:
+        return " and ".join(program for program in PROXY_PROGRAMS if shutil.which(program) is None)
 
     def stand(self) -> None:
-        self.proxy = NatProxy(self.setting.trunk)
+        self.proxy = NatProxy(self.setting.trunk or self.setting.pbx)
         super().start(self.proxy)
 
     def start(self, program: P) -> P:
@@ -126,6 +147,9 @@ class OutboundProxy(World):
     def knock(self) -> None:
         """What a trunk sends goes to the proxy, which needs no opening."""
 
+    def forward(self, rules: str) -> None:
+        """Port 5060 is the proxy's own; it has the PBX as its trunk instead."""
+
     def crash(self) -> None:
         self.proxy.kill()
 
@@ -136,7 +160,7 @@ class OutboundProxy(World):
 class WithNatfix(World):
     """natfix, with the trunk as its only setting where a scenario has one."""
 
-    key, title = "natfix", "natfix"
+    key, title, has_process = "natfix", "natfix", True
     natfix: Natfix
 
     def stand(self) -> None:

@@ -29,9 +29,9 @@ def two_phones(
     return alice, bob
 
 
-def open_phones(lab: Lab, rows: Iterable[Row], kind: type[Phone] = Baresip) -> list[Phone]:
+def open_phones(lab: Lab, rows: Iterable[Row], kind: type[Phone] = Baresip, **options: Any) -> list[Phone]:
     """Return one registered phone for each of *rows*, of a provider that runs and asks for no password."""
-    phones = [lab.start(kind(host, user, registrar=lab["provider"].address, tone=tone))
+    phones = [lab.start(kind(host, user, registrar=lab["provider"].address, tone=tone, **options))
               for host, user, tone in rows]
     for phone in phones:
         phone.register()
