@@ -145,7 +145,9 @@ class Mappings:
         """Enter a mapping that does not exist yet; the kernel learns of it when it is first held."""
         assert inside not in self._inside
         assert outside not in self._outside
-        mapping = Mapping(kind, inside, outside, relay=relay_from_key(inside))
+        mapping = Mapping(kind, inside, outside)
+        if kind is Kind.RELAY:
+            mapping.relay = relay_from_key(inside)
         self._inside[inside] = mapping
         self._outside[outside] = mapping
         self._per_host[_payer(inside)] += 1
@@ -354,13 +356,20 @@ def relay_key(far_host: str, told: Endpoint) -> Endpoint:
 
 def relay_from_key(inside: Endpoint) -> Relay | None:
     """Return the relay that :func:`relay_key` has named, None for an endpoint that is really inside."""
-    far_host, slash, host = inside.host.partition("/")
-    return Relay(far_host, Endpoint(host, inside.port)) if slash else None
+    if not is_relay_key(inside):
+        return None
+    far_host, _, host = inside.host.partition("/")
+    return Relay(far_host, Endpoint(host, inside.port))
+
+
+def is_relay_key(inside: Endpoint) -> bool:
+    """Tell an endpoint that :func:`relay_key` has named from one that is really inside."""
+    return "/" in inside.host
 
 
 def _payer(inside: Endpoint) -> str:
     """Return the host whose quota a mapping counts for: of a relay the far UA's address."""
-    return inside.host.partition("/")[0]
+    return inside.host.partition("/")[0] if is_relay_key(inside) else inside.host
 
 
 def owner_of(mapping: Mapping) -> str:

@@ -13,7 +13,7 @@ from natfix.commands import Kind
 from natfix.config import Settings
 from natfix.deadlines import NEVER
 from natfix.dialogs import Call
-from natfix.mappings import ANY_REMOTE, Mapping, Mappings, relay_from_key
+from natfix.mappings import ANY_REMOTE, Mapping, Mappings, is_relay_key
 from natfix.ports import PortPool
 from natfix.realms import Realms
 
@@ -108,7 +108,7 @@ class MediaMappings:
 
     def _add(self, inside: Endpoint, port: int) -> Mapping:
         self.pool.claim(port)
-        kind = Kind.MEDIA if relay_from_key(inside) is None else Kind.RELAY
+        kind = Kind.RELAY if is_relay_key(inside) else Kind.MEDIA
         return self._mappings.add(kind, inside, Endpoint(self._realms.outside_host, port))
 
     def _port_beside(self, mapping: Mapping, remote: str, now: float) -> int:

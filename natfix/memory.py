@@ -11,7 +11,7 @@ from natfix.dialogs import CallKey, Calls
 from natfix.errors import LimitReached
 from natfix.far_ends import FarEnds
 from natfix.kernel.base import KernelMapping
-from natfix.mappings import Mapping, Mappings, relay_from_key
+from natfix.mappings import Mapping, Mappings, is_relay_key
 from natfix.media import MediaKeeper
 from natfix.realms import Realms
 from natfix.registering import Registering
@@ -118,7 +118,7 @@ class Memory:
             signalling = self._add_known(Kind.SIGNALLING, call.inside, outside)
         self._calls.add(call)
         for stream in media:
-            kind = Kind.MEDIA if relay_from_key(stream.inside) is None else Kind.RELAY
+            kind = Kind.RELAY if is_relay_key(stream.inside) else Kind.MEDIA
             mapping = self._add_known(kind, stream.inside, stream.outside)
             if mapping is not None:
                 if mapping.relay is not None:

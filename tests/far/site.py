@@ -27,7 +27,8 @@ HOSTS = {"dora": "far1a", "emil": "far2a", "fritz": "far1b", "ines": "phone1"}
 class Site:
     """The lab with natfix and a PBX that does not anchor media; phones are added by name."""
 
-    def __init__(self, make_lab: Callable[..., Lab], *kinds: str, config: str = "", **options: object) -> None:
+    def __init__(self, make_lab: Callable[..., Lab], *kinds: str, config: str = "", **options: object
+                 ) -> None:
         self.lab = make_lab("far", kinds=kinds, **options)
         self.lab.gateway.run(["nft", "-f", "-"], input=FORWARD)
         self.natfix: Natfix = self.lab.start_natfix(config)
