@@ -288,8 +288,8 @@ def anew(count: int, last: int = 407, stale: bool = False, per_call: int = 1) ->
     capture = Capture()
     for number in range(count):
         status = last if number == count - 1 else 407
-        for cseq, sent in ((1, ()), *((2 + each, ("Proxy-" + CREDENTIALS.format(number, "sip:bob@example.com"),))
-                                      for each in range(per_call))):
+        credentials = ("Proxy-" + CREDENTIALS.format(number, "sip:bob@example.com"),)
+        for cseq, sent in ((1, ()), *((2 + each, credentials) for each in range(per_call))):
             names = {"call_id": f"call{number}", "cseq": cseq, "branch": f"z9hG4bK{number}.{cseq}"}
             challenge = ("Proxy-Authenticate: Digest realm=\"x\", nonce=\"1\"" + ", stale=true" * stale,)
             capture.sip(request("REGISTER", headers=sent, **names), after=30)
