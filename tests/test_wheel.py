@@ -92,6 +92,18 @@ def test_example_and_quirks_come_from_the_wheel(environment: Path) -> None:
     assert Path(path).is_relative_to(environment)
 
 
+def test_explanations_come_from_the_wheel(environment: Path) -> None:
+    """The catalogue, the products below rules/alg and the scanners are in the installation, all of them."""
+    assert natfix(environment, "explain", "D12").stdout.startswith("D12  ")
+    shown = natfix(environment, "explain", "--alg").stdout
+    script = "from natfix.algs import all_algs; from natfix.replay.symptoms.abuse import scanners; " \
+             "print(len(all_algs()), len(scanners()))"
+    counts = run(environment / "bin" / "python", "-c", script, cwd=environment).stdout.split()
+    assert int(counts[0]) == len(list((ROOT / "rules" / "alg").glob("*.toml")))
+    assert int(counts[1]) >= 8
+    assert "no ip nat alg sip enable" in shown
+
+
 def test_schemas_come_with_it(environment: Path) -> None:
     """The JSON schemas are part of the package."""
     (package,) = environment.glob("lib/python*/site-packages/natfix")

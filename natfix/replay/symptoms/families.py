@@ -43,7 +43,8 @@ def ice_mismatch(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
         if passage.repeats is not None:
             continue
         bad = next((copy for copy in passage.sightings
-                    if not copy.facts.cut and _default_is_missing(copy.message)), None)
+                    if b"a=candidate" in copy.payload and not copy.facts.cut
+                    and _default_is_missing(copy.message)), None)
         if bad is not None:
             yield _mismatch(passage, bad, refused, conversation)
             return
@@ -108,6 +109,7 @@ def _mismatch(passage: Passage, bad: Sighting, refused: Passage | None,
 # -- D33: address families, 464XLAT, carrier NAT
 
 CLAT = IPv4Network("192.0.0.0/29")           # RFC 7335: the handset's own side of 464XLAT
+CLAT_TEXT = b"192.0.0."
 CARRIER = IPv4Network("100.64.0.0/10")       # RFC 6598
 FAMILY_REFUSED = (488, 606, 415, 420)
 
@@ -161,7 +163,8 @@ def handset_address(conversation: Conversation, ctx: Context) -> Iterator[Findin
     """D33: SDP or Contact names the address that 464XLAT handsets use among themselves."""
     for passage in conversation.passages:
         copy = passage.last
-        found = _clat_places(copy.message) if copy.message is not None and passage.repeats is None else []
+        found = _clat_places(copy.message) if copy.message is not None and passage.repeats is None \
+            and CLAT_TEXT in copy.payload else []
         if found and not _in(CLAT, copy.destination.host):
             assert copy.message is not None
             yield Finding(

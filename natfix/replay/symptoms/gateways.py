@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from natfix.address import Endpoint
@@ -40,6 +41,8 @@ from natfix.replay.symptoms.reading import (
 )
 from natfix.sip.message import Message
 
+MOST_JUDGED = 32        # messages of one conversation that need a closer look
+MOST_ROWS = 20          # registrations of one UA that are looked at
 BOTH_SIDES = (Vantage.BOTH, Vantage.ANY)
 
 # -- D14: the same credentials are asked for again and again
@@ -217,7 +220,7 @@ def one_outside_place(ctx: Context) -> Iterator[Finding]:
 
 def _known_places(ctx: Context) -> Iterator[_Known]:
     for station in ctx.stations.values():
-        for row in station.registrations:
+        for row in station.registrations[-MOST_ROWS:]:
             found = _outside_place(row, ctx.network.outside)
             if found is not None:
                 yield _Known(station, found, row)
@@ -280,7 +283,7 @@ def delivered_to_another(conversation: Conversation, ctx: Context) -> Iterator[F
             continue
         copy = inside(passage)
         target = request_uri(message)
-        if copy is None or target is None or not target.user:
+        if copy is None or target is None or not target.user or not _is_registered(ctx, copy.destination):
             continue
         got = _users_of(ctx, copy.destination.host)
         owner = next((station for station in ctx.stations.values()
@@ -291,9 +294,15 @@ def delivered_to_another(conversation: Conversation, ctx: Context) -> Iterator[F
             return
 
 
+def _is_registered(ctx: Context, endpoint: Endpoint) -> bool:
+    station = ctx.stations.get(endpoint)
+    return station is not None and bool(station.registrations)
+
+
 def _users_of(ctx: Context, host: str) -> set[str]:
     return {_user(uri) for endpoint, station in ctx.stations.items() if endpoint.host == host
-            for row in station.registrations if 200 <= row.status < 300 for uri in row.contacts} - {""}
+            for row in station.registrations[-MOST_ROWS:] if 200 <= row.status < 300
+            for uri in row.contacts} - {""}
 
 
 def _misdelivered(passage: Passage, copy: Sighting, user: str, owner: Station,
@@ -390,6 +399,16 @@ def dropped_by_helper(conversation: Conversation, ctx: Context) -> Iterator[Find
     """D28: a message never leaves the gateway, others do, and it is one that nf_conntrack_sip drops."""
     if ctx.network.vantage not in BOTH_SIDES:
         return
+    for passage, copy, reason in islice(_vanished(conversation), MOST_JUDGED):
+        again = [each for each in conversation.passages if each.repeats is passage]
+        crossed = _crossed(conversation, copy)
+        if crossed and not any(outside(each) for each in again):
+            yield _dropped(passage, copy, reason, again, crossed, conversation)
+            return
+
+
+def _vanished(conversation: Conversation) -> Iterator[tuple[Passage, Sighting, str]]:
+    """Yield the messages that were seen inside only, and that the helper would drop, with the reason."""
     for passage in conversation.passages:
         copy = inside(passage)
         if copy is None or copy.message is None or outside(passage) is not None or copy.facts.fragments > 1 \
@@ -397,11 +416,8 @@ def dropped_by_helper(conversation: Conversation, ctx: Context) -> Iterator[Find
                 or passage.repeats is not None:
             continue
         reason = _drop_case(copy.message)
-        again = [each for each in conversation.passages if each.repeats is passage]
-        crossed = _crossed(conversation, copy)
-        if reason and crossed and not any(outside(each) for each in again):
-            yield _dropped(passage, copy, reason, again, crossed, conversation)
-            return
+        if reason:
+            yield passage, copy, reason
 
 
 def _drop_case(message: Message) -> str:

@@ -8,6 +8,7 @@ else had its hands in it. A reply that the UA took all the same is no fault.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from natfix.address import SIP_PORT, Endpoint
@@ -39,6 +40,8 @@ from natfix.replay.symptoms.reading import (
 
 AFTER = 0.1         # seconds; a repetition this long after the reply did not cross it on the way
 MOST_RECORDS = 2000  # passages without payload that are paired
+MOST_COPIES = 64    # requests and replies of one transaction that are looked at; more are a flood
+MOST_JUDGED = 64    # exchanges of one conversation that need a closer look
 
 
 class Exchange(NamedTuple):
@@ -64,16 +67,16 @@ class Exchange(NamedTuple):
 
 def replies_elsewhere(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
     """D12: a reply is delivered to another port, or from another address, than it was asked from."""
-    for transaction in conversation.transactions:
-        for exchange in _exchanges(transaction):
-            if _was_taken(conversation, exchange):
-                continue
-            if _is_elsewhere(exchange):
-                yield _elsewhere(exchange, conversation, ctx)
-                return
-            if _is_from_another(exchange):
-                yield _from_another(exchange, conversation, ctx)
-                return
+    strange = (exchange for transaction in conversation.transactions for exchange in _exchanges(transaction)
+               if _is_elsewhere(exchange) or _is_from_another(exchange))
+    exchange = _first_lost(conversation, strange)
+    if exchange is not None:
+        yield (_elsewhere if _is_elsewhere(exchange) else _from_another)(exchange, conversation, ctx)
+
+
+def _first_lost(conversation: Conversation, exchanges: Iterator[Exchange]) -> Exchange | None:
+    """Return the first whose reply the UA did not take."""
+    return next((each for each in islice(exchanges, MOST_JUDGED) if not _was_taken(conversation, each)), None)
 
 
 def records_elsewhere(ctx: Context) -> Iterator[Finding]:
@@ -101,11 +104,11 @@ def _is_sip(passage: Passage) -> bool:
 
 def _exchanges(transaction: Transaction) -> Iterator[Exchange]:
     """Yield each different reply with the request that it answers."""
-    requests = [each for each in transaction.requests if each.message is not None
+    requests = [each for each in transaction.requests[:MOST_COPIES] if each.message is not None
                 and each.message.cseq_method == transaction.method]
     if not requests:
         return
-    for reply in transaction.responses:
+    for reply in transaction.responses[:MOST_COPIES]:
         if reply.repeats is None and reply.message is not None:
             before = [each for each in requests if each.time <= reply.time] or requests[:1]
             repeated = tuple(each for each in requests
@@ -294,17 +297,17 @@ def _from_another(exchange: Exchange, conversation: Conversation, ctx: Context) 
 
 def replies_to_source_port(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
     """D29: the UA listens where its Via says, and the reply goes to where its packet came from."""
-    for transaction in conversation.transactions:
-        for exchange in _exchanges(transaction):
-            listens = _listens_at(exchange)
-            if listens is None or _was_taken(conversation, exchange):
-                continue
-            if exchange.delivered_to == exchange.asked_from and exchange.repeated and _is_silenced(exchange):
-                yield _unheard(exchange, listens, conversation)
-                return
-            if _is_lost_at_via_port(exchange, listens, ctx):
-                yield _unmapped(exchange, listens, conversation)
-                return
+    strange = (exchange for transaction in conversation.transactions for exchange in _exchanges(transaction)
+               if _is_unheard(exchange) or _is_lost_at_via_port(exchange, ctx))
+    exchange = _first_lost(conversation, strange)
+    listens = _listens_at(exchange) if exchange is not None else None
+    if exchange is not None and listens is not None:
+        yield (_unheard if _is_unheard(exchange) else _unmapped)(exchange, listens, conversation)
+
+
+def _is_unheard(exchange: Exchange) -> bool:
+    return exchange.delivered_to == exchange.asked_from and bool(exchange.repeated) \
+        and _is_silenced(exchange) and _listens_at(exchange) is not None
 
 
 def _listens_at(exchange: Exchange) -> int | None:
@@ -325,9 +328,10 @@ def first_requests_of(exchange: Exchange) -> Iterator[Passage]:
         yield exchange.request
 
 
-def _is_lost_at_via_port(exchange: Exchange, listens: int, ctx: Context) -> bool:
-    reply = exchange.reply
+def _is_lost_at_via_port(exchange: Exchange, ctx: Context) -> bool:
+    reply, listens = exchange.reply, _listens_at(exchange)
     return (
+        listens is not None and
         ctx.network.vantage in (Vantage.BOTH, Vantage.ANY) and bool(exchange.repeated)
         and reply.at(Side.OUTSIDE) is not None and reply.at(Side.INSIDE) is None
         and reply.last.destination.port == listens and exchange.request.at(Side.OUTSIDE) is not None)

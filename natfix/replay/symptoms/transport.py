@@ -38,6 +38,9 @@ FILLING = b"\r\n \t\0"          # behind a body it means nothing, and is common
 TOO_LONG = "Content-Length is longer"
 
 
+MOST_JUDGED = 32        # of one conversation: damaged datagrams that are looked at
+
+
 def body_is_shorter(ctx: Context) -> Iterator[Finding]:
     """D15: messages that promise more octets than their datagram has."""
     told: set[str] = set()
@@ -120,7 +123,8 @@ def damaged_datagrams(conversation: Conversation, ctx: Context) -> Iterator[Find
             if copy.transport != "udp" or not copy.ip or _is_incomplete(copy):
                 continue
             if _is_damaged(copy):
-                wrong.append((passage, copy))
+                if len(wrong) < MOST_JUDGED:
+                    wrong.append((passage, copy))
             elif not copy.outgoing:
                 right.setdefault(copy.source.host, copy)
     for passage, copy in wrong:
@@ -167,6 +171,7 @@ def _damaged(copy: Sighting, good: Sighting, conversation: Conversation, ctx: Co
 LARGE = 1300            # octets; RFC 3261, section 18.1.1, wants TCP beyond this
 GIVEN_UP = 4            # transmissions without any answer
 TOO_LARGE = (413, 513)
+MOST_ERRORS = 200       # ICMP errors of one conversation that are looked at
 
 
 def large_request_lost(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
@@ -192,9 +197,12 @@ def large_request_lost(conversation: Conversation, ctx: Context) -> Iterator[Fin
 
 
 def _too_big(conversation: Conversation, requests: list[Passage]) -> list[IcmpError]:
+    errors = [error for error in conversation.errors[:MOST_ERRORS]
+              if error.code == "fragmentation-needed" and error.protocol == "udp"]
+    if not errors:
+        return []
     flows = {(copy.source, copy.destination) for each in requests for copy in each.sightings}
-    return [error for error in conversation.errors if error.code == "fragmentation-needed"
-            and error.protocol == "udp" and (error.source, error.destination) in flows]
+    return [error for error in errors if (error.source, error.destination) in flows]
 
 
 def _does_not_fit(requests: list[Passage], error: IcmpError, conversation: Conversation) -> Finding:

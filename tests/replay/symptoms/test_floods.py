@@ -1,0 +1,79 @@
+"""Rules take their time by the packet: whatever a flood looks like, judging it stays quick."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from natfix.address import Endpoint
+from natfix.replay.model import PacketId, Vantage
+from tests.replay.sip import PHONE, PROVIDER, audio, request, response
+from tests.replay.symptoms.capture import EXT, Capture
+
+COUNT = 3000
+SLOWEST = 6.0       # seconds; some 0.5 alone, a square of COUNT takes minutes
+WRONG = Endpoint(PHONE.host, 17973)
+
+
+def one_transaction() -> Capture:
+    """One request, and thousands of copies of it and of its reply, to a wrong port."""
+    capture = Capture()
+    for number in range(COUNT):
+        capture.sip(request("OPTIONS"), after=0.5)
+        capture.sip(response(200, "OPTIONS", headers=(f"X: {number}",)), PROVIDER, WRONG)
+    return capture
+
+
+def many_transactions() -> Capture:
+    """Thousands of transactions in one Call-ID, which the UA takes all the same."""
+    capture = Capture()
+    for number in range(COUNT):
+        names = {"cseq": number + 1, "branch": f"z9hG4bK{number}"}
+        capture.sip(request("REGISTER", **names))
+        capture.sip(response(401, "REGISTER", **names), PROVIDER, WRONG)
+    return capture
+
+
+def vanished() -> Capture:
+    """Thousands of messages that never leave, each of which the kernel's helper would drop."""
+    capture = Capture(Vantage.BOTH)
+    sdp = audio(PHONE).replace("c=IN IP4 192.168.1.10", "c=IN IP4 pbx")
+    for number in range(COUNT):
+        capture.sip(request(sdp=sdp, cseq=number + 1, branch=f"z9hG4bK{number}"), file="inside", after=1)
+    return capture
+
+
+def damaged() -> Capture:
+    """Thousands of damaged datagrams, all answered."""
+    capture = Capture()
+    for number in range(COUNT):
+        names = {"cseq": number + 1, "branch": f"z9hG4bK{number}"}
+        capture.sip(request("OPTIONS", **names), checksum_wrong=number > 0)
+        capture.sip(response(200, "OPTIONS", seen_as=EXT, **names), PROVIDER, PHONE)
+    return capture
+
+
+def large() -> Capture:
+    """Thousands of large requests without an answer, and as many ICMP errors about something else."""
+    capture = Capture()
+    for number in range(COUNT // 4):
+        names = {"cseq": number + 1, "branch": f"z9hG4bK{number}"}
+        for _ in range(4):
+            capture.sip(request(headers=("Subject: " + "x" * 1300,), **names), after=0.5)
+        capture.icmp("192.168.1.1", "fragmentation-needed", PHONE, Endpoint("192.0.2.1", number))
+    return capture
+
+
+@pytest.mark.parametrize("make", [one_transaction, many_transactions, vanished, damaged, large])
+def test_floods(make: object) -> None:
+    """Thousands of packets of one kind are judged in seconds, with few findings."""
+    capture: Capture = make()       # type: ignore[operator]
+    conversations = capture.conversations()
+    assert len(conversations) == 1
+    began = time.perf_counter()
+    findings = capture.findings()
+    assert time.perf_counter() - began < SLOWEST
+    assert len(findings) <= 2
+    assert all(len(finding.packets) <= 40 for finding in findings)
+    assert all(isinstance(packet, PacketId) for finding in findings for packet in finding.packets)
