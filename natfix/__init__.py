@@ -39,7 +39,15 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    `natfix rules` :mod:`~natfix.rules`, `natfix down` :mod:`~natfix.removal`; :mod:`~natfix.show` prints
    answers in :mod:`~natfix.tables`.
 7. replay: :mod:`~natfix.replay` reads captures and says what is wrong, in the words of
-   :mod:`~natfix.replay.model`. :mod:`~natfix.replay.pcapng` writes files.
+   :mod:`~natfix.replay.model`. :mod:`~natfix.replay.pcapng` writes files. An input is a
+   :mod:`~natfix.replay.source` of octets that :mod:`~natfix.replay.capture` recognises:
+   :mod:`~natfix.replay.pcap_reader`, :mod:`~natfix.replay.pcapng_reader`, :mod:`~natfix.replay.snoop`, or
+   :mod:`~natfix.replay.texts` with :mod:`~natfix.replay.text_heads`, :mod:`~natfix.replay.hexdump` and
+   :mod:`~natfix.replay.sip_text`, all noted in :mod:`~natfix.replay.counts`.
+   :mod:`~natfix.replay.sightings` takes it apart by :mod:`~natfix.replay.link`, :mod:`~natfix.replay.ip`,
+   :mod:`~natfix.replay.fragments` and :mod:`~natfix.replay.datagrams` into
+   :mod:`~natfix.replay.messages` (out of :mod:`~natfix.replay.tcp` by :mod:`~natfix.replay.framing`),
+   :mod:`~natfix.replay.icmp` errors and :mod:`~natfix.replay.media_seen`.
    :mod:`~natfix.replay.replay` makes a :mod:`~natfix.replay.result` in two passes, with a
    :mod:`~natfix.replay.spool` between them: :mod:`~natfix.replay.network` finds out where the NAT is,
    :mod:`~natfix.replay.stages` and :mod:`~natfix.replay.passages` what is one packet,
