@@ -209,13 +209,16 @@ def _put_packets_first(loop: Loop) -> None:
     gc.disable()
     gc.collect()
     gc.freeze()
-    loop.tidy_up = collect_young
+    loop.tidy_up = tidy_up
 
 
-def collect_young() -> None:
-    """Collect what was made since the last time, and look at what is left of it never again.
+def tidy_up(has_failed: bool) -> None:
+    """Have the garbage collector never look again at what was made until now.
 
-    A full collection takes 100 ms at 10,000 calls, and calls leave no garbage cycles behind.
+    Calls leave no garbage cycles behind, so collecting finds nothing, and takes 4 ms of a busy moment
+    (100 ms for everything at 10,000 calls). Tracebacks do: where something *has_failed* the objects made
+    since the last time are collected.
     """
-    gc.collect(0)
+    if has_failed:
+        gc.collect(0)
     gc.freeze()

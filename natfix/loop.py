@@ -82,7 +82,9 @@ class Loop:
         self._timer_held = 0.0          # the engine's timer is not called before
         self._known_errors: set[str] = set()
         self._stopping = False
-        self.tidy_up: Callable[[], None] = _do_nothing      # called a moment after something was done
+        self._has_failed = False        # since things were last tidied up
+        # Called a moment after something was done, and told whether anything has failed meanwhile.
+        self.tidy_up: Callable[[bool], None] = _do_nothing
         self.listen(reader, self._packets_wait)
 
     # what the rest of the shell uses
@@ -130,6 +132,7 @@ class Loop:
 
     def count_error(self, problem: Exception) -> None:
         """Count what went wrong, and log it once per kind; with a traceback where nobody foresaw it."""
+        self._has_failed = True
         if isinstance(problem, KernelRefused):
             self.counters["kernel_refusals"] += 1
             self._log_once(str(problem), f"the kernel refused: {problem}", None)
@@ -211,7 +214,8 @@ class Loop:
     def _save(self, _now: float) -> None:
         if changes := self.engine.pop_changes():
             self._store.put(changes)
-        self.tidy_up()
+        self.tidy_up(self._has_failed)
+        self._has_failed = False
 
     # keeping the kernel in line
 
@@ -244,18 +248,22 @@ class Loop:
 
     def _next_due(self) -> float:
         """Return when something is to be done."""
-        due = min(self._schedule.values(), default=math.inf)
+        return min(self._timer_due(), min(self._schedule.values(), default=math.inf))
+
+    def _timer_due(self) -> float:
         timer = self.engine.next_timeout()
-        return due if timer is None else min(due, max(timer, self._timer_held))
+        return math.inf if timer is None else max(timer, self._timer_held)
 
     def _run_due(self, now: float) -> None:
-        for task in [task for task, when in self._schedule.items() if when <= now]:
-            del self._schedule[task]
-            self.guard(partial(task, now))
-        timer = self.engine.next_timeout()
-        if timer is not None and max(timer, self._timer_held) <= now:
+        """Do what has been due for longest; before the next, the queue is looked at again."""
+        timer = self._timer_due()
+        if timer <= min(self._schedule.values(), default=math.inf):
             self._timer_held = now + PAUSE      # stays so where the engine fails, lest it fail without end
             self.guard(partial(self._time_is_up, now))
+        else:
+            task = min(self._schedule, key=self._schedule.__getitem__)
+            del self._schedule[task]
+            self.guard(partial(task, now))
 
     def _time_is_up(self, now: float) -> None:
         outcome = self.engine.handle_timer(now)
@@ -265,7 +273,7 @@ class Loop:
         self._timer_held = now if is_behind else now + TIMERS_APART
 
 
-def _do_nothing() -> None:
+def _do_nothing(_has_failed: bool) -> None:
     pass
 
 

@@ -35,9 +35,15 @@ class Bench:
         """Let one batch through, and what is due at this moment."""
         if packets:
             self.reader.put(*packets)
-        self.loop.call_at(self.now, lambda _now: self.loop.stop())
+        self.loop.call_at(self.now, self._stop_after_all)
         self.loop._stopping = False
         self.loop.run()
+
+    def _stop_after_all(self, now: float) -> None:
+        if self.loop._next_due() <= now:
+            self.loop.call_at(now, self._stop_after_all)
+        else:
+            self.loop.stop()
 
 
 @pytest.fixture
@@ -211,6 +217,26 @@ def test_earlier_date_of_a_task_stands(bench: Bench) -> None:
     bench.now = 1010.0
     bench.run_once()
     assert calls == [1005.0]
+
+
+def test_packets_come_between_two_tasks(bench: Bench) -> None:
+    """Tasks that are due together do not add up to one pause: the queue is looked at between them."""
+    seen: list[int] = []
+    bench.loop.call_at(bench.now - 2, lambda _now: bench.reader.put(WaitingPacket(b"between")))
+    bench.loop.call_at(bench.now - 1, lambda _now: seen.append(bench.loop.counters["packets"]))
+    bench.run_once()
+    assert seen == [1]
+
+
+def test_things_are_tidied_up_with_word_of_failures(bench: Bench) -> None:
+    """What tidies up hears whether anything has failed since the last time, and only then."""
+    told: list[bool] = []
+    bench.loop.tidy_up = told.append
+    bench.run_once()
+    bench.loop.guard(lambda: [].remove(1))
+    bench.run_once()
+    bench.run_once()
+    assert told == [False, True, False]
 
 
 def test_cut_packets_are_counted(bench: Bench) -> None:

@@ -86,7 +86,7 @@ class Conntrack:
                                           for index, command in enumerate(clashing)], refused)
             refused += [_refusal(command.flow, errno.EEXIST) for command in clashing]
         if refused:
-            raise refused[0]
+            raise refused.pop(0)        # were it still in a list of this frame, it would be a garbage cycle
 
     def _attempt(
         self, plans: Sequence[tuple[OpenFlow, list[Message]]], refused: list[KernelRefused],

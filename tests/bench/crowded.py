@@ -20,6 +20,8 @@ FIRST_PORT, SERVER_PORT = 10000, 5060
 PHONES = 500            # inside endpoints
 FEW = 10                # calls
 ROUND = 50              # calls of one look at what a call costs
+PORTION = 1000          # registrations or calls
+PAUSES = 5              # that are described
 LATER = 1_010_000       # the first serial number of calls that end at once; their RTP ports are their own
 
 
@@ -53,6 +55,13 @@ class Crowd:
                    600.0, f"{what} {count}", interval=0.002)
         assert self.phones.poll() is None, self.phones.tail()
 
+    def fill(self, what: str, count: int) -> None:
+        """Have the phones do *what*, in portions and half of the time, as if it came about over hours."""
+        for first in range(0, count, PORTION):
+            began = time.monotonic()
+            self.tell(what, first, min(PORTION, count - first))
+            time.sleep(time.monotonic() - began)
+
     def cost_of_one_more(self) -> float:
         """Return the microseconds of CPU that natfix uses for a call, over some of them."""
         before = cpu_seconds([self.pid])
@@ -64,9 +73,10 @@ class Crowd:
 def measure(calls: int, addresses: int, rounds: int, seconds: float) -> Results:
     """Return the row for *calls* calls and *addresses* registered; *seconds* are watched for pauses."""
     with _crowd() as few, _crowd() as many:
+        few.fill("register", PHONES)        # each phone's port is mapped, as it is among the many
         few.tell("call", 0, FEW)
-        many.tell("register", 0, addresses)
-        many.tell("call", 0, calls)
+        many.fill("register", addresses)
+        many.fill("call", calls)
         pairs = [(few.cost_of_one_more(), many.cost_of_one_more()) for _ in range(rounds)]
         memory = resident_megabytes(many.pid)
         began = time.time()
@@ -74,14 +84,15 @@ def measure(calls: int, addresses: int, rounds: int, seconds: float) -> Results:
             many.cost_of_one_more()
         status = many.natfix.request("status")
         many.natfix.stop()
-        turns = [turn for turn in many.natfix.results()["turns"] if began <= turn[0] < began + seconds]
+        turns = [turn for turn in many.natfix.results()["turns"] if began <= turn["at"] < began + seconds]
     costs = [median(column) for column in zip(*pairs, strict=True)]
     return {
         "cost_growth": {"at_10000_calls": round(costs[1] / costs[0], 3), "calls": status["calls"],
                         "us_at_10": round(costs[0]), "us_at_many": round(costs[1])},
         "memory_mb": round(memory, 1),
-        "longest_pause_ms": round(1000 * max((turn[1] for turn in turns), default=0.0), 2),
-        "longest_pause_cpu_ms": round(1000 * max((turn[2] for turn in turns), default=0.0), 2),
+        "longest_pause_ms": round(max((turn["ms"] for turn in turns), default=0.0), 2),
+        "longest_pause_cpu_ms": round(max((turn["cpu_ms"] for turn in turns), default=0.0), 2),
+        "longest_pauses": sorted(turns, key=lambda turn: turn["ms"], reverse=True)[:PAUSES],
         "memory": {"calls": status["calls"], "registrations": status["registrations"], "endpoints": PHONES},
     }
 

@@ -11,7 +11,6 @@ from statistics import median
 from natfix.address import Endpoint, network_from_text
 from natfix.config import Limits, Outside, Settings
 from natfix.engine import Engine, Path
-from natfix.live import collect_young
 from natfix.reports import AddressesChanged
 from tests.bench.hot_spots import top_lines
 from tests.bench.messages import OUTSIDE, CallPackets, call_packets
@@ -41,8 +40,6 @@ class Feeder:
             for name, packet in call._asdict().items():
                 receive(name, packet, OUTWARD if name in FROM_PHONE else INWARD)
             self.engine.pop_changes()
-            if not gc.isenabled():
-                collect_young()
             timer = self.engine.next_timeout()
             if timer is not None and timer <= self.now:
                 self.engine.handle_timer(self.now)

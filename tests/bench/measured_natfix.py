@@ -8,7 +8,6 @@ something themselves.
 
 from __future__ import annotations
 
-import cProfile
 import functools
 import json
 import selectors
@@ -18,10 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from natfix import cli, loop, queue_reader
+from natfix import background, cli, live, loop, queue_reader, store, upkeep
 from natfix.engine import Engine
 from natfix.kernel.netfilter import NetfilterKernel
-from tests.bench.hot_spots import top_lines
 
 STAGES = (
     ("queue", queue_reader.NetfilterQueueReader, "read"),
@@ -33,6 +31,16 @@ STAGES = (
     ("engine", Engine, "pop_changes"),
     ("kernel", NetfilterKernel, "apply"),
 )
+# What the loop does in a turn, as "turns" names it; what is inside of another part counts for both.
+PARTS: dict[Any, tuple[str, ...]] = {
+    live: ("tidy_up",),
+    Engine: ("handle_timer", "pop_changes"),
+    store.Store: ("put",),
+    loop.Loop: ("_packets_wait", "_save", "_time_is_up", "_apply", "_tell", "repair", "restore_rules"),
+    upkeep.Upkeep: ("_on_rules", "_on_starts", "_on_ends", "_tell_ended", "_count", "_look_at_ports",
+                    "_tell_ports", "_look_at_links"),
+    background.Background: ("deliver",),
+}
 NOTABLE = 0.0005        # seconds of a turn that is written down
 
 
@@ -55,14 +63,18 @@ class Stopwatch:
 
 
 class TurnTimer(selectors.DefaultSelector):     # type: ignore[valid-type, misc]
-    """A selector that writes down how long the loop stays away from it."""
+    """A selector that writes down how long the loop stays away from it, and for which of its parts."""
 
-    turns: list[tuple[float, float, float]] = []     # noqa: RUF012  (when, seconds, seconds of CPU)
+    turns: list[dict[str, Any]] = []        # noqa: RUF012
+    watch = Stopwatch()
 
     def select(self, timeout: float | None = None) -> Any:
         now, used = time.time(), time.thread_time()
         if (began := getattr(self, "began", None)) is not None and now - began[0] > NOTABLE:
-            self.turns.append((began[0], now - began[0], used - began[1]))
+            self.turns.append({
+                "at": began[0], "ms": 1000 * (now - began[0]), "cpu_ms": 1000 * (used - began[1]),
+                "parts": {part: round(1000 * seconds, 2) for part, seconds in self.watch.spent.items()}})
+        self.watch.spent.clear()
         found = super().select(timeout)
         self.began = (time.time(), time.thread_time())
         return found
@@ -81,12 +93,19 @@ def run_with_stages(arguments: list[str]) -> tuple[int, Any]:
 
 def run_with_turns(arguments: list[str]) -> tuple[int, Any]:
     """Run natfix and write down every turn of its loop that takes long."""
+    for owner, names in PARTS.items():
+        for name in names:
+            setattr(owner, name, TurnTimer.watch.around(name, getattr(owner, name)))
     selectors.DefaultSelector = TurnTimer       # type: ignore[misc]
     return cli.main(arguments), {"turns": TurnTimer.turns}
 
 
 def run_profiled(arguments: list[str]) -> tuple[int, Any]:
     """Run natfix under cProfile, which sees the loop's thread only."""
+    # Here, so that "turns" has no more in memory than natfix itself.
+    import cProfile
+
+    from tests.bench.hot_spots import top_lines
     profile = cProfile.Profile()
     run = loop.Loop.run
     loop.Loop.run = lambda self: profile.runcall(run, self)     # type: ignore[method-assign]

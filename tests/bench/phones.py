@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 
 WINDOW = 32             # requests that are under way at a time
+FEW = 4                 # the same for calls that are placed beside others
 AGAIN = 1.0             # seconds until a request is repeated
 TRIES = 10
 BUFFER = 8 << 20
@@ -27,7 +28,8 @@ HEAD = (
 )
 SDP = ("v=0\r\no=- 1 1 IN IP4 {0}\r\ns=-\r\nc=IN IP4 {0}\r\nt=0 0\r\nm=audio {1} RTP/AVP 8\r\n"
        "a=rtpmap:8 PCMA/8000\r\n")
-FIRST_RTP_PORT, RTP_PAIRS = 24000, 20000    # of all phones together: they share an address
+# RTP ports, of all phones together: they share an address. Calls that stay up have the lower half.
+FIRST_RTP_PORT, HALF = 24000, 10000
 
 
 class Phones:
@@ -53,17 +55,23 @@ class Phones:
 
     def call(self, serials: Iterable[int]) -> None:
         """Place calls that stay up."""
-        self._exchange(serials, self._invite, lambda serial: self._send(serial, self._request(
-            serial, "ACK", 1, tag=";tag=answerer")))
+        self._exchange(serials, self._invite, self._acknowledge)
 
     def more(self, serials: Iterable[int]) -> None:
         """Place calls and end them."""
         serials = list(serials)
-        self.call(serials)
-        self._exchange(serials, lambda serial: self._request(serial, "BYE", 2, tag=";tag=answerer"))
+        self._exchange(serials, self._invite, self._acknowledge, FEW)
+        self._exchange(serials, self._bye, window=FEW)
+
+    def _acknowledge(self, serial: int) -> None:
+        self._send(serial, self._request(serial, "ACK", 1, tag=";tag=answerer"))
+
+    def _bye(self, serial: int) -> bytes:
+        return self._request(serial, "BYE", 2, tag=";tag=answerer")
 
     def _invite(self, serial: int) -> bytes:
-        body = SDP.format(self.address, FIRST_RTP_PORT + 2 * (serial % RTP_PAIRS))
+        pair = serial if serial < HALF else HALF + serial % HALF
+        body = SDP.format(self.address, FIRST_RTP_PORT + 2 * pair)
         return self._request(serial, "INVITE", 1, "Content-Type: application/sdp\r\n", body=body)
 
     def _request(
@@ -82,14 +90,14 @@ class Phones:
 
     def _exchange(
         self, serials: Iterable[int], request: Callable[[int], bytes],
-        answered: Callable[[int], object] = lambda serial: None,
+        answered: Callable[[int], object] = lambda serial: None, window: int = WINDOW,
     ) -> None:
         """Send the requests, a window of them at a time, until each has its answer."""
         waiting = iter(serials)
         under_way: dict[int, tuple[float, bytes, int]] = {}
         exhausted = False
         while not exhausted or under_way:
-            while not exhausted and len(under_way) < WINDOW:
+            while not exhausted and len(under_way) < window:
                 if (serial := next(waiting, None)) is None:
                     exhausted = True
                     break
