@@ -165,7 +165,7 @@ def handset_address(conversation: Conversation, ctx: Context) -> Iterator[Findin
         copy = passage.last
         found = _clat_places(copy.message) if copy.message is not None and passage.repeats is None \
             and CLAT_TEXT in copy.payload else []
-        if found and not _in(CLAT, copy.destination.host):
+        if found and not _is_clat(copy.destination.host):
             assert copy.message is not None
             yield Finding(
                 "D33", Severity.HURTS, f"{status_line(copy.message)} names a 464XLAT address",
@@ -184,9 +184,14 @@ def handset_address(conversation: Conversation, ctx: Context) -> Iterator[Findin
 def _clat_places(message: Message) -> list[str]:
     session = sdp_of(message)
     hosts = [f"c= {media.effective.host}" for media in (session.media if session is not None else ())
-             if media.port and media.effective is not None and _in(CLAT, media.effective.host)]
-    hosts += [f"Contact {uri.hostport.host}" for uri in contact_uris(message) if _in(CLAT, uri.hostport.host)]
+             if media.port and media.effective is not None and _is_clat(media.effective.host)]
+    hosts += [f"Contact {uri.hostport.host}" for uri in contact_uris(message) if _is_clat(uri.hostport.host)]
     return list(dict.fromkeys(hosts))
+
+
+def _is_clat(host: str) -> bool:
+    """Tell whether *host* is an address of a handset; 192.0.0.0 itself is none, and used as an example."""
+    return _in(CLAT, host) and host != str(CLAT.network_address)
 
 
 def _in(network: IPv4Network, host: str) -> bool:

@@ -108,7 +108,7 @@ def test_a_handsets_own_address() -> None:
     assert finding.evidence == "Packet 1: c= 192.0.0.2, Contact 192.0.0.2."
 
 
-@pytest.mark.parametrize("host", ["192.0.0.8", "192.0.2.1", "pbx.example.com"])
+@pytest.mark.parametrize("host", ["192.0.0.0", "192.0.0.8", "192.0.2.1", "pbx.example.com"])
 def test_addresses_that_are_no_handsets(host: str) -> None:
     """The next address behind 192.0.0.0/29, documentation addresses and names are not 464XLAT."""
     capture = Capture(Vantage.OUTSIDE)
