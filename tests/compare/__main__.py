@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from tests.compare.cell import WORKS, Cell, cell_from_json
+from tests.compare.cell import WORKS, Cell, cell_from_json, not_played
 from tests.compare.parts import TITLES
 from tests.compare.table import (
     Invalid,
@@ -29,7 +29,7 @@ from tests.compare.worlds import WORLDS
 from tests.lab import leftovers
 from tests.lab.host import PROJECT
 
-TIME_LIMIT = 240.0  # seconds for one cell; the longest take 60
+TIME_LIMIT = 400.0  # seconds for one cell; the longest take 100 where all their parts are played twice
 JOBS = 3  # most of a cell is waiting for audio
 
 
@@ -52,7 +52,12 @@ class Runner:
             raise
 
     def play_one(self, world: str, scenario: int, *name: str) -> Cell:
-        """Play one cell (only its part *name*) and return it; raises Invalid where it cannot be played."""
+        """Play one cell (only its part *name*) and return it.
+
+        Raises Invalid where that comes to nothing; what the machine lacks for a world is its cell's evidence.
+        """
+        if lacking := WORLDS[world].lacking():
+            return not_played(world, scenario, lacking)
         command = [sys.executable, "-m", "tests.compare.cell", world, str(scenario), *name]
         with self._lock:
             if self._stopping:
@@ -94,7 +99,10 @@ class Runner:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; 0 where it is valid, 1 where it is not, 130 when interrupted."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.write and (set(options.scenarios), set(options.worlds)) != (set(TITLES), set(WORLDS)):
+        parser.error("--write takes the whole table: without --scenarios and --worlds")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     leftovers.sweep()
@@ -126,7 +134,8 @@ def report(cells: list[Cell], options: argparse.Namespace, seconds: float) -> in
         say(f"\ncompare: the run is invalid: {problem}")
         return 1
     count = sum(cell.verdict == WORKS for cell in cells)
-    say(f"\ncompare: {count} of {len(cells)} cells work, in {seconds:.0f} s")
+    late = sum(bool(cell.at_second_try) for cell in cells)
+    say(f"\ncompare: {count} of {len(cells)} cells work, {late} at the second try; {seconds:.0f} s")
     return 0
 
 

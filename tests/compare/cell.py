@@ -59,11 +59,11 @@ class Cell(NamedTuple):
     def evidence(self) -> str:
         """What decided it, with how many other parts fail as well; "" where all works."""
         deciding = [each for each in self.parts if each.verdict == self.verdict]
-        if self.verdict == WORKS or not deciding:
-            return ""
+        if self.verdict != FAILS:
+            return deciding[0].evidence
         name = f"{deciding[0].name}: " if deciding[0].name else ""
         count = f" ({len(deciding)} of {len(self.parts)} parts)" if len(deciding) < len(self.parts) else ""
-        return f"{name}{deciding[0].evidence}{count if self.verdict == FAILS else ''}"
+        return f"{name}{deciding[0].evidence}{count}"
 
 
 def parts_of(scenario: int) -> list[Part]:
