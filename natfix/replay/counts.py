@@ -9,6 +9,7 @@ from typing import Any
 from natfix.replay.source import Source
 
 MOST_INTERFACES = 256
+MOST_NEIGHBOURS = 4096
 
 
 @dataclass(slots=True)
@@ -24,6 +25,7 @@ class Counts:
     end: float = 0.0
     links: set[str] = field(default_factory=set)
     interfaces: dict[str, None] = field(default_factory=dict)      # names, in order of appearance
+    neighbours: dict[str, str] = field(default_factory=dict)       # SIP host: its packets' source MAC address
     cut: int = 0                            # packets with less than they had on the wire
     left_out: Counter[str] = field(default_factory=Counter)        # packets that nobody can read, by why
     truncated: bool = False                 # something behind the last packet could not be read
@@ -33,6 +35,11 @@ class Counts:
         """Take an interface's name."""
         if len(self.interfaces) < MOST_INTERFACES:
             self.interfaces[name] = None
+
+    def note_neighbour(self, host: str, address: bytes) -> None:
+        """Take the source MAC address of a host's packet: the host's own, or its next hop's."""
+        if host not in self.neighbours and len(self.neighbours) < MOST_NEIGHBOURS:
+            self.neighbours[host] = address.hex(":")
 
     def finish(self, source: Source, left: int, number: int) -> None:
         """Note the end of the file behind record *number*, with *left* octets that make no record."""

@@ -11,7 +11,7 @@ from natfix.replay.model import PacketId
 from natfix.sip.message import is_sip
 
 LONGEST_HEAD = 1 << 16          # octets
-LONGEST_BODY = 1 << 20
+LONGEST_BODY = 1 << 18
 LONGEST_LINE = 4096             # of what may become a start line
 
 _CONTENT_LENGTH = re.compile(rb"^(?:content-length|l)[ \t]*+:[ \t]*+([0-9]{1,15}+)[ \t\r]*+$", re.I | re.M)
@@ -34,22 +34,29 @@ class Framer:
     def __init__(self) -> None:
         self.has_messages = False
         self._buffer = b""
+        self._parts: list[bytes] = []       # of a long body, that come behind the buffer
+        self._size = 0              # octets of the buffer and the parts
         self._need = 0              # octets of the message that is being waited for, once its head is there
         self._head = 0              # octets of that head
         self._marks: deque[tuple[int, PacketId]] = deque()      # where in the buffer each packet's octets end
 
     def __len__(self) -> int:
-        return len(self._buffer)
+        return self._size
 
     def feed(self, data: bytes, packet: PacketId) -> Iterator[Piece]:
         """Take the next octets; yield what they complete."""
         if self._need and data[0] not in b"\r\n" and is_sip(data):
-            came = len(self._buffer) - self._head
+            came = self._size - self._head
+            self._join()
             claimed = self._need - self._head
             problem = f"Content-Length is {claimed}, but {came} octets come before the next message"
             yield self._cut(len(self._buffer), problem)
-        self._buffer += data
-        self._marks.append((len(self._buffer), packet))
+        self._parts.append(data)
+        self._size += len(data)
+        self._marks.append((self._size, packet))
+        if self._size < self._need:
+            return                  # and joined once: a body may come octet by octet
+        self._join()
         while self._buffer:
             piece = self._next()
             if piece is None:
@@ -59,10 +66,15 @@ class Framer:
 
     def end(self, problem: str) -> Iterator[Piece]:
         """Give up what waits for its end, because of *problem*."""
+        self._join()
         if self._buffer and self.has_messages:
             yield self._cut(len(self._buffer), problem)
-        self._buffer, self._need = b"", 0
+        self._buffer, self._size, self._need = b"", 0, 0
         self._marks.clear()
+
+    def _join(self) -> None:
+        self._buffer = b"".join((self._buffer, *self._parts))
+        self._parts.clear()
 
     def _next(self) -> Piece | None:
         """Return the next piece; an empty one for keep-alives, None where more octets are needed."""
@@ -109,6 +121,7 @@ class Framer:
     def _cut(self, size: int, problem: str = "") -> Piece:
         """Take *size* octets off the buffer, with the packets that they came in."""
         payload, self._buffer = self._buffer[:size], self._buffer[size:]
+        self._size = len(self._buffer)
         self._need = self._head = 0
         packets = []
         marks = self._marks

@@ -199,6 +199,8 @@ class MediaTable:
 
     def _kind(self, ends: bytes, head: bytes, size: int) -> tuple[MediaKind, bytes, bytes] | None:
         """Tell what a payload is that is not RTP: its kind, its SSRC, a mark to look its stream up by."""
+        if size < 0:
+            return None
         if len(head) >= 8:
             first = head[0]
             if 0x80 <= first < 0xC0 and head[1] in RTCP_TYPES and _words(head) * 4 + 4 <= size:

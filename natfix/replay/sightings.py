@@ -6,13 +6,13 @@ by a few octets and counted in the table of streams before any object is built (
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from natfix.replay.capture import opened
 from natfix.replay.counts import Counts
 from natfix.replay.datagrams import Datagrams
 from natfix.replay.icmp import error_from_datagram
-from natfix.replay.ip import TCP, UDP, UDP_TUNNELS, packed_endpoint, packed_ends
+from natfix.replay.ip import TCP, UDP, UDP_TUNNELS, host_of, packed_endpoint, packed_ends
 from natfix.replay.link import ETHERNET, NAMES, TYPE_IPV4, ip_offset
 from natfix.replay.media_seen import MediaTable
 from natfix.replay.messages import SIP_PORTS, is_damaged_sip, is_sip_port, sighting_from
@@ -29,6 +29,7 @@ from natfix.replay.model import (
 from natfix.replay.tcp import TcpStreams
 from natfix.sip.message import is_sip
 
+TICK = 4096                     # packets between two questions whether to go on
 # What a start line begins with, or the empty lines before it.
 TEXT_START = frozenset(b"\r\nABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 # IP protocols that cannot lead to SIP: ESP, AH's IPv6 next header is looked into, OSPF, PIM, VRRP, ...
@@ -44,11 +45,14 @@ class Reader:
     ``counts`` is filled meanwhile; ``share`` says how much of the file is done (0 to 1).
     """
 
-    def __init__(self, path: str, label: str = "", media: MediaTable | None = None) -> None:
+    def __init__(self, path: str, label: str = "", media: MediaTable | None = None,
+                 goes_on: Callable[[], bool] = lambda: True) -> None:
         """Open *path* ("-": standard input); *label* names the packets' file where there are several.
 
+        ``goes_on`` is called every TICK packets, since hours of media yield nothing: False ends the reading.
         Raises Unreadable, here or while it is read, where it is no capture.
         """
+        self._goes_on = goes_on
         self.media = MediaTable() if media is None else media
         self.counts = Counts(path)
         self._source, self._records = opened(path, label, self.counts)
@@ -63,7 +67,9 @@ class Reader:
 
     def __iter__(self) -> Iterator[Seen]:
         try:
-            for record in self._records:
+            for number, record in enumerate(self._records):
+                if number % TICK == 0 and not self._goes_on():
+                    break
                 if type(record) is Frame:
                     self._count(record.time)
                     if not self._is_done(record):
@@ -136,7 +142,10 @@ class Reader:
         at = ip_offset(frame.link, frame.data)
         datagram = self._datagrams.take(frame, at)
         if datagram is not None:
-            yield from self._take_datagram(datagram, frame)
+            for item in self._take_datagram(datagram, frame):
+                if type(item) is Sighting and frame.link == ETHERNET and _begins_with(frame, at, datagram):
+                    self.counts.note_neighbour(datagram.source.host, frame.data[6:12])
+                yield item
         if self._datagrams.has_incomplete:
             for beginning in self._datagrams.incomplete():
                 yield from self._take_datagram(beginning)
@@ -188,3 +197,8 @@ class Reader:
 def _is_bare_sip(datagram: Datagram) -> bool:
     """Tell whether a record that is only a header line is taken for SIP: by its port."""
     return not datagram.ip and not datagram.payload and is_sip_port(datagram)
+
+
+def _begins_with(frame: Frame, at: int, datagram: Datagram) -> bool:
+    """Tell whether a datagram is the frame's own packet, and not one in a tunnel."""
+    return frame.data[at] >> 4 == 4 and host_of(frame.data[at + 12:at + 16]) == datagram.source.host

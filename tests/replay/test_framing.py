@@ -81,6 +81,15 @@ def test_not_sip() -> None:
     assert not list(framer.end("x"))
 
 
+def test_octet_by_octet() -> None:
+    """The longest body may come in single octets; nobody copies it each time."""
+    size = framing.LONGEST_BODY
+    head = OK.replace(b"Content-Length: 0", b"Content-Length: %d" % size)
+    (piece,) = feed(head, *[b"x"] * size)
+    assert len(piece.payload) == len(head) + size
+    assert len(piece.packets) == size + 1
+
+
 def test_endless_head() -> None:
     """Headers without end are given up."""
     pieces = feed(b"INVITE sip:a@b SIP/2.0\r\n", *[b"X: " + b"y" * 1000 + b"\r\n"] * 100)

@@ -17,7 +17,7 @@ from natfix.address import Endpoint
 from natfix.replay.media_seen import MediaTable
 from natfix.replay.messages import INCOMPLETE
 from natfix.replay.model import IcmpError, LogLine, MediaKind, PacketId, Sighting, TcpReset, TlsFlow
-from natfix.replay.sightings import Reader, Seen
+from natfix.replay.sightings import TICK, Reader, Seen
 from natfix.replay.source import Unreadable
 from tests.replay.sip import audio, request, response
 from tests.replay.wire import (
@@ -140,6 +140,15 @@ def test_snap_length(tmp_path: Path) -> None:
     items, reader = read(written(tmp_path, pcap([]) + record))
     assert sightings(items)[0].problem == "it was cut short when it was captured"
     assert reader.counts.cut == 1
+
+
+def test_stops_when_told(tmp_path: Path) -> None:
+    """A capture of nothing but media can be ended, and what was read until then counts."""
+    path = written(tmp_path, pcap([udp(RTP_PHONE, RTP_PROVIDER, rtp(1))] * (3 * TICK), link=101))
+    answers = iter((True, True, False))
+    reader = Reader(path, goes_on=lambda: next(answers))
+    assert list(reader) == []
+    assert reader.counts.packets == 2 * TICK
 
 
 def test_several_inputs_share_a_table(tmp_path: Path) -> None:
