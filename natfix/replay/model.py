@@ -434,6 +434,7 @@ class Context:
     errors: list[IcmpError] = field(default_factory=list)
     log: list[LogLine] = field(default_factory=list)
     formats: tuple[str, ...] = ()               # of the inputs, as in JSON: "pcap", "fw monitor text", ...
+    neighbours: dict[str, str] = field(default_factory=dict)    # host: source MAC address of its packets
     unreadable: list[Sighting] = field(default_factory=list)    # SIP by its first line, see their ``problem``
     records: list[Passage] = field(default_factory=list)        # of inputs that hold headers only; bounded
     resets: list[TcpReset] = field(default_factory=list)

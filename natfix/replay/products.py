@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from natfix.algs import Alg, all_algs
-from natfix.replay.model import Context, Conversation, PacketId, Sighting
+from natfix.replay.model import Context, Conversation, PacketId, Side, Sighting
 from natfix.sip.message import Message
 
 FW_MONITOR = "fw monitor"
@@ -24,6 +24,7 @@ class Recognised(NamedTuple):
     alg: Alg
     why: str
     packets: tuple[PacketId, ...] = ()
+    is_sure: bool = True            # False: it is there, but nothing says that it does the harm
 
 
 def recognise(conversation: Conversation | None, ctx: Context,
@@ -40,7 +41,9 @@ def remedy(conversation: Conversation | None, ctx: Context, otherwise: str) -> s
     known = recognise(conversation, ctx)
     if known is None:
         return f"{otherwise}; `natfix explain --alg` lists the commands for {_how_many()} products"
-    return f"{known.alg.product}: {known.alg.switch_off}"
+    if known.is_sure:
+        return f"{known.alg.product}: {known.alg.switch_off}"
+    return f"{otherwise}; {known.why}, so look there first: {known.alg.product}: {known.alg.switch_off}"
 
 
 def alg(name: str) -> Alg:
@@ -59,6 +62,7 @@ def _all_signs(conversation: Conversation | None, ctx: Context) -> Iterator[Reco
     if conversation is not None:
         yield from by_mark(_sightings(conversation))
         yield from by_user_agent(_sightings(conversation), ctx)
+        yield from by_neighbour(_sightings(conversation), ctx)
 
 
 def by_format(ctx: Context) -> Iterator[Recognised]:
@@ -108,6 +112,19 @@ def by_user_agent(sightings: Iterable[Sighting], ctx: Context) -> Iterator[Recog
         for each in all_algs():
             if any(name.lower().startswith(prefix.lower()) for prefix in each.user_agents):
                 yield Recognised(each, f"packet {sighting.packet} says {shorten(name)}", sighting.packets)
+
+
+def by_neighbour(sightings: Iterable[Sighting], ctx: Context) -> Iterator[Recognised]:
+    """Yield who made the hop that outside hosts' packets come inside from; that it is the NAT is likely."""
+    for sighting in sightings:
+        host = sighting.source.host
+        address = ctx.neighbours.get(host, "")
+        if not address or sighting.side is not Side.INSIDE or ctx.network.side_of(host) is not Side.OUTSIDE:
+            continue
+        for each in all_algs():
+            if address[:8] in each.oui:
+                why = f"the next hop, {address}, is made by that manufacturer"
+                yield Recognised(each, why, sighting.packets, is_sure=False)
 
 
 def own_name(message: Message) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from natfix.replay.model import Context, Conversation, LogLine, NetworkView, PacketId, Passage, Vantage
+from natfix.replay.model import Context, Conversation, LogLine, NetworkView, PacketId, Passage, Side, Vantage
 from natfix.replay.products import alg, recognise, remedy, shorten
 from tests.replay.sip import PHONE, PROVIDER, article, audio, request, sighting
 from tests.replay.symptoms.capture import EXT, GATEWAY
@@ -75,6 +75,21 @@ def test_by_user_agent_of_the_gateway_itself() -> None:
     assert known is not None
     assert known.alg.name == "avm"
     assert recognise(conversation(named, PHONE), context(), ("none",)) is None
+
+
+def test_by_mac_address() -> None:
+    """Outside hosts' packets come inside from the gateway's MAC address: who made it is a hint, no more."""
+    ctx = context()
+    ctx.neighbours |= {PROVIDER.host: "d4:ca:6d:00:00:01", PHONE.host: "00:04:0e:00:00:01"}
+    answer = conversation(request(), PROVIDER)
+    answer.passages[0].first.side = Side.INSIDE
+    known = recognise(answer, ctx)
+    assert known is not None
+    assert (known.alg.name, known.is_sure) == ("mikrotik", False)
+    assert remedy(answer, ctx, "Switch it off") == (
+        "Switch it off; the next hop, d4:ca:6d:00:00:01, is made by that manufacturer, so look there first: "
+        f"MikroTik RouterOS: {known.alg.switch_off}")
+    assert recognise(conversation(request(), PHONE), ctx) is None
 
 
 @pytest.mark.parametrize("payload", [

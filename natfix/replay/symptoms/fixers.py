@@ -284,7 +284,50 @@ def _written_finding(passage: Passage, inner: Sighting, outer: Sighting, written
         Fixed.NO, passage.time)
 
 
-# -- (e) marks that a fixer leaves
+# -- (e) one description, shown in two ways
+
+
+def shown_in_two_ways(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
+    """D11: the same description, to the octet, leaves with different places: its version says "unchanged"."""
+    shown: dict[bytes, tuple[Passage, Sighting, tuple[str, ...]]] = {}
+    for passage in conversation.passages:
+        inner, outer = inside(passage), outside(passage)
+        if inner is None or outer is None or inner.message is None or outer.message is None \
+                or passage.direction is not Direction.OUTWARD:
+            continue
+        start, end = inner.message.body
+        places = _media_places(outer.message)
+        first = shown.setdefault(inner.message.raw[start:end], (passage, outer, places)) if places else None
+        if first is not None and first[2] != places:
+            yield _shown_finding(first, passage, outer, places, conversation, ctx)
+            return
+
+
+def _media_places(message: Message) -> tuple[str, ...]:
+    session = sdp_of(message)
+    return tuple(f"{media.effective.host}:{media.port}" for media in (session.media if session else ())
+                 if media.effective is not None)
+
+
+def _shown_finding(first: tuple[Passage, Sighting, tuple[str, ...]], passage: Passage, outer: Sighting,
+                   places: tuple[str, ...], conversation: Conversation, ctx: Context) -> Finding:
+    earlier, copy, before = first
+    session = sdp_of(outer.message) if outer.message is not None else None
+    version = session.origin_version if session is not None else ""
+    return Finding(
+        "D11", Severity.HURTS, f"the same SDP leaves as {before[0]}, and later as {places[0]}",
+        conversation.call_id, unique((*earlier.packets, *passage.packets)),
+        f"The SDP of packet {earlier.first.packet} and packet {passage.first.packet} is the same, octet "
+        "by octet; "
+        f"outside packet {copy.packet} names {', '.join(before)} and packet {outer.packet} "
+        f"{', '.join(places)}, both with version {version} in o=.",
+        "A fixer takes another port for the same stream. A peer that sees the version unchanged need not "
+        "look at the rest (RFC 3264, section 8), and goes on sending to the old port.",
+        "the gateway", products.remedy(conversation, ctx, "Switch the gateway's SIP ALG off") + ".",
+        Fixed.NO, passage.time)
+
+
+# -- (f) marks that a fixer leaves
 
 
 def marks_of_gateways(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
@@ -309,6 +352,7 @@ def marks_of_gateways(conversation: Conversation, ctx: Context) -> Iterator[Find
 
 
 CONVERSATION = (
-    via_not_given_back, contact_not_given_back, mixed_addresses, wrong_place_written, marks_of_gateways)
+    via_not_given_back, contact_not_given_back, mixed_addresses, wrong_place_written, shown_in_two_ways,
+    marks_of_gateways)
 STATION = ()
 CAPTURE = ()

@@ -163,7 +163,7 @@ def _elsewhere(exchange: Exchange, conversation: Conversation | None, ctx: Conte
     moved = [step for step in steps(exchange.request) if step.source_changed]
     early = next((step for step in moved if step.is_before_routing), None)
     known = products.recognise(conversation, ctx)
-    told = f" The box is recognised as {known.alg.product}: {known.why}." if known else ""
+    told = f" The box is recognised as {known.alg.product}: {known.why}." if known and known.is_sure else ""
     return Finding(
         "D12", Severity.BREAKS,
         f"{what} is delivered to {delivered}, the request came from port {asked.port}",
@@ -256,7 +256,7 @@ def _where(exchange: Exchange, moved: list[Step], early: Step | None) -> str:
 
 def _remedy(conversation: Conversation | None, ctx: Context) -> str:
     known = products.recognise(conversation, ctx)
-    if known is not None:
+    if known is not None and known.is_sure:
         return f"{known.alg.product}: {known.alg.switch_off}."
     check_point = products.alg("check-point")
     general = products.remedy(conversation, ctx, "Switch the SIP ALG of that gateway off, and capture again")

@@ -20,6 +20,7 @@ from natfix.replay.model import (
     Sighting,
     TcpReset,
 )
+from natfix.replay.network import side_of_copy
 from natfix.replay.symptoms import families
 from natfix.replay.symptoms.reading import (
     contact_uris,
@@ -230,7 +231,8 @@ def _seen_in_part(requests: list[Passage], ctx: Context) -> Sighting | None:
     if outside(first) is not None or copy.side is not Side.INSIDE or copy.message is None:
         return None
     call_id = copy.message.call_id.encode("latin-1")
-    return next((each for each in ctx.unreadable if each.facts.incomplete and each.side is not Side.INSIDE
+    return next((each for each in ctx.unreadable if each.facts.incomplete
+                 and side_of_copy(ctx.network, each.source.host, each.destination.host) is Side.OUTSIDE
                  and call_id in each.payload and abs(each.time - copy.time) < 64), None)
 
 

@@ -169,6 +169,34 @@ def test_the_right_port_was_written() -> None:
     assert capture.findings() == []
 
 
+def refreshed(later: str, version: int = 1, ports: tuple[int, int] = (4000, 4000)) -> Capture:
+    """An INVITE and its refresh, with the same SDP inside; outside the second one is *later*."""
+    capture = Capture(Vantage.BOTH)
+    for cseq, shown in ((1, audio(Endpoint(EXT.host, 30000))), (2, later)):
+        origin = f"o=- 1 {version ** (cseq - 1)}"
+        sdp = audio(Endpoint(PHONE.host, ports[cseq - 1])).replace("o=- 1 1", origin)
+        names = {"cseq": cseq, "branch": f"z9hG4bK{cseq}"}
+        capture.out(request(sdp=sdp, **names), request(sdp=shown, via=EXT, contact=EXT, **names))
+    return capture
+
+
+def test_the_same_sdp_is_shown_in_two_ways() -> None:
+    """A session refresh with the same SDP leaves with another port and the same version."""
+    finding = refreshed(audio(Endpoint(EXT.host, 30002))).only("D11")
+    assert finding.title == "the same SDP leaves as 203.0.113.1:30000, and later as 203.0.113.1:30002"
+    assert "both with version 1 in o=" in finding.evidence
+
+
+@pytest.mark.parametrize("capture", [
+    refreshed(audio(Endpoint(EXT.host, 30000))),
+    refreshed(audio(Endpoint(EXT.host, 30002)), version=2),
+    refreshed(audio(Endpoint(EXT.host, 30002)), ports=(4000, 4002)),
+], ids=["the same", "another version", "another port inside"])
+def test_offers_that_may_differ(capture: Capture) -> None:
+    """The same again, or a new offer of the UA itself, is no fixer's doing."""
+    assert capture.findings() == []
+
+
 def test_an_alg_leaves_its_mark() -> None:
     """FortiGate's nat-trace line names the product, with its commands; for information."""
     capture = Capture()
@@ -195,5 +223,5 @@ def test_a_b2bua_may_change_everything() -> None:
 
 
 def test_exports() -> None:
-    """All five rules are told of."""
-    assert len(fixers.CONVERSATION) == 5
+    """All six rules are told of."""
+    assert len(fixers.CONVERSATION) == 6
