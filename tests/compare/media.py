@@ -15,7 +15,7 @@ from tests.scenarios import test_s15_requests as s15
 from tests.scenarios import test_s16_candidates as s16
 from tests.scenarios import test_s17_long_messages as s17
 from tests.scenarios import test_s20_public_addresses as s20
-from tests.scenarios.phones import open_phones
+from tests.scenarios.phones import ALICE_AND_BOB, behind_two_proxies, open_phones
 from tests.scenarios.script import (
     Callee,
     messages_received,
@@ -181,8 +181,7 @@ def notifications(world: World) -> None:
 def phones_with_ice(world: World) -> None:
     """Two phones that check candidates (RFC 8445) call each other, both ways."""
     world.start(Kamailio())
-    rows = (("phone1", "alice", 440), ("remote1", "bob", 880))
-    alice, bob = open_phones(world, rows, Linphone, ice=True)
+    alice, bob = open_phones(world, ALICE_AND_BOB, Linphone, ice=True)
     for caller, called in ((alice, bob), (bob, alice)):
         mark = called.mark()
         caller.dial(called.uri)
@@ -232,13 +231,7 @@ def long_in(world: World) -> None:
 @part(18, "", natfix=PHONE_BEHIND_PBX)
 def two_proxies(world: World) -> None:
     """Calls both ways through two record-routing proxies, each hung up by the callee."""
-    provider = world.start(Kamailio(service_route=True))
-    proxy = world.start(Kamailio("pbx", next_hop=f"{provider.address}:5060"))
-    alice = world.start(Baresip("phone1", "alice", registrar=provider.address, tone=440,
-                                account=f'outbound="sip:{proxy.address}:5060"'))
-    bob = world.start(Baresip("remote1", "bob", registrar=provider.address, tone=880))
-    alice.register()
-    bob.register()
+    alice, bob = behind_two_proxies(world)
     for caller, callee in ((alice, bob), (bob, alice)):
         closed = len(caller.events)
         caller.dial(callee.uri)

@@ -20,17 +20,18 @@ CONTROLLED = ("helper", "proxy")
 PACKAGES = ("kamailio", "rtpengine-daemon", "baresip-core", "sip-tester", "linphone-cli")
 HEAD = """\
 Each scenario consists of one to four parts, each in a lab of its own, and works if all do: whoever should be
-heard is recognised by his tone (or counted, packet by packet), and whatever should arrive does. How messages look
-is not judged. What fails is played a second time, and that counts. A failing cell names what decided its first
-failing part: the packet that went astray, or the audio that was missing. The first row is the control: where it
-fails with `nf_nat_sip` or with Kamailio, the run is invalid. All four have the same firewall, with `policy drop`.
+heard is recognised by his tone (or counted, packet by packet), and whatever should arrive does. How messages
+look is not judged. What fails is played once more, and the second try counts. A failing cell names what
+decided its first failing part: the packet that went astray, or the audio that was missing. The first row is
+the control: where it fails with `nf_nat_sip` or with Kamailio, the run is invalid. All four stand behind the
+same firewall, with `policy drop`.
 
 - **{masquerade}**: nothing but the gateway's own `masquerade`. Nobody outside helps phones behind a NAT here.
 - **{helper}**: the kernel's helper on UDP port 5060, with the settings it comes with ({parameters}).
 - **{proxy}**: Kamailio with nathelper, and rtpengine, on the gateway, configured as the `kamailio.cfg` that
   Debian ships does, with Path. Every phone has it as its outbound proxy; the firewall lets SIP and its media
   ports in.
-- **{natfix}**: no setting but the trunk (8; parts of 2, 5, 17) or the proxy inside (18) where there is one.
+- **{natfix}**: no setting but the trunk (8; parts of 2, 5, 17) and, in 18, the phone behind a proxy inside.
 """
 
 

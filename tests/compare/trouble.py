@@ -12,7 +12,7 @@ from tests.compare.worlds import World
 from tests.lab.audio import talk
 from tests.lab.namespaces import socket_in
 from tests.lab.programs import Kamailio, RtpAgent
-from tests.scenarios.phones import open_phones, two_phones
+from tests.scenarios.phones import ALICE_AND_BOB, open_phones, two_phones
 from tests.scenarios.rtp_gaps import Stream, received_stream, watch
 from tests.scenarios.script import wait_received
 from tests.scenarios.sipp_call import SippCall, audio_sdp
@@ -172,7 +172,7 @@ def beside_a_forward(world: World) -> None:
     """A call to a PBX by the operator's forward, and one to a registered phone, at once."""
     world.forward(FORWARD)
     world.start(Kamailio())
-    alice, bob = open_phones(world, (("phone1", "alice", 440), ("remote1", "bob", 880)))
+    alice, bob = open_phones(world, ALICE_AND_BOB)
     placed = SippCall(world, audio_sdp("203.0.113.61", 16000), audio_sdp("192.168.1.5", 12000),
                       caller="remote2", callee="pbx", to=f"{GATEWAY}:5060").start()
     bob.dial(alice.uri)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 PASSWORDS = {"alice": "secret", "bob": "hidden"}
 Phone = TypeVar("Phone", Baresip, Linphone)
 Row = tuple[str, str, int]      # host, user, tone
+ALICE_AND_BOB: tuple[Row, Row] = (("phone1", "alice", 440), ("remote1", "bob", 880))
 
 
 def two_phones(
@@ -23,7 +24,7 @@ def two_phones(
     provider = lab.start(Kamailio(users=PASSWORDS, routes=routes))
     alice, bob = (lab.start(kind(host, user, registrar=provider.address, password=PASSWORDS[user], tone=tone,
                                  **options))
-                  for host, user, tone in (("phone1", "alice", 440), ("remote1", "bob", 880)))
+                  for host, user, tone in ALICE_AND_BOB)
     alice.register()
     bob.register()
     return alice, bob
@@ -36,6 +37,18 @@ def open_phones(lab: Lab, rows: Iterable[Row], kind: type[Phone] = Baresip, **op
     for phone in phones:
         phone.register()
     return phones
+
+
+def behind_two_proxies(lab: Lab) -> tuple[Baresip, Baresip]:
+    """Return alice, registered by way of a proxy inside that adds Path, and bob; the provider gives her a
+    Service-Route."""
+    provider = lab.start(Kamailio(service_route=True))
+    proxy = lab.start(Kamailio("pbx", next_hop=f"{provider.address}:5060"))
+    alice = lab.start(Baresip("phone1", "alice", registrar=provider.address, tone=440,
+                              account=f'outbound="sip:{proxy.address}:5060"'))
+    alice.register()
+    bob, = open_phones(lab, ALICE_AND_BOB[1:])
+    return alice, bob
 
 
 def blind_transfer(lab: Lab, rows: Iterable[Row]) -> tuple[Baresip, Baresip]:

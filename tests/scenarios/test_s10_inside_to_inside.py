@@ -9,9 +9,10 @@ import pytest
 from tests.lab.audio import assert_two_way, talk
 from tests.lab.counters import media_flows
 from tests.lab.lab import Lab
-from tests.lab.programs import Baresip, Kamailio
+from tests.lab.programs import Kamailio
 from tests.scenarios.checks import assert_nothing_left
 from tests.scenarios.crossing import Crossing
+from tests.scenarios.phones import open_phones
 from tests.scenarios.sipp_call import streams_of
 
 pytestmark = pytest.mark.lab
@@ -23,12 +24,9 @@ def place(make_lab: Callable[..., Lab]) -> Callable[..., tuple[str, int]]:
     def run(carol_host: str, config: str = "", **sizes: int) -> tuple[str, int]:
         lab = make_lab(**sizes)
         natfix = lab.start_natfix(config)
-        provider = lab.start(Kamailio())
+        lab.start(Kamailio())
         crossing = Crossing(lab)
-        alice = lab.start(Baresip("phone1", "alice", registrar=provider.address, tone=440))
-        carol = lab.start(Baresip(carol_host, "carol", registrar=provider.address, tone=880))
-        alice.register()
-        carol.register()
+        alice, carol = open_phones(lab, (("phone1", "alice", 440), (carol_host, "carol", 880)))
         alice.dial(carol.uri)
         talk()
         relayed = len(media_flows(lab.gateway))

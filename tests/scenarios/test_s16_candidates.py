@@ -11,6 +11,7 @@ from tests.lab.lab import Lab
 from tests.lab.programs import Kamailio, Linphone, RtpAgent
 from tests.scenarios.checks import assert_nothing_left
 from tests.scenarios.crossing import Crossing
+from tests.scenarios.phones import ALICE_AND_BOB, open_phones
 from tests.scenarios.script import messages_sent
 from tests.scenarios.sipp_call import SippCall, audio_sdp, streams_of
 
@@ -71,12 +72,9 @@ def test_a_default_that_is_reflexive_already_is_left_alone(lab: Lab) -> None:
 def test_phones_with_ice_hear_each_other(lab: Lab) -> None:
     """Two phones that check candidates (RFC 8445), one of them inside, end with audio in both directions."""
     natfix = lab.start_natfix()
-    provider = lab.start(Kamailio())
+    lab.start(Kamailio())
     crossing = Crossing(lab)
-    alice = lab.start(Linphone("phone1", "alice", registrar=provider.address, tone=440, ice=True))
-    bob = lab.start(Linphone("remote1", "bob", registrar=provider.address, tone=880, ice=True))
-    alice.register()
-    bob.register()
+    alice, bob = open_phones(lab, ALICE_AND_BOB, Linphone, ice=True)
     for caller, callee in ((alice, bob), (bob, alice)):
         mark = callee.mark()
         caller.dial(callee.uri)

@@ -6,9 +6,9 @@ import pytest
 
 from tests.lab.audio import assert_two_way, talk
 from tests.lab.lab import Lab
-from tests.lab.programs import Baresip, Kamailio
 from tests.scenarios.checks import assert_nothing_left
 from tests.scenarios.crossing import Crossing
+from tests.scenarios.phones import behind_two_proxies
 
 pytestmark = pytest.mark.lab
 
@@ -19,14 +19,8 @@ CONFIG = '[media]\nmedia_hosts = ["192.168.1.10"]\n'
 def test_calls_through_an_inside_and_an_outside_proxy(lab: Lab) -> None:
     """Calls both ways through two record-routing proxies, each hung up by the callee along the route set."""
     natfix = lab.start_natfix(CONFIG)
-    provider = lab.start(Kamailio(service_route=True))
-    proxy = lab.start(Kamailio("pbx", next_hop=f"{provider.address}:5060"))
     crossing = Crossing(lab)
-    alice = lab.start(Baresip("phone1", "alice", registrar=provider.address, tone=440,
-                              account=f'outbound="sip:{proxy.address}:5060"'))
-    bob = lab.start(Baresip("remote1", "bob", registrar=provider.address, tone=880))
-    alice.register()
-    bob.register()
+    alice, bob = behind_two_proxies(lab)
     for caller, callee in ((alice, bob), (bob, alice)):
         closed = len(caller.events)
         caller.dial(callee.uri)

@@ -9,10 +9,11 @@ import pytest
 from tests.lab.audio import assert_two_way, talk
 from tests.lab.lab import Lab
 from tests.lab.pcap import Datagram, sip_messages
-from tests.lab.programs import Baresip, Capture, Kamailio
+from tests.lab.programs import Capture, Kamailio
 from tests.lab.topology import INSIDE, INSIDE2
 from tests.scenarios.checks import assert_nothing_left
 from tests.scenarios.crossing import Crossing
+from tests.scenarios.phones import ALICE_AND_BOB, open_phones
 from tests.scenarios.sipp_call import SippCall, audio_sdp
 
 pytestmark = pytest.mark.lab
@@ -34,12 +35,9 @@ def test_a_forward_of_5060_to_a_pbx_keeps_working(make_lab: Callable[..., Lab]) 
     lab = make_lab(remotes=2)
     lab.gateway.run(["nft", "-f", "-"], input=FORWARD)
     natfix = lab.start_natfix()
-    provider = lab.start(Kamailio())
+    lab.start(Kamailio())
     crossing = Crossing(lab, ports="udp and not portrange 10000-19999 and not portrange 30000-39999")
-    alice = lab.start(Baresip("phone1", "alice", registrar=provider.address, tone=440))
-    bob = lab.start(Baresip("remote1", "bob", registrar=provider.address, tone=880))
-    alice.register()
-    bob.register()
+    alice, bob = open_phones(lab, ALICE_AND_BOB)
     assert [row["outside"] for row in natfix.json("registrations")["registrations"]] != ["203.0.113.1:5060"]
 
     call = SippCall(lab, audio_sdp("203.0.113.61", 16000), audio_sdp("192.168.1.5", 12000),
