@@ -50,7 +50,8 @@ def test_findings(path: Path) -> None:
     expected = [row for row in table()["finding"] if row["capture"] == name(path)]
     for finding in found:
         check(finding)
-    shown = [(finding.code, [packet.number for packet in finding.packets[:LONGEST_LIST]]) for finding in found]
+    shown = [(finding.code, [packet.number for packet in finding.packets[:LONGEST_LIST]])
+             for finding in found]
     assert shown == [(row["code"], row["packets"]) for row in expected]
 
 
