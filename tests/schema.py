@@ -27,9 +27,10 @@ def problems(document: Any, name: str) -> list[str]:
 def _problems(value: Any, schema: dict[str, Any], where: str) -> Iterator[str]:
     if unknown := schema.keys() - WORDS:
         raise ValueError(f"{where}: this validator does not know {unknown}")
-    kind = schema["type"]
-    if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
-        yield f"{where}: {value!r} is no {kind}"
+    kinds = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    kind = next((kind for kind in kinds if _is_a(value, kind)), None)
+    if kind is None:
+        yield f"{where}: {value!r} is no {' or '.join(kinds)}"
         return
     if "enum" in schema and value not in schema["enum"]:
         yield f"{where}: {value!r} is none of {schema['enum']}"
@@ -40,6 +41,10 @@ def _problems(value: Any, schema: dict[str, Any], where: str) -> Iterator[str]:
             yield from _problems(item, schema["items"], f"{where}[{index}]")
     if kind == "object":
         yield from _object_problems(value, schema, where)
+
+
+def _is_a(value: Any, kind: str) -> bool:
+    return isinstance(value, TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
 
 
 def _object_problems(value: dict[str, Any], schema: dict[str, Any], where: str) -> Iterator[str]:

@@ -28,14 +28,15 @@ LAYERS: dict[int, str] = {
        "kernel.libnftables kernel.netfilter kernel.netlink kernel.probe programs",
     6: "__main__ background check check_firewall check_host cli control findings journal leak live loop "
        "queue_reader removal rules show startup store tables upkeep watch",
-    7: "replay replay.capture replay.conversations replay.counts replay.datagrams replay.drive replay.echoes "
-       "replay.fragments replay.framing replay.gateway replay.hexdump replay.icmp replay.ip replay.link "
-       "replay.media_seen replay.messages replay.model replay.network replay.passages replay.pcap_reader "
-       "replay.pcapng replay.pcapng_reader replay.products replay.replay replay.result replay.sightings "
-       "replay.sip_text replay.snoop replay.source replay.spool replay.stages replay.summaries replay.tcp "
-       "replay.text_heads replay.texts replay.symptoms.abuse replay.symptoms.families "
-       "replay.symptoms.fixers replay.symptoms.gateways replay.symptoms.reading replay.symptoms.replies "
-       "replay.symptoms.transport replay.visitors replay.work",
+    7: "replay replay.as_json replay.as_text replay.capture replay.conversations replay.counts "
+       "replay.datagrams replay.drive replay.echoes replay.fragments replay.framing replay.gateway "
+       "replay.hexdump replay.icmp replay.ip replay.link replay.main replay.media_seen replay.mermaid "
+       "replay.messages replay.model replay.network replay.passages replay.pcap_reader replay.pcapng "
+       "replay.pcapng_reader replay.products replay.reading replay.replay replay.result replay.sightings "
+       "replay.sip_text replay.snoop replay.source replay.spool replay.stages replay.summaries "
+       "replay.symptoms.abuse replay.symptoms.families replay.symptoms.fixers replay.symptoms.gateways "
+       "replay.symptoms.reading replay.symptoms.replies replay.symptoms.transport replay.tcp "
+       "replay.text_heads replay.texts replay.visitors replay.work",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 

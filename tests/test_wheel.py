@@ -13,6 +13,7 @@ import pytest
 
 from natfix import __version__
 from natfix.config import config_from_text
+from natfix.errors import DONE, FINDINGS
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT = 240       # seconds; the machine may be busy, and packages come from PyPI
@@ -102,6 +103,16 @@ def test_explanations_come_from_the_wheel(environment: Path) -> None:
     assert int(counts[0]) == len(list((ROOT / "rules" / "alg").glob("*.toml")))
     assert int(counts[1]) >= 8
     assert "no ip nat alg sip enable" in shown
+
+
+def test_replay_runs_without_the_live_extra(environment: Path) -> None:
+    """natfix-replay is installed, reads a capture, and needs neither a compiler nor root nor `live`."""
+    capture = ROOT / "pcaps" / "call-natfix.pcapng"
+    done = run(environment / "bin" / "natfix-replay", "--format", "json", capture, cwd=environment)
+    assert done.returncode in (DONE, FINDINGS), done.stderr
+    document = json.loads(done.stdout)
+    assert document["network"]["outside"] == "203.0.113.1"
+    assert any(row["edits"] for row in document["messages"])
 
 
 def test_schemas_come_with_it(environment: Path) -> None:

@@ -3,8 +3,9 @@
 A transaction is named by method and branch (RFC 3261, 17.1.3 and 17.2.3), before that RFC by CSeq and
 tags. The ACK to a failure belongs to its INVITE; CANCEL is a transaction of its own.
 
-Only so many passages are held. When there are more, the conversations that have been idle longest are
-retired: whoever collects them judges them, writes their rows, and forgets them.
+Only so many passages are held. When there are more, conversations are retired, first those that are over,
+then those that have been idle longest: whoever collects them judges them, writes their rows, and forgets
+them. What comes later with the same Call-ID is known to be a remainder, which says nothing by itself.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ MOST_STATIONS = 4096
 MOST_REGISTERED = 500           # REGISTERs that a station remembers
 MOST_PEERS = 64                 # ... and peers
 MOST_ENDPOINTS = 64             # media endpoints of one conversation
+MOST_GONE = 200_000             # retired Call-IDs that are remembered
+KEEPS_DIALOG = frozenset({"INVITE", "SUBSCRIBE", "NOTIFY", "UPDATE", "PRACK", "INFO", "REFER", "MESSAGE"})
 MOST_PER_CALL = 20_000          # passages of one Call-ID; a flood must not grow without bound
 
 
@@ -55,6 +58,7 @@ class Held:
     last: Transaction | None = None
     firsts: dict[tuple[object, ...], Passage] = field(default_factory=dict)     # first transmissions
     media: set[Endpoint] = field(default_factory=set)       # that its SDP names, with RTCP next to RTP
+    is_remainder: bool = False      # its beginning was retired
 
 
 class Conversations:
@@ -62,6 +66,8 @@ class Conversations:
 
     def __init__(self, most_octets: int = MOST_OCTETS) -> None:
         self._held: OrderedDict[str, Held] = OrderedDict()      # idle longest first
+        self._over: OrderedDict[str, None] = OrderedDict()      # those of them that are over, likewise
+        self._gone: set[int] = set()                            # hashes of retired Call-IDs
         self._octets = 0
         self._most_octets = most_octets
 
@@ -72,8 +78,11 @@ class Conversations:
             return None
         held = self._held.get(message.call_id)
         if held is None:
-            held = self._held[message.call_id] = Held(Conversation(message.call_id))
+            is_remainder = hash(message.call_id) in self._gone
+            held = self._held[message.call_id] = Held(
+                Conversation(message.call_id), is_remainder=is_remainder)
         self._held.move_to_end(message.call_id)
+        self._note_over(message)
         passages = held.conversation.passages
         if len(passages) >= MOST_PER_CALL:
             held.left_out += 1
@@ -87,24 +96,28 @@ class Conversations:
         return held
 
     def retired(self) -> Iterator[Held]:
-        """Yield what has to go, as too much is held: idle longest, and first those without media."""
+        """Yield what has to go, as too much is held."""
         while self._octets > self._most_octets and len(self._held) > 1:
-            call_id = self._idle()
+            call_id = next(iter(self._over or self._held))
+            if len(self._gone) < MOST_GONE:
+                self._gone.add(hash(call_id))
             yield self._take(call_id)
 
-    def _idle(self) -> str:
-        oldest = None
-        for number, (call_id, held) in enumerate(self._held.items()):
-            oldest = oldest or call_id
-            if not held.media:
-                return call_id
-            if number > 64:
-                break
-        assert oldest is not None
-        return oldest
+    def _note_over(self, message: Message) -> None:
+        """A dialog is over when its BYE is answered, all else when it is answered or has failed."""
+        is_over = message.status >= (200 if message.cseq_method not in KEEPS_DIALOG else 300)
+        self._over.pop(message.call_id, None)
+        if is_over or (message.is_request and message.method == "ACK" and self._was_refused(message)):
+            self._over[message.call_id] = None
+
+    def _was_refused(self, message: Message) -> bool:
+        held = self._held[message.call_id]
+        invite = held.by_key.get(("INVITE", message.branch))
+        return invite is not None and invite.final is not None
 
     def _take(self, call_id: str) -> Held:
         held = self._held.pop(call_id)
+        self._over.pop(call_id, None)
         self._octets -= held.cost
         return held
 

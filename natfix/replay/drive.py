@@ -262,6 +262,8 @@ def composed(
     for note in notes:
         if note.is_edit:
             by_text[note.old, note.new].append(note)
+    if not echoes:
+        return _direct(captured, carried.edits, by_text)
     edits: list[Note] = []
     spans: list[tuple[int, int]] = []
     shown = _with_echoes(captured, echoes)
@@ -275,6 +277,26 @@ def composed(
         edits.append(note._replace(old=old, new=new))
         spans.append((start, end))
     return edits, spans
+
+
+def _direct(
+    captured: bytes, edits: EditTuple, by_text: dict[tuple[str, str], list[Note]]
+) -> tuple[list[Note], list[tuple[int, int]]]:
+    """Return natfix's edits as they are: what it was shown is what was captured."""
+    notes = []
+    for start, end, new in edits:
+        old, text = captured[start:end].decode("latin-1"), new.decode("latin-1")
+        found = _taken(by_text, old, text)
+        notes.append(found if found is not None else Note("edit", "", old, text, "natfix changed it"))
+    return notes, [(start, end) for start, end, _ in edits]
+
+
+def _taken(by_text: dict[tuple[str, str], list[Note]], old: str, new: str) -> Note | None:
+    """Return the next note about such an edit; of several with the same text, in order."""
+    found = by_text.get((old, new))
+    if not found:
+        return None
+    return found.pop(0) if len(found) > 1 else found[0]
 
 
 Group = tuple[tuple[int, int], tuple[int, int], list[tuple[int, int, bytes]]]
@@ -313,9 +335,9 @@ def _note_for(
 ) -> Note:
     """Return the note of natfix's edit; of an echo that it did not touch, one that says so."""
     for start, end, new in inner:
-        found = by_text[shown[start:end].decode("latin-1"), new.decode("latin-1")]
-        if found:
-            return found.pop(0) if len(found) > 1 else found[0]
+        found = _taken(by_text, shown[start:end].decode("latin-1"), new.decode("latin-1"))
+        if found is not None:
+            return found
     if inner:
         return Note("edit", header, reason="natfix changed it")
     return Note("echo", header, reason="the peer echoes the outside endpoint that natfix shows it")

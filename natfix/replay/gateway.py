@@ -39,6 +39,8 @@ HEADER_LENGTH = HEADERS.size
 LONGEST = 65535 - HEADER_LENGTH     # octets of payload
 MAX_STEPS = 100_000             # timers between two packets; more means that the engine does not get on
 MOST_MAPPINGS = 20_000          # that the result lists
+MOST_HOSTS = 65_536             # whose interface is remembered
+FORGET = 512                    # turns of the engine between two times that its changes are thrown away
 ADOPTED = 120.0                 # seconds; of a flow from before the capture began
 
 
@@ -54,19 +56,36 @@ class Carried(NamedTuple):
     was_shown: bool             # natfix saw it
 
 
+class QuickKernel(FakeKernel):
+    """The fake kernel, which remembers by which interface a host is reached: no link changes here."""
+
+    def __init__(self, inside: Iterable[str], outside: str) -> None:
+        super().__init__(inside, outside, dnat_accepted=True)
+        self.own_addresses = {outside}      # which inside address is the gateway's, nobody says
+        self._known: dict[str, str] = {}
+
+    def _interface(self, host: str) -> str:
+        name = self._known.get(host)
+        if name is None:
+            if len(self._known) >= MOST_HOSTS:
+                self._known.clear()
+            name = self._known[host] = super()._interface(host)
+        return name
+
+
 class Gateway:
     """natfix at work between *inside* (IPv4 prefixes) and *outside* (an address)."""
 
     def __init__(
         self, settings: Settings, inside: Iterable[str], outside: str, quirks: Quirks = NO_QUIRKS,
     ) -> None:
-        self._kernel = FakeKernel(inside, outside, dnat_accepted=True)
-        self._kernel.own_addresses = {outside}      # which inside address is the gateway's, nobody says
+        self._kernel = QuickKernel(inside, outside)
         networks = tuple(self._kernel.networks.values())
         self.settings = _settings(settings, networks, outside)
         self._engine = Engine(self.settings, quirks)
         self._kernel.install(_skeleton_of(self.settings))
         self._now = 0.0
+        self._turns = 0
         self._rows: dict[tuple[Endpoint, Endpoint, Kind], dict[str, Any]] = {}
         self._ended: list[dict[str, Any]] = []
         self.mappings_left_out = 0
@@ -128,11 +147,11 @@ class Gateway:
                        is_shown)
 
     def _show(self, crossing: Crossing, payload: bytes, now: float) -> Outcome:
+        self._count_turn()
         raw = datagram_bytes(crossing.source, crossing.destination, payload)
         path = Path(crossing.hook, crossing.in_interface, crossing.out_interface, crossing.entry.mark)
         outcome = self._engine.receive_packet(raw, path, now)
         applied = self._apply(outcome.commands)
-        self._engine.pop_changes()      # nothing is to survive
         if outcome.verdict is Verdict.DROP or not applied:
             crossing.dropped = "natfix dropped it" if applied else "the kernel refused what it needs"
         return outcome
@@ -151,7 +170,13 @@ class Gateway:
 
     def _follow(self, outcome: Outcome) -> None:
         self._apply(outcome.commands)
-        self._engine.pop_changes()
+        self._count_turn()
+
+    def _count_turn(self) -> None:
+        """The engine collects what the store has to write; here nothing is to survive."""
+        self._turns += 1
+        if self._turns % FORGET == 0:
+            self._engine.pop_changes()
 
     def _apply(self, commands: list[Command]) -> bool:
         if not commands:

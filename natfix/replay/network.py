@@ -29,6 +29,7 @@ from natfix.sip.message import Message
 
 MOST = 20_000                   # entries of each table of evidence
 MOST_PREFIXES = 64
+HEARD = 50                      # requests of one host whose Contacts are looked at
 SHOWN_HOSTS = 3                 # hosts that a sentence names before it counts
 # RFC 1918, RFC 6598 (carrier-grade NAT), RFC 4193 and the site-local addresses before it, RFC 3927, RFC 4291.
 # Documentation prefixes count as public: masked traces have them in the public's place.
@@ -93,6 +94,7 @@ class Evidence:
     echoes: Tally = field(default_factory=lambda: Tally())      # told host, ``received``
     hidden: Tally = field(default_factory=lambda: Tally())      # Via's host, IP source
     claims: Tally = field(default_factory=lambda: Tally())      # IP source, Contact's host
+    heard: Counter[str] = field(default_factory=Counter)        # requests by source
 
     def note(self, sighting: Sighting) -> None:
         """Take one sighting."""
@@ -115,10 +117,17 @@ class Evidence:
                 self._note_received(sighting, sent_by, received)
         elif sent_by != source:
             self.hidden.note(sent_by, source, sighting.packet)
-        if message.is_request and is_private(source):
+        if message.is_request and is_private(source) and self._is_heard(source):
             for host in contact_hosts(message):
                 if is_public(host) and host != destination:
                     self.claims.note(source, host, sighting.packet)
+
+    def _is_heard(self, source: str) -> bool:
+        """Tell whether a host's Contacts are still looked at: the first few say what they all say."""
+        if source not in self.heard and len(self.heard) >= MOST:
+            return False
+        self.heard[source] += 1
+        return self.heard[source] <= HEARD
 
     def _note_received(self, sighting: Sighting, sent_by: str, received: str) -> None:
         told = sighting.destination.host

@@ -103,18 +103,39 @@ def test_a_flood_with_one_call_id(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (len(held.conversation.passages), held.left_out) == (3, 2)
 
 
-def test_idle_ones_without_media_retire_first() -> None:
-    """When too much is held, what has been idle longest goes; calls with media stay longer."""
-    conversations = Conversations(most_octets=20_000)
-    conversations.add(out(request(call_id="media", sdp=audio(RTP))))
-    for number in range(4):
+def test_what_is_over_retires_first() -> None:
+    """When too much is held, first goes what is over, then what has been idle longest."""
+    conversations = Conversations(most_octets=12_000)
+    conversations.add(out(request(call_id="call", sdp=audio(RTP))))
+    conversations.add(back(response(call_id="call", sdp=audio(RTP))))
+    for number in range(3):
         conversations.add(out(request("OPTIONS", call_id=f"{number}", branch=f"z9hG4bK{number}")))
-    conversations.add(back(response(method="OPTIONS", call_id="0", branch="z9hG4bK0")))
+    conversations.add(back(response(method="OPTIONS", call_id="1", branch="z9hG4bK1")))
+    conversations.add(out(request("OPTIONS", call_id="3", branch="z9hG4bK3")))
     gone = [held.conversation.call_id for held in conversations.retired()]
-    assert gone[0] == "1"
-    assert "media" not in gone
-    assert "media" in [held.conversation.call_id for held in conversations.rest()]
+    assert gone == ["1", "call"]
+    assert conversations.add(out(request("BYE", call_id="call", cseq=2, contact=""))) is not None
+    rest = {held.conversation.call_id: held.is_remainder for held in conversations.rest()}
+    assert rest.pop("call")
+    assert not any(rest.values())
     assert [*conversations.rest()] == []
+
+
+@pytest.mark.parametrize(("payloads", "is_over"), [
+    ([request()], False), ([request(), response()], False), ([request(), response(407)], True),
+    ([request(), response(407), request("ACK", contact="")], True),
+    ([request(), response(407), request(branch="z9hG4bK2", cseq=2)], False),
+    ([request(), response(), request("ACK", branch="z9hG4bK2", contact="")], False),
+    ([request("BYE", contact=""), response(method="BYE")], True),
+    ([request("SUBSCRIBE"), response(method="SUBSCRIBE")], False),
+    ([request("REGISTER"), response(method="REGISTER")], True),
+])
+def test_over(payloads: list[bytes], is_over: bool) -> None:
+    """A conversation is over with the answer to BYE, to a request outside of dialogs, or a failure."""
+    conversations = Conversations()
+    for payload in payloads:
+        conversations.add(out(payload))
+    assert ("1" in conversations._over) is is_over
 
 
 def stream(source: Endpoint, destination: Endpoint, start: float = 2.0, end: float = 10.0) -> Stream:
