@@ -88,7 +88,7 @@ class Reader:
         counts.packets += 1
         if time > counts.end:
             counts.end = time
-        if time < counts.start or not counts.start:
+        if time and (time < counts.start or not counts.start):
             counts.start = time
 
     def _counted(self, items: Iterator[Seen]) -> Iterator[Seen]:

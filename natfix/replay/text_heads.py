@@ -51,9 +51,12 @@ _TIME = re.compile(
     rf"{_DATE}(?<![0-9:]){_CLOCK}(?![0-9:])|(?<![0-9.])([0-9]{{9,10}}\.[0-9]{{1,9}})(?![0-9.])")
 _ASA = re.compile(r"\s*+[0-9]{1,9}: ")
 _PLACE = re.compile(r"\s(\S{1,40})\s{1,4}(In|Out|B|M|P)\s{1,4}(?:IP|ethertype)")
-_VERBOSE = re.compile(r"IP6? \((?:tos|class|flowlabel|hlim)[^\n]{0,300}")
+# What comes behind the time in a line that says nothing of UDP or TCP, or says it on the next line (-v).
+_OTHER = re.compile(r"\s{1,4}(?:\S{1,40} {1,4}(?:In|Out|B|M|P) {1,4})?(?:[A-Z][\w.]{1,20}[ ,]|[\da-f:]{17} )")
 _VERBOSE_ID = re.compile(r", id ([0-9]{1,5}),")
 _IP_LENGTH = re.compile(r"length:? ([0-9]{1,5})\)")
+_PAYLOAD_LENGTH = re.compile(r"(?:length:?|udp) ([0-9]{1,5})(?![0-9])")
+SHORTEST_MESSAGE = 20       # octets: what is shorter keeps NAT mappings open
 WAYS = {"in": False, "out": True, "In": False, "Out": True}
 
 
@@ -125,7 +128,7 @@ def fortigate_head(line: str) -> Head | None:
     protocol = {"udp": "udp", "icmp": "icmp", "icmp6": "icmp"}.get(kind, "tcp")
     return Head(
         FORTIGATE, time, interface or "", "", WAYS.get(way or ""), protocol, endpoint(source),
-        endpoint(destination), has_data=protocol == "udp" or kind == "psh")
+        endpoint(destination), has_data=(protocol == "udp" or kind == "psh") and not _is_short(rest))
 
 
 def tcpdump_head(line: str, before: Head | None) -> Head | None:
@@ -144,19 +147,18 @@ def tcpdump_head(line: str, before: Head | None) -> Head | None:
     if not protocol:
         return None
     head = before if time is None and before is not None else _with_prefix(prefix, time)
-    has_data = protocol == "udp" or "[P" in rest or " P " in rest
+    has_data = (protocol == "udp" or "[P" in rest or " P " in rest) and not _is_short(rest)
     return head._replace(
         protocol=protocol, source=endpoint(source), destination=endpoint(destination), has_data=has_data)
 
 
-def verbose_head(line: str) -> Head | None:
-    """Read the first of two lines that tcpdump -v has for a packet: it says nothing of its ends."""
-    found = _VERBOSE.search(line)
-    time = _TIME.search(line, 0, found.start()) if found is not None else None
-    if found is None or time is None:
+def timed_head(line: str) -> Head | None:
+    """Read a line of tcpdump that says nothing of ends: the first of two (-v), or of another protocol."""
+    time = _TIME.match(line)
+    if time is None or _OTHER.match(line, time.end()) is None:
         return None
     identification, length = _VERBOSE_ID.search(line), _IP_LENGTH.search(line)
-    return _with_prefix(line[:found.end()], time)._replace(
+    return _with_prefix(line, time)._replace(
         identification=int(identification[1]) if identification else 0,
         length=int(length[1]) if length else 0)
 
@@ -167,6 +169,12 @@ def _with_prefix(prefix: str, time: re.Match[str] | None) -> Head:
     interface, way = place.groups() if place is not None else ("", "")
     seconds = float(epoch) if epoch else _seconds(*date_and_clock) if time is not None else 0.0
     return Head(ASA if _ASA.match(prefix) else TCPDUMP, seconds, interface, "", WAYS.get(way))
+
+
+def _is_short(rest: str) -> bool:
+    """Tell whether a line's payload is shorter than any message: tcpdump has nothing to say of those."""
+    length = _PAYLOAD_LENGTH.search(rest)
+    return rest.strip() == "SIP" or (length is not None and int(length[1]) < SHORTEST_MESSAGE)
 
 
 def _protocol(rest: str) -> str:

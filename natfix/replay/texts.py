@@ -23,7 +23,7 @@ from natfix.replay.link import guess, ip_offset
 from natfix.replay.model import Datagram, Frame, IpFacts, LogLine, PacketId
 from natfix.replay.sip_text import Heading, heading, message_from_lines, start_line_in
 from natfix.replay.source import Source, Unreadable
-from natfix.replay.text_heads import DAY, HEADS, Head, tcpdump_head, verbose_head, with_fw_ports
+from natfix.replay.text_heads import DAY, HEADS, Head, tcpdump_head, timed_head, with_fw_ports
 from natfix.sip.message import is_sip
 
 LONGEST_LINE = 1 << 14          # characters: what is longer is looked at in pieces
@@ -136,10 +136,10 @@ class _Text:
         new = next(filter(None, (reader(plain) for reader in HEADS)), None)
         if new is None:
             new = tcpdump_head(plain, head)
-            if new is not None and head is not None and not head.source.host:
+            if new is not None and head is not None and not head.source.host and plain[:1].isspace():
                 self._head = None               # the second line of the packet whose first one is pending
         if new is None:
-            new = verbose_head(plain)
+            new = timed_head(plain)
         if new is not None:
             yield from self._flush()
             self._head = new
@@ -174,13 +174,12 @@ class _Text:
         elif dump.data:
             self._note_format(head.format if head is not None else HEX)
             yield self._dumped(head or Head(HEX), bytes(dump.data))
-        elif head is not None and head.source.host and head.protocol:
+        elif head is not None and head.source.host and head.protocol and (message or head.has_data):
             self._note_format(head.format)
-            datagram = self._datagram(head, message_from_lines(message) if message else b"")
-            if message or head.has_data:
-                yield datagram
-            else:
-                self._counts.packets += 1       # TCP's own: a handshake, an acknowledgement
+            yield self._datagram(head, message_from_lines(message) if message else b"")
+        elif head is not None:
+            self._number += 1                   # another protocol, a handshake, a keep-alive
+            self._counts.packets += 1
 
     def _dumped(self, head: Head, data: bytes) -> Record:
         """Return the packet of a dump; fw monitor -x may leave its headers out."""

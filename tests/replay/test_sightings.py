@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import struct
+import subprocess
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -217,6 +219,23 @@ def test_three_framings() -> None:
     seen = [sorted((item.payload, item.source, item.destination) for item in items) for items in inputs]
     assert len(seen[0]) == 81
     assert all(one == other for one, other in pairwise(seen))
+
+
+@needs_data
+@pytest.mark.skipif(shutil.which("tcpdump") is None, reason="tcpdump is not here")
+@pytest.mark.parametrize("options", ["-X", "-XX -e -tttt", "-x -v", "-A", "-A -v", ""])
+def test_what_tcpdump_prints(tmp_path: Path, options: str) -> None:
+    """A text of tcpdump shows the same messages as the capture, by the same numbers."""
+    path = DATA / "sngrep-tests/tests/aaa.pcap"
+    printed = subprocess.run(["tcpdump", "-n", *options.split(), "-r", path], capture_output=True, check=True)
+    items, reader = read(written(tmp_path, printed.stdout, "text"))
+    expected, whole = read(str(path))
+    assert [item.packet for item in sightings(items)] == [item.packet for item in sightings(expected)]
+    assert reader.counts.packets == whole.counts.packets
+    assert reader.counts.format == "tcpdump text"
+    for item, other in zip(sightings(items), sightings(expected), strict=True):
+        assert (item.source, item.destination) == (other.source, other.destination)
+        assert (item.message is None) == (not options)
 
 
 @needs_data

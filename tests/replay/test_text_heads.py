@@ -16,7 +16,7 @@ from natfix.replay.text_heads import (
     fortigate_head,
     fw_monitor_head,
     tcpdump_head,
-    verbose_head,
+    timed_head,
     with_fw_ports,
 )
 
@@ -84,7 +84,7 @@ def test_fortigate(line: str, expected: tuple[object, ...]) -> None:
 @pytest.mark.parametrize(("line", "time", "interface", "outgoing"), [
     ("12:41:38.500000 IP 10.1.1.2.5060 > 198.51.100.7.5060: UDP, length 465", CLOCK, "", None),
     ("12:41:38.500000 IP 10.1.1.2.sip > 198.51.100.7.sip: SIP: REGISTER sip:a SIP/2.0", CLOCK, "", None),
-    ("2017-09-12 12:41:38.500000 eth0  Out IP 10.1.1.2.5060 > 198.51.100.7.5060: SIP", STAMP, "eth0", True),
+    ("2017-09-12 12:41:38.500000 eth0 Out IP 10.1.1.2.5060 > 198.51.100.7.5060: SIP: x", STAMP, "eth0", True),
     ("1505220098.500000 ppp0  In  IP 10.1.1.2.5060 > 198.51.100.7.5060: UDP, length 4", STAMP, "ppp0", False),
     ("12:41:38.500000 00:11:22:33:44:55 > 66:77:88:99:aa:bb, ethertype IPv4 (0x0800), length 507: "
      "10.1.1.2.5060 > 198.51.100.7.5060: UDP, length 465", CLOCK, "", None),
@@ -102,7 +102,7 @@ def test_tcpdump_and_asa(line: str, time: float, interface: str, outgoing: bool 
 
 def test_tcpdump_verbose() -> None:
     """tcpdump -v breaks the line behind what it says of the IP header."""
-    before = verbose_head("12:41:38.500000 IP (tos 0x0, ttl 64, id 1234, offset 0, flags [DF], "
+    before = timed_head("12:41:38.500000 IP (tos 0x0, ttl 64, id 1234, offset 0, flags [DF], "
                           "proto UDP (17), length 493)")
     assert before is not None
     head = tcpdump_head("    10.1.1.2.5060 > 198.51.100.7.5060: [udp sum ok] SIP, length: 465", before)
@@ -112,12 +112,35 @@ def test_tcpdump_verbose() -> None:
 
 
 @pytest.mark.parametrize("line", [
+    "12:41:38.500000 ARP, Request who-has 10.0.0.1 tell 10.0.0.2, length 46",
+    "12:41:38.500000 eth0  B   ARP, Request who-has 10.0.0.1 tell 10.0.0.2, length 46",
+    "12:41:38.500000 00:11:22:33:44:55 > ff:ff:ff:ff:ff:ff, 802.3, length 119: LLC",
+])
+def test_other_protocols(line: str) -> None:
+    """A line about something else has its time, so that its dump, and its number, are its own."""
+    assert tcpdump_head(line, None) is None
+    head = timed_head(line)
+    assert head is not None
+    assert (head.time, head.source.host) == (CLOCK, "")
+
+
+@pytest.mark.parametrize(("length", "expected"), [("465", True), ("4", False)])
+def test_keep_alives(length: str, expected: bool) -> None:
+    """A payload that is too short for a message is none, where the line says so."""
+    fortigate = fortigate_head(f"3.250000 10.1.1.2.5060 -> 198.51.100.7.5060: udp {length}")
+    tcpdump = tcpdump_head(f"12:41:38.5 IP 10.1.1.2.5060 > 198.51.100.7.5060: SIP, length: {length}", None)
+    assert fortigate is not None
+    assert tcpdump is not None
+    assert fortigate.has_data is tcpdump.has_data is expected
+
+
+@pytest.mark.parametrize("line", [
     "So a > b: that is udp", "-I only get audio in one direction", "SIP < -----", "12:41:38 nothing > here",
     "10.1.1.2 -> 10.1.1.3 (UDP)", "eth0:x[5]: a -> b (UDP) len=1 id=1", ""])
 def test_prose(line: str) -> None:
     """Prose introduces no packet."""
     assert fw_monitor_head(line) is fortigate_head(line) is None
-    assert tcpdump_head(line, None) is verbose_head(line) is None
+    assert tcpdump_head(line, None) is timed_head(line) is None
 
 
 def test_endpoints() -> None:
@@ -133,7 +156,7 @@ def test_any_text(line: str, with_arrow: bool) -> None:
     """No line makes these raise."""
     line = f"12:41:38.5 {line} -> x: > y: " if with_arrow else line
     head = Head(text_heads.FW_MONITOR)
-    for reader in (fw_monitor_head, fortigate_head, verbose_head):
+    for reader in (fw_monitor_head, fortigate_head, timed_head):
         reader(line)
     tcpdump_head(line, None)
     with_fw_ports(head, line)

@@ -151,11 +151,22 @@ def test_tcpdump_verbose(tmp_path: Path) -> None:
     assert [datagram.facts.identification for datagram in got if isinstance(datagram, Datagram)] == [99] * 3
 
 
+def test_every_packet_has_its_number(tmp_path: Path) -> None:
+    """Lines about other packets are counted, so that numbers are those of the capture."""
+    text = ("12:41:38.1 ARP, Request who-has 10.0.0.1 tell 10.0.0.2, length 46\n"
+            "12:41:38.2 IP 10.1.1.2.5060 > 198.51.100.7.5060: SIP\n"
+            "12:41:38.3 IP 10.1.1.2.999 > 198.51.100.7.53: 1+ A? example.com. (9)\n"
+            "12:41:38.4 IP 10.1.1.2.5060 > 198.51.100.7.5060: SIP: OPTIONS sip:a SIP/2.0\n")
+    (datagram,), _ = read(tmp_path, text)
+    assert isinstance(datagram, Datagram)
+    assert datagram.packets == (PacketId(4),)
+
+
 def test_midnight(tmp_path: Path) -> None:
     """Clocks without a date go on behind midnight."""
     got, _ = read(tmp_path, "".join(
         f"{clock} IP 10.1.1.2.5060 > 198.51.100.7.5060: UDP, length 4\n"
-        for clock in ("23:59:59.5", "00:00:00.5", "00:00:01.5")))
+        for clock in ("23:59:59.5", "00:00:00.5", "00:00:01.5")).replace("length 4", "length 400"))
     times = [record.time for record in got]
     assert [time - times[0] for time in times] == [0, 1, 2]
 
