@@ -28,6 +28,7 @@ from natfix.sip.message import Message
 
 FEWEST_USERS = 5        # a stranger that asks for so many, and reaches nobody, is searching
 FEWEST_REQUESTS = 10
+REJECTED = (401, 403, 404, 407)
 ASKING = ("INVITE", "REGISTER", "OPTIONS", "SUBSCRIBE", "MESSAGE")
 # What listens there is no phone: a hole to it is what NAT slipstreaming wants.
 SERVICES = frozenset({
@@ -100,9 +101,12 @@ def strangers(ctx: Context) -> Iterator[Finding]:
 
 
 def _is_searching(visitor: Visitor, asked: int) -> bool:
+    rejected = sum(visitor.answers.get(status, 0) for status in REJECTED)
+    probes = asked - visitor.requests.get("INVITE", 0)
     reached = sum(count for status, count in visitor.answers.items() if 200 <= status < 300)
     talked = reached > visitor.requests.get("OPTIONS", 0)
-    many = asked >= FEWEST_REQUESTS and len(visitor.users) >= FEWEST_USERS
+    # A provider's calls may all fail, too, for the very reasons that this capture was taken for.
+    many = max(probes, rejected) >= FEWEST_REQUESTS and len(visitor.users) >= FEWEST_USERS
     return many and visitor.side is Side.OUTSIDE and not visitor.is_known and not talked
 
 

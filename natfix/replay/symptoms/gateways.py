@@ -359,7 +359,8 @@ def _told(conversation: Conversation, media: Endpoint, host: str) -> Sighting | 
     for passage in conversation.passages:
         copy = passage.last
         session = sdp_of(copy.message) if copy.message is not None else None
-        if session is None or copy.destination.host != host:
+        # Where the gateway itself says so, a PBX runs on it, and nothing has to be turned round.
+        if session is None or copy.destination.host != host or copy.source.host == media.host:
             continue
         if any(line.port == media.port and line.effective is not None and line.effective.host == media.host
                for line in session.media):
@@ -369,9 +370,8 @@ def _told(conversation: Conversation, media: Endpoint, host: str) -> Sighting | 
 
 # -- D27 and D28: the kernel's own helper
 
-EXHAUSTED = ("all ports in use for SDP media", "cannot add expectation for voice",
-             "all ports in use for SIP", "nf_conntrack: expectation table full")
-HELPER = ("nf_ct_sip", "nf_nat_sip", "expectation table full")
+EXHAUSTED = ("all ports in use for SDP media", "cannot add expectation for voice", "all ports in use for SIP")
+HELPER = ("nf_ct_sip", "nf_nat_sip")
 
 
 def helper_exhausted(ctx: Context) -> Iterator[Finding]:

@@ -266,7 +266,8 @@ def _lost(requests: list[Passage], cut: Sighting | None, small: PacketId | None,
         f"Packet {copy.packet} has {len(copy.payload)} octets{fragments}, is sent {len(requests)} times "
         f"until "
         f"packet {last.first.packet}, and is never answered.{seen}{others}",
-        "IP fragments are dropped on the way; a request of this size does not fit into one packet.",
+        "A request of this size does not fit into one packet, and IP fragments are dropped on the way: by a "
+        "firewall that keeps no fragments, or a NAT that does not put them together.",
         "at the gateway" if cut else f"between {copy.source.host} and {copy.destination.host}",
         "Remove rules that drop fragments; offer fewer codecs, leave optional headers out, or use SIP over "
         "TCP "
@@ -367,9 +368,15 @@ def connections_cut(ctx: Context) -> Iterator[Finding]:
         inward = reset.destination.host == ctx.network.outside or (
             ctx.network.side_of(reset.destination.host) is Side.INSIDE
             and ctx.network.side_of(reset.source.host) is Side.OUTSIDE)
-        if (reset.refused and inward) or (not reset.refused and reset.idle >= IDLE):
+        if (reset.refused and inward and _is_peer(reset.source.host, ctx)) \
+                or (not reset.refused and reset.idle >= IDLE):
             told.add(key)
             yield _refused(reset) if reset.refused else _forgotten(reset)
+
+
+def _is_peer(host: str, ctx: Context) -> bool:
+    """Tell whether an inside UA has sent anything to this host; others who knock are strangers."""
+    return any(peer.host == host for station in ctx.stations.values() for peer in station.sent_last)
 
 
 def _refused(reset: TcpReset) -> Finding:

@@ -65,6 +65,11 @@ def test_an_unknown_scanner() -> None:
     assert 'for 6 users ("100", "101", "102", "103")' in finding.evidence
 
 
+def test_invites_for_everybody() -> None:
+    """Calls to one number after the other, all refused: toll fraud at work."""
+    assert visits(12, "INVITE", status=404).only("D34").title == "192.0.2.66 scans: 12 INVITE"
+
+
 def test_a_scanner_that_got_in() -> None:
     """Where it was accepted, that is worse."""
     finding = visits(6, "INVITE", "friendly-scanner", 200).only("D34")
@@ -74,8 +79,10 @@ def test_a_scanner_that_got_in() -> None:
 
 @pytest.mark.parametrize("capture", [
     visits(6, known=True), visits(6, "INVITE", status=200), visits(2), visits(6, count=8),
-    visits(6, "OPTIONS", status=0, known=True),
-], ids=["our provider", "calls that are answered", "few users", "few requests", "a provider that pings"])
+    visits(6, "OPTIONS", status=0, known=True), visits(12, "INVITE", status=480),
+    visits(12, "INVITE", status=0),
+], ids=["our provider", "calls that are answered", "few users", "few requests", "a provider that pings",
+        "a trunk whose phones are off", "a trunk whose calls get lost"])
 def test_peers_are_no_scanners(capture: Capture) -> None:
     """Who is registered with, who is answered, who asks for few: no scanner."""
     assert "D34" not in capture.codes()

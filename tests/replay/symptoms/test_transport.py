@@ -261,9 +261,12 @@ def test_streams_that_are_not_half_fixed(capture: Capture) -> None:
     assert "D23" not in capture.codes()
 
 
-def reset(source: Endpoint, destination: Endpoint, refused: bool, idle: float = 0.0) -> Capture:
+def reset(source: Endpoint, destination: Endpoint, refused: bool, idle: float = 0.0,
+          peer: bool = True) -> Capture:
     """A connection is refused, or cut."""
     capture = Capture()
+    if peer:
+        capture.sip(request("REGISTER"))
     capture.context.resets.append(TcpReset(
         (PacketId(7), PacketId(8)), 5.0, "", source, destination, refused, idle))
     return capture
@@ -282,7 +285,8 @@ def test_an_idle_connection_was_forgotten() -> None:
 
 @pytest.mark.parametrize("capture", [
     reset(PHONE, PROVIDER, True), reset(PHONE, PROVIDER, False, 2.0),
-], ids=["a server that is off", "an ordinary end"])
+    reset(Endpoint("192.0.2.66", 4444), Endpoint(GATEWAY, 5060), True, peer=False),
+], ids=["a server that is off", "an ordinary end", "a stranger knocks"])
 def test_other_resets(capture: Capture) -> None:
     """A server without TCP, and a connection that ends by RST in the middle of things, are something else."""
     assert capture.findings() == []
