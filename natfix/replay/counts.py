@@ -9,6 +9,7 @@ from typing import Any
 from natfix.replay.source import Source
 
 MOST_INTERFACES = 256
+LATEST = 253_402_300_800.0      # seconds since 1970: the year 10000, which no calendar function takes
 MOST_NEIGHBOURS = 4096
 
 

@@ -97,10 +97,10 @@ class Seen:
     def follow(self, payload_type: int, sequence: int) -> None:
         """Take an RTP header's numbers."""
         step = (sequence - self.sequence) & 0xFFFF
-        if step == 1:
-            self.is_confirmed = True
-        elif self.sequence < 0 or step == 0:
+        if self.sequence < 0 or step == 0:
             pass
+        elif step == 1:
+            self.is_confirmed = True
         elif step < MOST_DROPPED:
             self.lost += step - 1
             self.is_confirmed = True

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
 
-from natfix.replay.counts import Counts
+from natfix.replay.counts import LATEST, Counts
 from natfix.replay.link import NAMES, PLACES
 from natfix.replay.model import Frame
 from natfix.replay.pcap_reader import filled
@@ -185,8 +185,9 @@ class _Blocks:
             flags = options.get(FLAGS, b"")
             if len(flags) == 4:
                 outgoing = DIRECTIONS.get(self._order.u32.unpack(flags)[0] & 3, outgoing)
+        seconds = (time[0] << 32 | time[1]) * unit + offset
         return tuple.__new__(Frame, (
-            self._number, (time[0] << 32 | time[1]) * unit + offset, link, data, length, name, self._label,
+            self._number, seconds if 0.0 <= seconds < LATEST else 0.0, link, data, length, name, self._label,
             outgoing, self._label, comment))
 
     def _options(self, buffer: bytes, at: int, end: int) -> dict[int, bytes]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from natfix.address import Endpoint
+from natfix.replay.counts import LATEST
 from natfix.replay.network import address_of
 
 FW_MONITOR, FORTIGATE, TCPDUMP, ASA = (
@@ -80,9 +81,10 @@ def _seconds(
     if not year:
         return since_midnight
     try:
-        return datetime(int(year), int(month), int(day), tzinfo=UTC).timestamp() + since_midnight
+        midnight = datetime(int(year), int(month), int(day), tzinfo=UTC).timestamp()
     except ValueError:
         return 0.0
+    return midnight + since_midnight if 0 <= midnight < LATEST - 5 * DAY else 0.0   # the hour may be 99
 
 
 def fw_monitor_head(line: str) -> Head | None:

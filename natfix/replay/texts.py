@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
-from natfix.replay.counts import Counts
+from natfix.replay.counts import LATEST, Counts
 from natfix.replay.hexdump import Dump, HexLine, hex_line
 from natfix.replay.link import guess, ip_offset
 from natfix.replay.model import Datagram, Frame, IpFacts, LogLine, PacketId
@@ -205,7 +205,7 @@ class _Text:
     def _when(self, head: Head) -> float:
         """Return a packet's time; clocks without a date go on counting behind midnight."""
         if head.time and head.time < DAY:
-            if head.time + self._days < self._time - DAY / 2:
+            if head.time + self._days < self._time - DAY / 2 and self._days < LATEST / 2:
                 self._days += DAY
             self._time = head.time + self._days
             return self._time

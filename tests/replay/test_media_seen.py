@@ -103,11 +103,12 @@ def test_kinds(payload: bytes, kind: MediaKind, ssrc: int | None) -> None:
 def test_a_lone_packet_is_no_stream() -> None:
     """RTP needs a second packet of its source in sequence, or an SDP that named one of its ends."""
     table = Table()
-    table.take(rtp(1))
+    table.take(rtp(0))
     table.take(rtp(40000))
+    table.take(rtp(0, ssrc=5))
     assert table.table.streams() == []
     table.table.name(packed_endpoint(RTP_PROVIDER), MediaKind.RTP)
-    assert table.only().packets == 2
+    assert [stream.packets for stream in table.table.streams()] == [2, 1]
 
 
 def test_well_known_ports() -> None:

@@ -85,6 +85,15 @@ def test_resolutions_and_offset(tmp_path: Path) -> None:
     assert [frame.time for frame in got] == pytest.approx([1.5, 1.5, 1001.5])
 
 
+@pytest.mark.parametrize(("options", "ticks"), [
+    (option(9, b"\x00"), 2**64 - 1), (option(14, struct.pack("<q", -2**62)), 5),
+    (option(9, b"\xff"), 2**64 - 1)])
+def test_times_that_cannot_be(tmp_path: Path, options: bytes, ticks: int) -> None:
+    """A time before 1970, or in the year 600 billion, is none."""
+    ((frame,), _) = read(tmp_path, section() + interface(1, options) + packet(b"x", ticks=ticks))
+    assert 0.0 <= frame.time < 1.0
+
+
 @pytest.mark.parametrize(("flags", "outgoing"), [(1, False), (2, True), (0, None), (3, None)])
 def test_directions(tmp_path: Path, flags: int, outgoing: bool | None) -> None:
     """A packet's flags say whether it went out."""

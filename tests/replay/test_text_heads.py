@@ -143,6 +143,14 @@ def test_prose(line: str) -> None:
     assert tcpdump_head(line, None) is timed_head(line) is None
 
 
+@pytest.mark.parametrize("date", ["9999-12-31", "1969-01-01", "2017-13-01", "0000-00-00"])
+def test_times_that_cannot_be(date: str) -> None:
+    """A date that is none, or that no calendar function would take, is left out."""
+    head = fortigate_head(f"{date} 99:41:38.5 10.1.1.2.5060 -> 198.51.100.7.5060: udp 465")
+    assert head is not None
+    assert head.time == 0.0
+
+
 def test_endpoints() -> None:
     """Ports are told from the last octet of an address, names of services are ports."""
     assert endpoint("10.0.0.1") == Endpoint("10.0.0.1", 0)
