@@ -134,13 +134,24 @@ class Drive:
         assert gateway is not None
         inside = self._receiver(message, inner, outer)
         self._note_translation(message, inside, inner, outer)
-        notes = self._open_way(gateway, inside, copy)
+        notes: tuple[Note, ...] = ()
+        gateway.advance(copy.time)
         outside = gateway.outside_of(inside)
         if outside is None:
-            raise LeftAlone(f"natfix has no outside port for {inside}")
+            outside, notes = self._open_way(gateway, inside, copy.source)
         echoes = counterfactual(message, self._known.echoed(message, inside, outside))
         payload = _with_echoes(copy.payload, echoes)
         return Feed(copy, copy.source, outside, payload, inside, echoes, notes)
+
+    def _transmit(self, gateway: Gateway, feed: Feed) -> tuple[Carried, tuple[Note, ...]]:
+        """Carry a packet; where only what came before the capture can have opened its way, open that."""
+        copy = feed.copy
+        carried = gateway.transmit(feed.source, feed.destination, feed.payload, copy.time)
+        may_open = feed.inside != feed.source and feed.inside not in self._registered
+        if not carried.dropped or carried.was_shown or not may_open:
+            return carried, feed.notes
+        _, notes = self._open_way(gateway, feed.inside, feed.source)
+        return gateway.transmit(feed.source, feed.destination, feed.payload, copy.time), notes
 
     def _note_translation(
         self, message: Message, inside: Endpoint, inner: Sighting | None, outer: Sighting | None
@@ -178,14 +189,16 @@ class Drive:
         endpoint = hostport.endpoint()
         return endpoint if endpoint is not None and self._is_inside(endpoint) else None
 
-    def _open_way(self, gateway: Gateway, inside: Endpoint, copy: Sighting) -> tuple[Note, ...]:
-        """Take for granted what the capture began too late to show, unless it shows the registration."""
-        gateway.advance(copy.time)
-        if gateway.lets_in(copy.source, inside) or inside in self._registered:
-            return ()
-        gateway.adopt(inside, copy.source)
-        return (Note(INFERRED, reason=f"what opened the way for {copy.source} to {inside} was not captured; "
-                                      "natfix is taken to have seen it"),)
+    def _open_way(
+        self, gateway: Gateway, inside: Endpoint, peer: Endpoint
+    ) -> tuple[Endpoint, tuple[Note, ...]]:
+        """Take for granted what the capture began too late to show."""
+        gateway.adopt(inside, peer)
+        outside = gateway.outside_of(inside)
+        if outside is None:
+            raise LeftAlone(f"natfix has no outside port for {inside}")
+        reason = f"what opened the way for {peer} to {inside} was not captured; natfix is taken to have seen it"
+        return outside, (Note(INFERRED, reason=reason),)
 
     def _is_inside(self, endpoint: Endpoint) -> bool:
         return self._view.side_of(endpoint.host) is Side.INSIDE
@@ -196,12 +209,12 @@ class Drive:
         gateway = self._gateway
         assert gateway is not None
         copy = feed.copy
-        carried = gateway.transmit(feed.source, feed.destination, feed.payload, copy.time)
+        carried, inferred = self._transmit(gateway, feed)
         notes = self._notes_of(feed, carried)
         if passage.direction is Direction.OUTWARD:
             self._learn(copy, feed.inside, notes)
         edits, spans = composed(copy.payload, feed.echoes, carried, notes)
-        left_alone = [*feed.notes, *(note for note in notes if not note.is_edit)]
+        left_alone = [*inferred, *(note for note in notes if not note.is_edit)]
         if not carried.was_shown and not carried.dropped:
             left_alone.append(Note(NOT_SHOWN, reason=f"neither {feed.source} nor {feed.destination} has one "
                                                      "of [signalling] ports: it is not diverted to natfix"))

@@ -94,6 +94,7 @@ class Message:
     cseq_method: str
     _first: dict[str, Header]
     _via: Via | None = None     # once it was asked for
+    _branch: str | None = None  # likewise
 
     def first(self, name: str) -> Header | None:
         """Return the topmost header called *name* (canonical), None where there is none."""
@@ -119,11 +120,13 @@ class Message:
     @property
     def branch(self) -> str:
         """The topmost Via's branch: with the method it names the transaction (RFC 3261, 17.1.3)."""
-        try:
-            start, end = self.via.params.get("branch", (0, 0))
-        except MalformedMessage:
-            return ""
-        return self.raw[start:end].decode("latin-1")
+        if self._branch is None:
+            try:
+                start, end = self.via.params.get("branch", (0, 0))
+            except MalformedMessage:
+                start, end = 0, 0
+            self._branch = self.raw[start:end].decode("latin-1")
+        return self._branch
 
     @property
     def user_agent(self) -> str:
