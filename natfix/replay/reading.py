@@ -105,6 +105,7 @@ def read_inputs(inputs: Sequence[Input], work: Work) -> Reading:
             problems.append(str(problem))
             continue
         reading.files.append(reader.counts.as_dict())
+        reading.neighbours |= reader.counts.neighbours
         reading.warnings += reader.counts.warnings()
         if work.stops:
             reading.interrupted = True
