@@ -41,10 +41,17 @@ def heading(line: str) -> Heading | None:
                    "truncated" in rest)
 
 
+def port_of(text: str) -> int | None:
+    """Return the port that a text is; None for what is none."""
+    is_number = text.isascii() and text.isdigit() and len(text) <= 5
+    return int(text) if is_number and int(text) <= 0xFFFF else None
+
+
 def _endpoint(text: str) -> Endpoint:
     host, colon, port = text.rpartition(":")
-    if colon and port.isascii() and port.isdigit() and len(port) <= 5:
-        return Endpoint(host.strip("[]"), int(port))
+    number = port_of(port) if colon else None
+    if number is not None:
+        return Endpoint(host.strip("[]"), number)
     return Endpoint(text.strip("[]"), 0)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from natfix.address import Endpoint
 from natfix.replay.counts import LATEST
 from natfix.replay.network import address_of
+from natfix.replay.sip_text import port_of
 
 FW_MONITOR, FORTIGATE, TCPDUMP, ASA = (
     "fw monitor text", "FortiGate sniffer text", "tcpdump text", "ASA capture text")
@@ -66,8 +67,9 @@ def endpoint(text: str) -> Endpoint:
     if address_of(text) is not None:
         return Endpoint(text, 0)
     host, dot, port = text.rpartition(".")
-    if dot and port.isascii() and port.isdigit() and len(port) <= 5 and text.count(".") != 3:
-        return Endpoint(host, int(port))
+    number = port_of(port) if dot and text.count(".") != 3 else None
+    if number is not None:
+        return Endpoint(host, number)
     if dot and port in SERVICES:
         return Endpoint(host, SERVICES[port])
     return Endpoint(text, 0)
@@ -112,8 +114,8 @@ def with_fw_ports(head: Head, line: str) -> Head | None:
         return None
     protocol, source, destination, rest = found.groups()
     return head._replace(
-        protocol=protocol.lower(), source=head.source._replace(port=int(source)),
-        destination=head.destination._replace(port=int(destination)),
+        protocol=protocol.lower(), source=head.source._replace(port=port_of(source) or 0),
+        destination=head.destination._replace(port=port_of(destination) or 0),
         has_data=protocol == "UDP" or "P" in rest.split(" seq", 1)[0])
 
 

@@ -24,6 +24,9 @@ def test_headings() -> None:
     nobody = heading("## - -> - sdp")
     assert nobody is not None
     assert nobody.transport == ""
+    impossible = heading("## 10.0.0.1:65536 -> 10.0.0.2:99999 udp")
+    assert impossible is not None
+    assert (impossible.source.port, impossible.destination.port) == (0, 0)
     assert heading("## A chapter") is heading("# SYMPTOM: a -> b udp") is None
 
 

@@ -156,6 +156,7 @@ def test_endpoints() -> None:
     assert endpoint("10.0.0.1") == Endpoint("10.0.0.1", 0)
     assert endpoint("a.b.c.d.5060") == Endpoint("a.b.c.d", 5060)
     assert endpoint("phone.example.com.sip") == Endpoint("phone.example.com", 5060)
+    assert endpoint("10.0.0.1.65536") == Endpoint("10.0.0.1.65536", 0)
     assert endpoint("2001:db8::1") == Endpoint("2001:db8::1", 0)
 
 
