@@ -1,0 +1,360 @@
+"""The ladder diagram of a conversation: who sent what to whom, as captured and with natfix.
+
+Columns are hosts: inside UAs, the gateway, outside peers. A rung is one transmission, and has two strips:
+
+    captured    what the capture shows, on either side of the gateway; dotted where it was not captured
+    repaired    the same up to the gateway, and from there what natfix lets go
+
+Only geometry and text are made here; the template draws it as SVG. Across, everything is in percent, so
+that a diagram is as wide as there is room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from natfix.address import Endpoint
+from natfix.commands import Note
+from natfix.replay.model import (
+    Conversation,
+    Direction,
+    IcmpError,
+    MediaKind,
+    NetworkView,
+    PacketId,
+    Passage,
+    Repair,
+    Side,
+    Sighting,
+    Stream,
+)
+from natfix.sdp import find_sdp
+
+MOST_HOSTS = 3              # columns on one side; further hosts share the last one
+MOST_RUNGS = 150            # messages of one ladder
+MOST_MEDIA = 8              # beginnings of streams in one ladder
+MOST_ERRORS = 20            # ICMP errors in one ladder
+MOST_LABEL = 26             # characters on an arrow
+PAUSE = 5.0                 # seconds between two rungs that are worth a word
+SHOWN_MEDIA = frozenset({MediaKind.RTP, MediaKind.UDPTL})
+NOT_SHOWN = "not-shown"     # natfix.replay.drive: natfix never saw the passage
+
+
+class Column(NamedTuple):
+    """A lifeline."""
+
+    role: str               # "inside", "gateway", "outside", "host" (on which side is not known)
+    names: tuple[str, ...]  # addresses; several share the last column of a side
+    agent: str              # what it calls itself
+    x: float                # percent
+
+
+class Arrow(NamedTuple):
+    """From one lifeline to another.
+
+    ``look`` is the style: "seen" and "unseen" of a capture; "changed", "same", "aside" (natfix is not
+    shown it) and "dropped" (it ends in a cross) of natfix; "icmp", "media".
+    """
+
+    start: float            # percent
+    end: float
+    look: str
+    label: str = ""         # above the line
+    note: str = ""          # below: ports
+
+    @property
+    def middle(self) -> float:
+        return (self.start + self.end) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One line of the ladder."""
+
+    kind: str                                   # "message", "icmp", "media", "pause"
+    time: float
+    packets: tuple[PacketId, ...] = ()
+    label: str = ""
+    captured: tuple[Arrow, ...] = ()
+    repaired: tuple[Arrow, ...] = ()
+    passage: Passage | None = None
+    is_repeat: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    columns: tuple[Column, ...]
+    rungs: tuple[Rung, ...]
+    has_repairs: bool                           # natfix was shown some of it
+    left_out: int                               # messages beyond the bound
+
+
+def ladder_of(conversation: Conversation, network: NetworkView) -> Ladder:
+    """Return the diagram of a call, with the beginnings of its media and the ICMP errors about it."""
+    method = conversation.transactions[0].method if conversation.transactions else ""
+    return _ladder(conversation.passages, network, conversation.streams, conversation.errors, method)
+
+
+def ladder_of_records(passages: list[Passage], network: NetworkView) -> Ladder:
+    """Return the diagram of packets of which only headers are known."""
+    return _ladder(passages, network, (), (), "")
+
+
+def _ladder(
+    passages: list[Passage], network: NetworkView, streams: Iterable[Stream], errors: Iterable[IcmpError],
+    method: str,
+) -> Ladder:
+    shown = passages[:MOST_RUNGS]
+    hosts = Hosts(shown, network)
+    rungs = [_message(passage, hosts, method) for passage in shown]
+    end = shown[-1].time if len(shown) < len(passages) else float("inf")
+    media = [each for each in sorted(streams, key=lambda each: each.start) if each.kind in SHOWN_MEDIA]
+    others = [*_media_rungs(media[:MOST_MEDIA], hosts), *_icmp_rungs([*errors][:MOST_ERRORS], hosts)]
+    rungs += (rung for rung in others if rung.time <= end)
+    rungs.sort(key=lambda rung: rung.time)
+    has_repairs = any(was_shown(rung.passage.repair) for rung in rungs if rung.passage is not None)
+    return Ladder(hosts.columns, tuple(_with_pauses(rungs)), has_repairs, len(passages) - len(shown))
+
+
+def was_shown(repair: Repair | None) -> bool:
+    """Tell whether natfix saw the passage."""
+    return repair is not None and not any(note.rule == NOT_SHOWN for note in repair.left_alone)
+
+
+def _with_pauses(rungs: list[Rung]) -> Iterator[Rung]:
+    yield from rungs[:1]
+    for before, rung in pairwise(rungs):
+        if before.time and rung.time - before.time >= PAUSE:
+            yield Rung("pause", rung.time, label=f"{rung.time - before.time:,.1f} s later")
+        yield rung
+
+
+class Hosts:
+    """The columns, and which host stands in which."""
+
+    def __init__(self, passages: Iterable[Passage], network: NetworkView) -> None:
+        passages = [*passages]
+        self._network = network
+        self._gateway = {network.outside} - {""}
+        for passage in passages:
+            self._gateway |= _translated(passage)
+        agents: dict[str, str] = {}
+        for passage in passages:
+            copy = passage.first
+            for host in (copy.source.host, passage.last.destination.host):
+                agents.setdefault(host, "")
+            if copy.message is not None and not agents[copy.source.host]:
+                agents[copy.source.host] = copy.message.user_agent
+        crosses = any(_crosses(passage) for passage in passages)
+        self.columns = tuple(self._columns(agents, crosses))
+        self._x = {name: column.x for column in self.columns for name in column.names}
+
+    def _columns(self, agents: dict[str, str], crosses: bool) -> Iterator[Column]:
+        by_role: dict[str, list[str]] = {"inside": [], "host": [], "gateway": [], "outside": []}
+        for host in agents:
+            by_role[self._role(host)].append(host)
+        if crosses:
+            by_role["gateway"] = sorted(self._gateway)
+        groups = [group for role, hosts in by_role.items() for group in _groups(role, hosts)]
+        if crosses and not by_role["gateway"]:
+            groups.insert(sum(role != "outside" for role, _ in groups), ("gateway", ()))
+        for place, (role, names) in enumerate(groups):
+            agent = agents.get(names[0], "") if len(names) == 1 and role != "gateway" else ""
+            yield Column(role, names, agent, round((place + 0.5) / len(groups) * 100, 2))
+
+    def _role(self, host: str) -> str:
+        if host in self._gateway:
+            return "gateway"
+        side = self._network.side_of(host)
+        return "host" if side is Side.UNKNOWN else str(side)
+
+    @property
+    def gateway(self) -> float | None:
+        """Where the gateway's column is, None without one."""
+        return next((column.x for column in self.columns if column.role == "gateway"), None)
+
+    def at(self, host: str) -> float | None:
+        """Where a host's column is. A host that sends media only stands with others of its side."""
+        if host in self._x:
+            return self._x[host]
+        if host in self._gateway:
+            return self.gateway
+        role = self._role(host)
+        places = [column.x for column in self.columns if column.role == role]
+        return places[0 if role == "inside" else -1] if places else None
+
+    def only(self, role: str) -> float | None:
+        """Where the only host of a role is, None where there are several or none."""
+        places = [column.x for column in self.columns if column.role == role]
+        return places[0] if len(places) == 1 else None
+
+
+def _translated(passage: Passage) -> set[str]:
+    """Return the address that an inside host has outside, where a passage shows it."""
+    outer = passage.at(Side.OUTSIDE)
+    if outer is None or not _crosses(passage):
+        return set()
+    return {outer.source.host if passage.direction is Direction.OUTWARD else outer.destination.host}
+
+
+def _crosses(passage: Passage) -> bool:
+    return passage.direction in (Direction.OUTWARD, Direction.INWARD)
+
+
+def _groups(role: str, hosts: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    if role == "gateway":
+        if hosts:
+            yield role, tuple(hosts)
+        return
+    room = MOST_HOSTS if len(hosts) <= MOST_HOSTS else MOST_HOSTS - 1
+    for host in hosts[:room]:
+        yield role, (host,)
+    if hosts[room:]:
+        yield role, tuple(hosts[room:])
+
+
+# -- messages ------------------------------------------------------------------------------------------------
+
+
+def _message(passage: Passage, hosts: Hosts, method: str) -> Rung:
+    label = _label(passage.first, method)
+    captured = [*_captured(passage, hosts, label)]
+    return Rung("message", passage.time, passage.packets, label, tuple(captured),
+                tuple(_repaired(passage, hosts, captured)), passage, passage.repeats is not None)
+
+
+def _label(copy: Sighting, method: str) -> str:
+    message = copy.message
+    if message is None:
+        return "unreadable" if copy.payload else f"{copy.transport.upper()}, {copy.facts.length} octets"
+    text = message.method if message.is_request else f"{message.status} {message.reason}"
+    if not message.is_request and message.cseq_method != method:
+        text = f"{_cut(text, MOST_LABEL - 12)} ({message.cseq_method})"
+    return _cut(text) + (" · SDP" if find_sdp(message) is not None else "")
+
+
+def _cut(text: str, most: int = MOST_LABEL) -> str:
+    return text if len(text) <= most else f"{text[:most - 1]}…"
+
+
+def _captured(passage: Passage, hosts: Hosts, label: str) -> Iterator[Arrow]:
+    """Yield what was captured of a passage, the sender's half first."""
+    if not _crosses(passage) or hosts.gateway is None:
+        yield from _arrows(hosts.at(passage.first.source.host), hosts.at(passage.last.destination.host),
+                           "seen", label, _ports(passage.sightings))
+        return
+    for side in _sides(passage):
+        copies = [each for each in passage.sightings if each.side is side]
+        yield from _half(passage, side, hosts, "seen" if copies else "unseen", label if copies else "",
+                         _ports(copies))
+
+
+def _sides(passage: Passage) -> tuple[Side, Side]:
+    """The two sides, in path order."""
+    if passage.direction is Direction.OUTWARD:
+        return Side.INSIDE, Side.OUTSIDE
+    return Side.OUTSIDE, Side.INSIDE
+
+
+def _half(
+    passage: Passage, side: Side, hosts: Hosts, look: str, label: str = "", note: str = "",
+    inside: Endpoint | None = None,
+) -> Iterator[Arrow]:
+    """Yield the arrow between a passage's end on one side and the gateway."""
+    is_outward = passage.direction is Direction.OUTWARD
+    end = _end(passage, side, hosts, inside)
+    if (side is Side.INSIDE) is is_outward:
+        yield from _arrows(end, hosts.gateway, look, label, note)
+    else:
+        yield from _arrows(hosts.gateway, end, look, label, note)
+
+
+def _end(passage: Passage, side: Side, hosts: Hosts, inside: Endpoint | None) -> float | None:
+    is_source = (side is Side.INSIDE) is (passage.direction is Direction.OUTWARD)
+    copy = passage.at(side)
+    if side is Side.INSIDE and copy is None:
+        return hosts.at(inside.host) if inside is not None else hosts.only("inside")
+    copy = copy or (passage.first if is_source else passage.last)
+    return hosts.at((copy.source if is_source else copy.destination).host)
+
+
+def _arrows(start: float | None, end: float | None, look: str, label: str, note: str) -> Iterator[Arrow]:
+    if start is not None and end is not None and start != end:
+        yield Arrow(start, end, look, label, note)
+
+
+def _ports(copies: list[Sighting]) -> str:
+    """Return the ports of one half, and what became of them from stage to stage."""
+    if not copies:
+        return ""
+    sources = dict.fromkeys(str(copy.source.port) for copy in copies)
+    destinations = dict.fromkeys(str(copy.destination.port) for copy in copies)
+    return f"{', then '.join(sources)} → {', then '.join(destinations)}"
+
+
+# -- with natfix ------------------------------------------------------------------------------------------
+
+
+def _repaired(passage: Passage, hosts: Hosts, captured: list[Arrow]) -> Iterator[Arrow]:
+    repair = passage.repair
+    if not was_shown(repair) or not _crosses(passage) or hosts.gateway is None:
+        yield from (arrow._replace(look="aside", label="", note="") for arrow in captured)
+        return
+    assert repair is not None
+    near, far = _sides(passage)
+    yield from _half(passage, near, hosts, "dropped" if repair.dropped else "seen",
+                     label="not let through" if repair.dropped else "",
+                     note=_ports([each for each in passage.sightings if each.side is near]))
+    if repair.dropped:
+        return
+    inside = repair.destination if passage.direction is Direction.INWARD else None
+    yield from _half(passage, far, hosts, "changed" if repair.edits else "same", changed(repair.edits),
+                     _translated_ports(repair), inside)
+
+
+def changed(edits: Iterable[Note]) -> str:
+    """Return the names of the headers that natfix changed, as far as there is room."""
+    names = dict.fromkeys("SDP" if "=" in note.header else note.header or "message" for note in edits)
+    text = ", ".join(names)
+    return text if len(text) <= MOST_LABEL else f"{len(names)} headers"
+
+
+def _translated_ports(repair: Repair) -> str:
+    if repair.source is None or repair.destination is None:
+        return ""
+    return f"{repair.source.port} → {repair.destination.port}"
+
+
+# -- media, ICMP -------------------------------------------------------------------------------------------
+
+
+def _media_rungs(streams: Iterable[Stream], hosts: Hosts) -> Iterator[Rung]:
+    for stream in streams:
+        start, end = hosts.at(stream.source.host), hosts.at(stream.destination.host)
+        if hosts.gateway is not None:
+            # Seen inside it has not crossed the gateway yet, or has done so already.
+            start, end = _on_side(stream.side, start, end, hosts.gateway)
+        label = f"{stream.kind.upper()} begins"
+        note = f"{stream.source.port} → {stream.destination.port}"
+        yield Rung("media", stream.start, (stream.first_packet,), label,
+                   tuple(_arrows(start, end, "media", label, note)))
+
+
+def _on_side(
+    side: Side, start: float | None, end: float | None, gateway: float,
+) -> tuple[float | None, float | None]:
+    def is_beyond(place: float | None) -> bool:
+        return place is not None and (place > gateway if side is Side.INSIDE else place < gateway)
+
+    return (gateway if is_beyond(start) else start), (gateway if is_beyond(end) else end)
+
+
+def _icmp_rungs(errors: Iterable[IcmpError], hosts: Hosts) -> Iterator[Rung]:
+    for error in errors:
+        label = f"ICMP {error.code}"
+        arrows = tuple(_arrows(hosts.at(error.sender), hosts.at(error.source.host), "icmp", _cut(label), ""))
+        yield Rung("icmp", error.time, error.packets, f"{label} from {error.sender}, about {error.protocol} "
+                   f"{error.source} → {error.destination}", arrows)
