@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from natfix.commands import Note
-from natfix.replay.model import Finding, Fixed, Side
-from natfix.replay.network import address_of
+from natfix.replay.model import Finding, Fixed
+from natfix.replay.network import inside_names
 from natfix.replay.result import Result
 from natfix.replay.spool import Row
 from natfix.replay.summaries import packet_ref
@@ -57,10 +57,8 @@ def _about(rows: Iterable[dict[str, Any]], call_id: str) -> Iterator[dict[str, A
 
 def _network(result: Result) -> dict[str, Any]:
     network = result.network
-    masked = [host for host, side in network.sides.items()
-              if side is Side.INSIDE and address_of(host) is None]
     return {
-        "inside": [*network.inside, *masked], "outside": network.outside, "vantage": str(network.vantage),
+        "inside": inside_names(network), "outside": network.outside, "vantage": str(network.vantage),
         "stages": [*result.stages], "guesses": network.guesses,
     }
 

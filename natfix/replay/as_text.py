@@ -5,10 +5,12 @@ from __future__ import annotations
 import textwrap
 import time
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, TextIO
 
 from natfix.commands import Note
 from natfix.replay.model import Direction, Finding, Fixed, Severity, Vantage
+from natfix.replay.network import inside_names
 from natfix.replay.result import Result
 from natfix.replay.spool import Row
 from natfix.replay.summaries import packet_ref
@@ -99,7 +101,7 @@ def _write_input(page: Page, result: Result) -> None:
 
 def _write_network(page: Page, result: Result) -> None:
     network = result.network
-    facts = [f"inside {', '.join(network.inside) or 'unknown'}",
+    facts = [f"inside {', '.join(inside_names(network)) or 'unknown'}",
              f"outside address {network.outside or 'unknown'}", VANTAGES[network.vantage]]
     page.paragraph("; ".join(facts), 2, 2)
     for guess in network.guesses:
@@ -138,6 +140,8 @@ def _write_calls(page: Page, result: Result, call_id: str) -> None:
     page.line()
     if not dialogs:
         page.line("There is no such call." if call_id else "No SIP dialog was seen.", BOLD)
+        if not call_id:
+            _write_records(page, result)
         return
     page.line(f"{len(dialogs):,} dialog{'s' if len(dialogs) > 1 else ''}", BOLD)
     wanted = {each["call_id"] for each in dialogs} if len(dialogs) <= DETAILED else set()
@@ -147,6 +151,13 @@ def _write_calls(page: Page, result: Result, call_id: str) -> None:
     if len(dialogs) > MOST_CALLS:
         page.paragraph(f"... and {len(dialogs) - MOST_CALLS:,} more; --call CALL-ID or --format json shows "
                        "them")
+
+
+def _write_records(page: Page, result: Result) -> None:
+    """Without dialogs there may be packets of which only the headers are known."""
+    for row in islice(result.rows(), MOST_MESSAGES):
+        numbers = ", ".join(str(packet_ref(packet)) for packet in row.packets)
+        page.line(f"{numbers:>14} {row.seen_source} -> {row.seen_destination} {row.summary}", indent=2)
 
 
 def _rows_of(result: Result, wanted: set[str]) -> dict[str, list[Row]]:

@@ -36,7 +36,7 @@ from natfix.sip.message import Message
 
 _STALE = re.compile(rb"(?i)\bstale\s*+=\s*+\"?true")
 
-MOST_OCTETS = 48 << 20          # of held passages; with their objects some 100 MB
+MOST_OCTETS = 32 << 20          # of held passages; with their objects some 80 MB
 PASSAGE_COST = 3000             # octets of objects for each, beside its payloads
 MOST_STATIONS = 4096
 MOST_REGISTERED = 500           # REGISTERs that a station remembers

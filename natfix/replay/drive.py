@@ -197,7 +197,7 @@ class Drive:
         outside = gateway.outside_of(inside)
         if outside is None:
             raise LeftAlone(f"natfix has no outside port for {inside}")
-        reason = f"what opened the way for {peer} to {inside} was not captured; natfix is taken to have seen it"
+        reason = f"what opened the way for {peer} to {inside} was not captured; natfix is taken to know it"
         return outside, (Note(INFERRED, reason=reason),)
 
     def _is_inside(self, endpoint: Endpoint) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TextIO
 
+from natfix.address import Endpoint
 from natfix.replay.as_text import printable
-from natfix.replay.model import Finding
+from natfix.replay.model import Direction, Finding
 from natfix.replay.result import Result
 from natfix.replay.spool import Row
 
@@ -14,6 +16,7 @@ MOST_CALLS = 50
 MOST_MESSAGES = 200         # of one call; Mermaid gives up on much more
 MOST_TEXT = 120             # characters of a label
 # Whatever has a meaning in Mermaid, HTML or Markdown; "end" ends a block wherever it stands.
+_END = re.compile(r"\bend\b", re.I)
 ESCAPED = {ord(each): f"#{ord(each)};" for each in "#;<>&\"'`%{}|\\"}
 
 
@@ -36,7 +39,7 @@ def _diagram(rows: list[Row], findings: Iterable[Finding]) -> list[str]:
     lines = ["```mermaid", "sequenceDiagram"]
     lines += [f"    participant {name} as {label(str(host))}" for host, name in names.items()]
     for row in rows:
-        source, destination = names[row.seen_source.host], names[row.seen_destination.host]
+        source, destination = (names[end.host] for end in _ends(row))
         dashed = "" if row.summary[:1].isalpha() else "-"
         lines.append(f"    {source}{dashed}->>{destination}: {label(row.summary)}")
         changes = ", ".join(dict.fromkeys(note.header for note in row.edits))
@@ -52,9 +55,15 @@ def _participants(rows: Iterable[Row]) -> dict[str, str]:
     """Return a name for each host, in the order of their appearance."""
     names: dict[str, str] = {}
     for row in rows:
-        for host in (row.seen_source.host, row.seen_destination.host):
-            names.setdefault(host, f"p{len(names) + 1}")
+        for end in _ends(row):
+            names.setdefault(end.host, f"p{len(names) + 1}")
     return names
+
+
+def _ends(row: Row) -> tuple[Endpoint, Endpoint]:
+    """Return who sent and who receives a message, whatever NAT is between them."""
+    is_inward = row.direction is Direction.INWARD and row.destination is not None and not row.dropped
+    return row.seen_source, row.destination if is_inward and row.destination else row.seen_destination
 
 
 def label(text: str) -> str:
@@ -62,4 +71,4 @@ def label(text: str) -> str:
     text = printable(text)
     if len(text) > MOST_TEXT:
         text = text[:MOST_TEXT] + "..."
-    return text.translate(ESCAPED).replace("end", "e#110;d")
+    return _END.sub("e#110;d", text.translate(ESCAPED))

@@ -181,6 +181,12 @@ def contact_hosts(message: Message) -> Iterator[str]:
         return
 
 
+def inside_names(view: NetworkView) -> list[str]:
+    """Return the inside as it is shown: prefixes, and inside hosts whose address was masked."""
+    return [*view.inside, *(host for host, side in view.sides.items()
+                            if side is Side.INSIDE and address_of(host) is None)]
+
+
 def infer(evidence: Evidence, meetings: Iterable[Meeting], given: Given = NOTHING) -> NetworkView:
     """Return the view of the network that the evidence supports, with a sentence for each conclusion."""
     translations = _translations(meetings)

@@ -9,6 +9,7 @@ import pytest
 
 from natfix.replay.as_text import BOLD, RED, WIDTH, printable, write_text
 from natfix.replay.result import Result
+from tests.replay.sip import article
 from tests.replay.small import call, finding, result_of
 
 HOSTILE = "\x1b]0;title\x07\x9b31m‮\x00evil\nline"
@@ -51,6 +52,13 @@ def test_one_call() -> None:
     assert "D01" not in text
     assert "Call-ID 1" not in text
     assert "no such call" in text_of(result, "3")
+
+
+def test_records() -> None:
+    """Packets of which only the headers are known are listed, and masked hosts are the inside."""
+    text = text_of(result_of(*article()))
+    assert "inside a.b.c.d; outside address n.n.n.n" in text
+    assert "1, 2, 3, 4 a.b.c.d:5060 -> w.x.y.z:5060 UDP, 502 octets, header only" in text
 
 
 def test_many_calls_are_one_line_each() -> None:

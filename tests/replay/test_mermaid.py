@@ -42,4 +42,5 @@ def test_labels() -> None:
     escaped = label("a;b#c<script>`%%\nend\x1b")
     assert re.fullmatch(r"(?:[ -~])+", escaped)
     assert not re.search(r"[<>`%\n\x1b]|;(?<!#\d\d;)(?<!#\d\d\d;)|\bend\b", escaped)
+    assert label("send") == "send"
     assert len(label("x" * 10_000)) < 200
