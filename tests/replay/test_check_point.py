@@ -17,7 +17,6 @@ from natfix.replay.main import main
 from tests.conftest import DATA
 from tests.replay.sip import request, response
 
-pytest.importorskip("natfix.replay.diagnosis")
 ARTICLE = DATA.parent / "seeds" / "004_ec9078a51bcab1f0.txt"
 
 PHONE = Endpoint("10.20.0.5", 5060)
