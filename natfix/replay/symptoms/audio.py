@@ -1,0 +1,288 @@
+"""Audio that is not heard: D01, D02, D03, D10 and D21, from descriptions and from the streams themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from natfix.replay import products
+from natfix.replay.model import (
+    Context,
+    Conversation,
+    Direction,
+    Finding,
+    Fixed,
+    MediaKind,
+    Severity,
+    Side,
+    Stream,
+)
+from natfix.replay.network import is_private, is_public
+from natfix.replay.symptoms.reading import numbers, status_line, unique
+from natfix.replay.symptoms.talking import (
+    SOME_AUDIO,
+    Said,
+    answer_time,
+    arriving,
+    count,
+    end_time,
+    leaving,
+    rtp,
+    said,
+)
+from natfix.sip.message import Message
+
+LONG_ENOUGH = 3.0       # seconds of an answered call in which somebody should have been heard
+NAT_CURE = ("Let one box translate the SDP: natfix on the gateway, or the PBX's own setting for its outside "
+            "address (externaddr, external_media_address)")
+
+
+# -- D01
+
+
+def private_sdp_outside(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
+    """D01: a description has left for a public peer with an address that the peer cannot send to."""
+    wrong = [each for each in said(conversation, Direction.OUTWARD, Side.OUTSIDE)
+             if each.is_wanted and is_private(each.endpoint.host) and is_public(each.copy.destination.host)]
+    if not wrong:
+        return
+    first = wrong[0]
+    streams = rtp(conversation, first.copy.time)
+    heard, sent = count(arriving(streams, ctx)), count(leaving(streams, ctx))
+    severity = Severity.WARNS if heard >= SOME_AUDIO else Severity.BREAKS
+    if severity is Severity.BREAKS and answer_time(conversation) is None and not sent:
+        severity = Severity.HURTS       # nobody was to be heard yet
+    title = f"the SDP asks a public peer to send audio to {first.endpoint}"
+    if severity is Severity.WARNS:
+        title += "; it is heard by the peer's help"
+    yield Finding(
+        "D01", severity, title, conversation.call_id,
+        unique((*first.passage.packets, *_ends(leaving(streams, ctx)), *_ends(arriving(streams, ctx)))),
+        f"{_said(first)}, sent from {first.copy.source} to {first.copy.destination}. "
+        f"{_heard_text(sent, heard, streams)}",
+        "Nobody translated the SDP on the way out: outside, the address means nothing."
+        + (" The peer sends to where the audio comes from instead (symmetric RTP), which not all do."
+           if severity is Severity.WARNS else " The peer's audio goes there and is lost."),
+        "the gateway, from inside to outside", products.remedy(conversation, ctx, NAT_CURE) + ".",
+        Fixed.YES, first.copy.time)
+
+
+def nothing_comes_back(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
+    """D01 by its audio, where only the inside was captured: much goes out in a call, nothing comes back."""
+    answered = answer_time(conversation)
+    if answered is None or any(said(conversation, Direction.OUTWARD, Side.OUTSIDE)):
+        return
+    ours = list(said(conversation, Direction.OUTWARD, Side.INSIDE))
+    theirs = list(said(conversation, Direction.INWARD, Side.INSIDE))
+    if not ours or not theirs or not ours[-1].is_wanted or not theirs[-1].is_wanted \
+            or not is_private(ours[-1].endpoint.host) or not is_public(theirs[-1].copy.source.host):
+        return
+    streams = rtp(conversation, answered)
+    out, back = leaving(streams, ctx), arriving(streams, ctx)
+    is_silence = any(each.destination == ours[-1].endpoint for each in conversation.streams)
+    if back or is_silence or count(out) < 3 * SOME_AUDIO or not _is_public_target(out) \
+            or end_time(conversation, ctx) - answered < LONG_ENOUGH:
+        return
+    last = ours[-1]
+    yield Finding(
+        "D01", Severity.BREAKS, "audio goes out and none comes back", conversation.call_id,
+        unique((*last.passage.packets, *theirs[-1].passage.packets, *_ends(out))),
+        f"{_said(last)}. The call was answered, and {count(out)} packets of audio went to "
+        f"{out[0].destination} ({numbers(_ends(out))}); none came to {last.endpoint} in "
+        f"{end_time(conversation, ctx) - answered:.0f} s.",
+        "The peer sends its audio to where the SDP says, if nobody on the way has translated it: to an "
+        "inside address. Or a firewall drops it. A capture outside of the gateway tells which.",
+        "between the gateway and the peer", products.remedy(conversation, ctx, NAT_CURE) + ".",
+        Fixed.YES, last.copy.time)
+
+
+def _is_public_target(streams: list[Stream]) -> bool:
+    return all(is_public(each.destination.host) for each in streams)
+
+
+# -- D02
+
+
+def wrong_host_from_outside(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
+    """D02: the outside peer's SDP names an address that cannot be reached from here."""
+    side = Side.OUTSIDE if _has_outside(conversation) else Side.INSIDE
+    for each in said(conversation, Direction.INWARD, side):
+        host = each.endpoint.host
+        if not each.is_wanted or not is_public(each.copy.source.host) or not _is_nowhere(host, ctx):
+            continue
+        streams = rtp(conversation, each.copy.time)
+        astray = [s for s in streams if s.destination == each.endpoint]
+        heard = count(arriving(streams, ctx))
+        out = [s for s in leaving(streams, ctx) if s.destination.host == each.copy.source.host]
+        if heard >= SOME_AUDIO and count(out) >= SOME_AUDIO:
+            return      # both sides have found each other all the same
+        yield Finding(
+            "D02", Severity.BREAKS, f"the peer's SDP asks for audio at {each.endpoint}", conversation.call_id,
+            unique((*each.passage.packets, *_ends(astray))),
+            f"{_said(each)}, from {each.copy.source}."
+            + (f" {count(astray)} packets of audio went there ({numbers(_ends(astray))})." if astray else ""),
+            "The peer, or what it sits behind, names an address of its own network in its SDP. Only the "
+            "address that its packets come from can be reached.",
+            f"outside, at {each.copy.source.host}",
+            "Have the peer's operator set its public address for media (external_media_address, "
+            "advertised_address), or use its NAT support (symmetric RTP, comedia) if this side has it.",
+            Fixed.NO, each.copy.time)
+        return
+
+
+def _is_nowhere(host: str, ctx: Context) -> bool:
+    is_ours = ctx.network.side_of(host) is Side.INSIDE
+    return host.startswith("127.") or (is_private(host) and not is_ours)
+
+
+def _has_outside(conversation: Conversation) -> bool:
+    return any(copy.side is Side.OUTSIDE for passage in conversation.passages for copy in passage.sightings)
+
+
+def audio_to_nowhere(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
+    """D02: RTP leaves the gateway for a private address, and not by the peer's own word."""
+    named = {each.endpoint for side in Side for each in said(conversation, Direction.INWARD, side)}
+    for stream in rtp(conversation):
+        if stream.destination not in named and stream.side is Side.OUTSIDE and stream.packets >= SOME_AUDIO \
+                and is_private(stream.destination.host) \
+                and stream.source.host == ctx.network.outside and is_public(ctx.network.outside):
+            yield Finding(
+                "D02", Severity.BREAKS, f"audio leaves for {stream.destination}, which is nowhere outside",
+                conversation.call_id, unique(_ends([stream])),
+                f"{stream.packets} packets of audio went {stream.source} -> {stream.destination}, outside "
+                f"({numbers(_ends([stream]))}).",
+                "A description named a private address, and the phone believed it.", "outside of the gateway",
+                f"{NAT_CURE} on the side that named the address.", Fixed.NO, stream.start)
+            return
+
+
+# -- D03
+
+
+def other_source_port(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
+    """D03: RTP leaves the NAT from another port than the SDP, as it left, names."""
+    for each in said(conversation, Direction.OUTWARD, Side.OUTSIDE):
+        told = each.endpoint
+        if not each.is_wanted or told.host != ctx.network.outside:
+            continue
+        from_gateway = [s for s in rtp(conversation, each.copy.time) if s.side is Side.OUTSIDE
+                        and s.source.host == told.host and s.packets >= SOME_AUDIO]
+        theirs = [s for s in said(conversation, Direction.INWARD, Side.OUTSIDE)
+                  if s.media.index == each.media.index]
+        others = [s for s in from_gateway if s.source.port != told.port
+                  and any(s.destination == their.endpoint for their in theirs)]
+        if not others or any(s.source == told for s in from_gateway):
+            continue
+        back = [s for s in arriving(rtp(conversation), ctx, Side.OUTSIDE)
+                if s.destination == others[0].source]
+        yield Finding(
+            "D03", Severity.WARNS if count(back) >= SOME_AUDIO else Severity.BREAKS,
+            f"audio leaves from port {others[0].source.port}, the SDP names {told.port}",
+            conversation.call_id,
+            unique((*each.passage.packets, *_ends(others), *_ends(back))),
+            f"{_said(each)}; {others[0].packets} packets left {others[0].source} -> {others[0].destination} "
+            f"({numbers(_ends(others[:1]))}).",
+            "The NAT chose another source port than the one that the SDP was translated to. A peer that "
+            "sends to the announced port, or takes audio only from there, does not hear, or is not heard "
+            "(RFC 4961).",
+            "the gateway's NAT", "Keep the source port (static port in pfSense's outbound NAT), or translate "
+            "SDP and stream together.", Fixed.YES, others[0].start)
+        return
+
+
+# -- D10
+
+
+def media_by_another_link(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
+    """D10: the SDP names one outside address, the audio leaves from another one."""
+    for each in said(conversation, Direction.OUTWARD, Side.OUTSIDE):
+        told = each.endpoint
+        if not each.is_wanted or told.host != each.copy.source.host or not is_public(told.host):
+            continue
+        ours = {(s.ssrc, s.destination) for s in rtp(conversation) if s.side is Side.INSIDE
+                and s.ssrc is not None and ctx.network.side_of(s.source.host) is Side.INSIDE}
+        other = next((s for s in rtp(conversation, each.copy.time)
+                      if s.side is not Side.INSIDE and (s.ssrc, s.destination) in ours
+                      and s.packets >= SOME_AUDIO and is_public(s.source.host) and s.source.host != told.host
+                      ), None)
+        if other is None:
+            continue
+        yield Finding(
+            "D10", Severity.BREAKS, f"SIP leaves by {told.host}, the audio by {other.source.host}",
+            conversation.call_id, unique((*each.passage.packets, *_ends([other]))),
+            f"{_said(each)}, sent from {each.copy.source}; the same stream that the phone sends left as "
+            f"{other.source} -> {other.destination} ({numbers(_ends([other]))}).",
+            "The gateway has several outside links, and chose another one for media than for signalling.",
+            "the gateway's routing",
+            "Route by source or mark, so that a call's media takes the link of its SIP.",
+            Fixed.PARTLY, other.start)
+        return
+
+
+# -- D21
+
+
+def rtcp_that_cannot_arrive(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
+    """D21: a=rtcp has left with a private address, or RTCP is answered with ICMP."""
+    for each in said(conversation, Direction.OUTWARD, Side.OUTSIDE):
+        address = each.media.rtcp_address
+        if address is not None and is_private(address.host) and is_public(each.copy.destination.host) \
+                and not is_private(each.endpoint.host):
+            yield _rtcp_finding(
+                conversation, each.passage.packets, each.copy.time,
+                f"{_said(each)}, but a=rtcp:{each.media.rtcp_port} IN IP4 {address.host}.",
+                "What translated c= and m= forgot a=rtcp (RFC 3605).")
+            return
+    rtcp = {s.destination for s in conversation.streams if s.kind is MediaKind.RTCP}
+    end = end_time(conversation, ctx) - 1.0     # at the end of a call one side closes its ports first
+    errors = [error for error in conversation.errors if error.code == "port-unreachable"
+              and error.destination in rtcp and error.time < end]
+    if len(errors) > 1 and _has_audio(conversation, ctx):
+        yield _rtcp_finding(
+            conversation, (*errors[0].packets, *errors[1].packets), errors[0].time,
+            f"{errors[0].sender} answers RTCP from {errors[0].source} to {errors[0].destination} with ICMP "
+            f"port unreachable ({numbers((errors[0].packets[0], errors[1].packets[0]))}).",
+            "The port next to RTP's is not mapped: nobody listens there.")
+
+
+def _has_audio(conversation: Conversation, ctx: Context) -> bool:
+    return count(arriving(rtp(conversation), ctx)) >= SOME_AUDIO
+
+
+def _rtcp_finding(conversation: Conversation, packets: tuple[object, ...], time: float, evidence: str,
+                  cause: str) -> Finding:
+    return Finding(
+        "D21", Severity.HURTS, "RTCP does not arrive", conversation.call_id,
+        unique(packets), evidence,      # type: ignore[arg-type]
+        f"{cause} UAs that watch RTCP end the call after a while.", "the gateway",
+        "Translate RTP and RTCP as a pair, and a=rtcp with them; or agree on rtcp-mux (RFC 5761).", Fixed.YES,
+        time)
+
+
+# -- words
+
+
+def _said(each: Said) -> str:
+    message = each.copy.message
+    assert message is not None
+    return (f"Packet {each.copy.packet} ({_name(message)}): c=IN IP4 {each.endpoint.host}, "
+            f"m={each.media.kind} {each.endpoint.port}")
+
+
+def _name(message: Message) -> str:
+    return status_line(message)
+
+
+def _heard_text(sent: int, heard: int, streams: list[Stream]) -> str:
+    if not streams:
+        return "The capture has no audio of this call."
+    return f"Audio in the capture: {sent} packets went out, {heard or 'none'} came in."
+
+
+def _ends(streams: list[Stream]) -> tuple:      # type: ignore[type-arg]
+    return tuple(packet for each in streams for packet in (each.first_packet, each.last_packet))
+
+
+CONVERSATION = (private_sdp_outside, nothing_comes_back, wrong_host_from_outside, audio_to_nowhere,
+                other_source_port, media_by_another_link, rtcp_that_cannot_arrive)
+STATION = ()
+CAPTURE = ()

@@ -1,0 +1,325 @@
+"""Calls that break off or do not end: D05, D06, D13 and D26, from what is sent again and never answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from natfix.address import Endpoint
+from natfix.replay import products
+from natfix.replay.model import (
+    Context,
+    Conversation,
+    Direction,
+    Finding,
+    Fixed,
+    Passage,
+    Severity,
+    Side,
+    Transaction,
+)
+from natfix.replay.network import is_private, is_public
+from natfix.replay.symptoms.reading import (
+    addresses,
+    contact_uris,
+    header_values,
+    numbers,
+    place,
+    request_uri,
+    unique,
+)
+from natfix.replay.symptoms.talking import end_time
+from natfix.sip.fields import Uri
+from natfix.sip.message import Message
+
+OFTEN = 3               # retransmissions that are no chance: 0.5 + 1 + 2 s on the T1 schedule
+PATIENCE = 3.0          # seconds of capture after which an answer should have been there
+ROUTE_HEADERS = ("record-route", "path", "service-route")
+CURE = ("Let natfix on the gateway, or the server's own setting for its outside address, name one that can "
+        "be "
+        "reached")
+
+
+# -- D05
+
+
+def ack_never_comes(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
+    """D05: a 2xx to INVITE is sent again and again (RFC 3261, section 13.3.1.4), since no ACK comes."""
+    for transaction in conversation.of("INVITE"):
+        first = next((each for each in transaction.responses if each.repeats is None and _is_2xx(each)), None)
+        if first is None:
+            continue
+        again = [each for each in transaction.responses if each.repeats is first]
+        if len(again) < OFTEN:
+            continue
+        acks = _acks(conversation, first)
+        reason = _why_no_ack(first, acks, ctx)
+        if reason is None:
+            continue
+        cause, where, fixed, packets = reason
+        bye = next((each.requests[0] for each in conversation.of("BYE") if each.requests), None)
+        gone = (f" After {bye.time - first.time:.0f} s the call is ended by BYE (packet {bye.first.packet})."
+                if bye is not None else "")
+        yield Finding(
+            "D05", Severity.BREAKS, "the answer's ACK never arrives: the call drops after half a minute",
+            conversation.call_id,
+            unique((*first.packets, *(p for each in again for p in each.first.packets), *packets,
+                    *(bye.packets if bye is not None else ()))),
+            f"200 to INVITE (packet {first.first.packet}) was sent {len(again)} times more "
+            f"({numbers(each.first.packet for each in again)}).{gone} {_acks_text(acks)}",
+            cause, where, products.remedy(conversation, ctx, CURE) + ".", fixed, first.time)
+        return
+
+
+def _is_2xx(passage: Passage) -> bool:
+    return passage.message is not None and 200 <= passage.message.status < 300
+
+
+def _acks(conversation: Conversation, answer: Passage) -> list[Passage]:
+    """Return the ACKs to a 2xx: those with its CSeq number."""
+    assert answer.message is not None
+    cseq = answer.message.cseq
+    return [each for each in conversation.passages if each.message is not None and each.message.is_request
+            and each.message.method == "ACK" and each.message.cseq == cseq and each.time >= answer.time]
+
+
+def _acks_text(acks: list[Passage]) -> str:
+    if not acks:
+        return "No ACK was seen."
+    ack = acks[0]
+    uri = ack.message and request_uri(ack.message)
+    target = f" for {place(uri.hostport)}" if uri else ""
+    return f"ACK{target} went to {ack.first.destination} ({numbers(each.first.packet for each in acks)})."
+
+
+Reason = tuple[str, str, Fixed, tuple[object, ...]]
+
+
+def _why_no_ack(answer: Passage, acks: list[Passage], ctx: Context) -> tuple | None:    # type: ignore[type-arg]
+    """Return cause, place, whether natfix cures it, and packets: the sub-cause that the fields decide."""
+    message = answer.last.message
+    assert message is not None
+    contact = next((place(uri.hostport) for uri in contact_uris(message)), None)
+    route = next((uri for uri in _routes(message, "record-route")), None)
+    packets = tuple(packet for each in acks for packet in each.packets)
+    is_ours = answer.direction is Direction.OUTWARD
+    if acks:
+        return _why_lost(answer, acks[0], contact, route, packets, ctx)
+    if is_ours and route is not None and is_private(route.hostport.host) and _left(answer):
+        return (f"Its Record-Route names {place(route.hostport)}: outside, that address means nothing, and "
+                f"the ACK goes there (see D13).", "the proxy inside", Fixed.YES, packets)
+    if is_ours and contact is not None and is_private(contact.host) and _left(answer):
+        return (f"Its Contact names {contact}, and the peer sends its ACK there: outside, that address means "
+                f"nothing (RFC 3261, section 13.2.2.4).", "the gateway, from inside to outside", Fixed.YES,
+                packets)
+    if is_ours and contact is not None and is_private(contact.host):
+        return (f"Its Contact names {contact}. If nobody behind this point translates it, the peer sends its "
+                f"ACK to an inside address.", "between this point and the peer", Fixed.YES, packets)
+    where = "between this point and the caller"
+    return ("The caller's ACK is lost on the way, or the 200 never reached it.", where, Fixed.PARTLY, packets)
+
+
+def _left(passage: Passage) -> bool:
+    """Tell whether a message was seen outside of the NAT, or at least nothing is behind this point."""
+    return passage.at(Side.OUTSIDE) is not None
+
+
+def _why_lost(answer: Passage, ack: Passage, contact: Endpoint | None, route: Uri | None,
+              packets: tuple[object, ...], ctx: Context) -> tuple | None:       # type: ignore[type-arg]
+    message, said = ack.message, answer.message
+    assert message is not None
+    assert said is not None
+    uri = request_uri(message)
+    if message.to_tag != said.to_tag:
+        return (f'The ACK has the To tag "{message.to_tag}", the answer "{said.to_tag}": it belongs to '
+                f'another '
+                f"dialog, and the callee takes no notice of it.", "the caller, or a fixer on its way",
+                Fixed.NO, packets)
+    if uri is not None and contact is not None and place(uri.hostport) != contact \
+            and _is_number(contact.host) and _is_number(uri.hostport.host):
+        return (f"The ACK is for {place(uri.hostport)}, the answer's Contact is {contact}: somebody put "
+                f"another "
+                f"address into it, which the callee does not own.", "the caller, or a fixer on its way",
+                Fixed.NO, packets)
+    target = place(route.hostport) if route is not None else contact
+    if target is not None and _is_number(target.host) and ack.first.destination != target \
+            and ack.first.destination.host != answer.first.source.host:
+        return (f"The ACK went to {ack.first.destination}; the answer asks for it at {target}.",
+                "the caller", Fixed.NO, packets)
+    if ack.at(Side.INSIDE) is None or ack.at(Side.OUTSIDE) is None:
+        if ctx.network.vantage.value in ("both", "any"):
+            return ("The ACK was seen on one side of the gateway only: the gateway lost it.", "the gateway",
+                    Fixed.PARTLY, packets)
+        return ("The ACK passed this point, and is lost behind it.", "behind this point", Fixed.PARTLY,
+                packets)
+    return ("The ACK passed the gateway, and the callee takes no notice of it.", "the callee", Fixed.NO,
+            packets)
+
+
+def _is_number(host: str) -> bool:
+    return is_private(host) or is_public(host)
+
+
+def ended_for_want_of_ack(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
+    """D05 by the word of the UA that gave up: BYE with the reason that no ACK came (RFC 3326)."""
+    for transaction in conversation.of("BYE"):
+        for passage in transaction.requests[:1]:
+            message = passage.message
+            reason = "; ".join(header_values(message, "reason")) if message is not None else ""
+            if "ack timeout" not in reason.lower():
+                continue
+            yield Finding(
+                "D05", Severity.BREAKS, "the call is ended since no ACK came", conversation.call_id,
+                unique(passage.packets),
+                f"BYE (packet {passage.first.packet}) from {passage.first.source} to "
+                f"{passage.first.destination} has Reason: {reason[:120]}.",
+                "The ACK to its 2xx never arrived. The Contact or Record-Route of that answer tells where "
+                "the ACK "
+                "went: capture the beginning of the call.", "between the callee and the caller",
+                products.remedy(conversation, ctx, CURE) + ".", Fixed.PARTLY, passage.time)
+            return
+
+
+# -- D06
+
+
+def bye_is_not_answered(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
+    """D06: BYE is sent again and again, and nothing comes back: one side goes on."""
+    for transaction in conversation.of("BYE"):
+        first = transaction.requests[0] if transaction.requests else None
+        if first is None or first.message is None or transaction.final is not None:
+            continue
+        again = [each for each in transaction.requests if each.repeats is first]
+        if len(again) < OFTEN:
+            continue
+        uri = request_uri(first.message)
+        target = place(uri.hostport) if uri is not None else first.first.destination
+        is_wrong = (is_private(target.host) and is_public(first.first.source.host)) \
+            or (is_private(first.first.destination.host) and is_public(first.first.source.host))
+        errors = [each for each in conversation.errors if each.destination == first.last.destination]
+        yield Finding(
+            "D06", Severity.HURTS, "BYE is never answered: one side's call does not end",
+            conversation.call_id,
+            unique((*(p for each in transaction.requests for p in each.first.packets),
+                    *(p for each in errors[:2] for p in each.packets))),
+            f"BYE for {target} (packet {first.first.packet}), {first.first.source} -> "
+            f"{first.first.destination}, was sent {len(again)} times more "
+            f"({numbers(each.first.packet for each in again)}); no final response was seen."
+            + (f" {errors[0].sender} answers with ICMP {errors[0].code} (packet {errors[0].packets[0]})."
+               if errors else ""),
+            "It is for an address that means nothing where it was sent: the Contact, or Record-Route, of the "
+            "other "
+            "side was not translated." if is_wrong else
+            "The other side, or the NAT before it, is not there any more at the address that the dialog "
+            "knows.",
+            f"on the way to {target.host}", products.remedy(conversation, ctx, CURE) + ".",
+            Fixed.YES if is_wrong else Fixed.PARTLY, first.time)
+        return
+
+
+# -- D13
+
+
+def private_route(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
+    """D13: a Record-Route, Path or Service-Route has left with an address that nobody outside can reach."""
+    for passage in conversation.passages:
+        copy = passage.at(Side.OUTSIDE)
+        if passage.direction is not Direction.OUTWARD or copy is None or copy.message is None \
+                or passage.repeats is not None or not is_public(copy.destination.host):
+            continue
+        for name in ROUTE_HEADERS:
+            uri = next(_routes(copy.message, name), None)
+            if uri is None or not is_private(uri.hostport.host) or not is_public(copy.source.host):
+                continue
+            after = _requests_from_outside(conversation, passage)
+            if name == "record-route" and after and all(_is_answered(each) for each in after):
+                return      # the peer has found its way all the same
+            header = "-".join(word.capitalize() for word in name.split("-"))
+            packets = [each.requests[0].first.packet for each in after if not _is_answered(each)]
+            yield Finding(
+                "D13", Severity.HURTS, f"{header} leaves with {place(uri.hostport)}", conversation.call_id,
+                unique((*passage.packets, *packets)),
+                f"Packet {copy.packet}, sent to {copy.destination}, has {header} with {place(uri.hostport)}."
+                + (f" Later requests from outside stay without an answer ({numbers(packets)})."
+                   if packets else ""),
+                "The proxy inside names its own address, which means nothing outside. Later requests of the "
+                "dialog "
+                "are sent there (RFC 3261, section 16.12).",
+                f"the proxy at {uri.hostport.host}",
+                products.remedy(conversation, ctx, "Give the proxy its outside address (advertise in "
+                                                   "Kamailio and "
+                                "OpenSIPS), or let natfix on the gateway translate it") + ".",
+                Fixed.YES, copy.time)
+            return
+
+
+def _routes(message: Message, name: str) -> Iterator[Uri]:
+    return (address.uri for address in addresses(message, name) if address.uri is not None)
+
+
+def _requests_from_outside(conversation: Conversation, passage: Passage) -> list[Transaction]:
+    return [each for each in conversation.transactions
+            if each.method not in ("ACK", "CANCEL") and each.requests
+            and each.requests[0].time > passage.time and each.requests[0].direction is Direction.INWARD]
+
+
+def _is_answered(transaction: Transaction) -> bool:
+    final = transaction.final
+    return final is not None and final.message is not None and final.message.status not in (408, 481)
+
+
+# -- D26
+
+
+def refresh_is_not_answered(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
+    """D26: a call ends when its session should have been refreshed (RFC 4028): that was not answered."""
+    interval = _session_interval(conversation)
+    if not interval:
+        return
+    for transaction in conversation.transactions:
+        first = transaction.requests[0] if transaction.requests else None
+        if transaction.method not in ("INVITE", "UPDATE") or first is None or first.message is None \
+                or not first.message.to_tag or transaction.responses:
+            continue
+        age = first.time - conversation.passages[0].time
+        if len(transaction.requests) <= OFTEN or age < interval / 3 \
+                or end_time(conversation, ctx) < first.time:
+            continue
+        bye = next((each.requests[0] for each in conversation.of("BYE") if each.requests
+                    and each.requests[0].time > first.time), None)
+        yield Finding(
+            "D26", Severity.HURTS, f"the call breaks off after {_minutes(age)}: its refresh is not answered",
+            conversation.call_id,
+            unique((*(p for each in transaction.requests for p in each.first.packets),
+                    *(bye.packets if bye else ()))),
+            f"Session-Expires is {interval} s. {transaction.method} in the dialog (packet "
+            f"{first.first.packet}), "
+            f"{_minutes(age)} after the call began, was sent {len(transaction.requests)} times, and not "
+            f"answered."
+            + (f" BYE follows (packet {bye.first.packet})." if bye else ""),
+            "The NAT or firewall on the way has forgotten the signalling flow, or the Contact leads nowhere.",
+            f"on the way to {first.first.destination.host}",
+            "Keep the signalling flow open for as long as the call (UDP timeout of 300 s and more, "
+            "keep-alives), "
+            "or "
+            "let natfix on the gateway hold it.", Fixed.YES, first.time)
+        return
+
+
+def _session_interval(conversation: Conversation) -> int:
+    for passage in conversation.passages:
+        message = passage.message
+        text = message.text("session-expires") if message is not None and not message.is_request else ""
+        digits = text.partition(";")[0].strip()
+        if digits.isascii() and digits.isdigit() and len(digits) <= 6:
+            return int(digits)
+    return 0
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+CONVERSATION = (ack_never_comes, ended_for_want_of_ack, bye_is_not_answered, private_route,
+                refresh_is_not_answered)
+STATION = ()
+CAPTURE = ()
