@@ -11,9 +11,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from natfix import __version__
 from natfix.errors import DONE, FINDINGS, NatfixError
@@ -35,6 +37,24 @@ COLLECT = (50_000, 1000, 1000)
 PATIENCE = 3            # Ctrl-C so often ends it whatever it is doing
 
 
+class Output(NamedTuple):
+    """A file that can be written beside what is printed, by a function (path, result) of a module."""
+
+    flag: str
+    metavar: str
+    module: str
+    function: str
+    help: str
+
+
+OUTPUTS = (
+    Output("-o", "FIXED.pcapng", "natfix.replay.write", "write_repaired",
+           "write the repaired capture: before and after as interfaces, reasons as comments"),
+    Output("--report", "REPORT.html", "natfix.replay.report", "write_report",
+           "write a report: one HTML file that needs no network"),
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors go to stderr, one sentence each."""
     parser = _parser()
@@ -52,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more; no traceback
         return FAILED
     except OSError as problem:
-        print(f"natfix-replay: {problem.strerror or problem}", file=sys.stderr)
+        where = f"{_printable(str(problem.filename))}: " if problem.filename else ""
+        print(f"natfix-replay: {where}{problem.strerror or problem}", file=sys.stderr)
         return FAILED
 
 
@@ -72,8 +93,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", default="", metavar="FILE", help="the natfix.toml to replay with")
     parser.add_argument("--format", choices=FORMATS, default="text", help="of what is printed (text)")
     parser.add_argument("--call", default="", metavar="CALL-ID", help="show this call only")
+    for output in _outputs():
+        parser.add_argument(output.flag, default="", metavar=output.metavar, dest=output.function,
+                            help=output.help)
     parser.add_argument("--version", action="version", version=f"natfix {__version__}")
     return parser
+
+
+def _outputs() -> list[Output]:
+    return [output for output in OUTPUTS if find_spec(output.module) is not None]
 
 
 def _options(parser: argparse.ArgumentParser, line: argparse.Namespace) -> Options:
@@ -144,6 +172,10 @@ def _run(options: Options, line: argparse.Namespace) -> int:
     finally:
         signal.signal(signal.SIGINT, before)
         bar.close()
+    for output in _outputs():
+        path = getattr(line, output.function)
+        if path:
+            getattr(import_module(output.module), output.function)(path, result)
     _write(result, line)
     sys.stdout.flush()
     if result.interrupted:

@@ -409,7 +409,9 @@ def _vantage(view: NetworkView, evidence: Evidence) -> Vantage:
             seen[side].add(point)
     inside, outside = seen[Side.INSIDE], seen[Side.OUTSIDE]
     if inside and outside:
-        return Vantage.ANY if inside & outside else Vantage.BOTH
+        # Linux's pseudo interface "any" says of each packet whether it came or left.
+        is_any = inside & outside or all(outgoing is not None for *_, outgoing in inside | outside)
+        return Vantage.ANY if is_any else Vantage.BOTH
     if inside:
         return Vantage.INSIDE
     if outside:

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from natfix.replay import replay
 from natfix.replay.main import main
 from natfix.replay.model import Context, Conversation, Finding
+from natfix.replay.result import Result
 from tests.replay.small import finding
 from tests.schema import problems
 
@@ -76,6 +79,27 @@ def test_mermaid(capsys: pytest.CaptureFixture[str]) -> None:
     """--format mermaid draws."""
     assert main(["--format", "mermaid", CALL]) == 0
     assert capsys.readouterr().out.startswith("```mermaid\nsequenceDiagram\n")
+
+
+@pytest.mark.usefixtures("healthy")
+def test_files_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """-o and --report are offered where their modules are there, and get path and result."""
+    written = ModuleType("natfix.replay.write")
+    written.__spec__ = ModuleSpec(written.__name__, None)
+    calls = []
+    written.write_repaired = lambda path, result: calls.append((path, result.input["sip"]))  # type: ignore
+    monkeypatch.setitem(sys.modules, written.__name__, written)
+    assert main([CALL, "-o", str(tmp_path / "x")]) == 0
+    assert calls == [(str(tmp_path / "x"), 28)]
+
+    def fails(path: str, result: Result) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    written.write_repaired = fails      # type: ignore
+    assert main([CALL, "-o", "/no/such"]) == 1
+    assert capsys.readouterr().err == "natfix-replay: /no/such: Permission denied\n"
 
 
 @pytest.mark.usefixtures("healthy")

@@ -52,6 +52,14 @@ def test_one_packet_on_both_sides() -> None:
     assert "(packet 1)" in view.guesses[0]
 
 
+def test_all_interfaces() -> None:
+    """A capture of Linux's "any" names interfaces and says which packets left: it was taken on the gateway."""
+    came = sighting(request(), PHONE, PROVIDER, interface="interface 1")
+    left = sighting(request(), MAPPED, PROVIDER, 1.0, 2, interface="interface 2")
+    came.outgoing, left.outgoing = False, True
+    assert facts(view_of(came, left)) == (("192.168.1.0/24",), MAPPED.host, Vantage.ANY)
+
+
 def test_an_answer_on_both_sides() -> None:
     """What one packet's destination was before is the outside address."""
     view = view_of(sighting(response(), PROVIDER, MAPPED), sighting(response(), PROVIDER, PHONE, 1.1, 2))
