@@ -10,7 +10,7 @@ from tests.replay.symptoms.test_audio import RTP, RTP_FAR, RTP_OUT, call, talk
 
 
 def test_a_call_in_their_terms() -> None:
-    """Each side's wish on each side of the NAT, the streams by direction, and when the call began and ended."""
+    """Each side's wish on each side of the NAT, the streams by direction, the call's beginning and end."""
     capture = call()
     talk(capture)
     conversation, = capture.conversations()
