@@ -119,7 +119,7 @@ def _loop(row: list[_Refused], conversation: Conversation, ctx: Context) -> Find
     evidence = (
         f"{len(row)} requests with credentials in a row are answered by {status} {anew}"
         f"({numbers(packets)}), without stale=true. "
-        + (" ".join(altered) or f"uri={last.credentials.get('uri', '')!r} fits the Request-URI in packet "
+        + (" ".join(altered) or f"uri=\"{last.credentials.get('uri', '')}\" fits the Request-URI in packet "
            f"{last.request.first.packet}."))
     if altered:
         cause = "The digest was made of a text that somebody changed afterwards: a fixer on the way out."
@@ -388,7 +388,7 @@ def helper_exhausted(ctx: Context) -> Iterator[Finding]:
         f"{_times(lines)}.",
         "nf_conntrack_sip holds at most four audio streams for one signalling connection, and forgets all of "
         "them with every INVITE and BYE on it: a trunk has one connection for all its calls.",
-        "the Linux gateway", f"{linux.switch_off}.", Fixed.YES, lines[0].time)
+        "the Linux gateway", f"Linux: {linux.switch_off}.", Fixed.YES, lines[0].time)
 
 
 def _times(lines: list[LogLine]) -> str:
@@ -463,7 +463,7 @@ def _dropped(passage: Passage, copy: Sighting, reason: str, again: list[Passage]
         f"{crossed.first.packet} of the same UA did cross (as packet {crossed.last.packet}).",
         "nf_conntrack_sip drops what it cannot translate, and this is one of those cases; nothing but helper "
         "logging would say so.",
-        "the Linux gateway", f"{linux.switch_off}.", Fixed.YES, passage.time)
+        "the Linux gateway", f"Linux: {linux.switch_off}.", Fixed.YES, passage.time)
 
 
 CONVERSATION = (

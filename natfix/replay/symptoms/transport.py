@@ -170,8 +170,10 @@ def _damaged(copy: Sighting, good: Sighting, conversation: Conversation, ctx: Co
 # -- D16: large messages
 
 LARGE = 1300            # octets; RFC 3261, section 18.1.1, wants TCP beyond this
+LARGEST_WHOLE = 1472    # octets that fit into one packet on Ethernet, behind IPv4 and UDP headers
 GIVEN_UP = 4            # transmissions without any answer
 TOO_LARGE = (413, 513)
+TOO_BIG = ("fragmentation-needed", "packet-too-big")    # of IPv4 and IPv6
 MOST_ERRORS = 200       # ICMP errors of one conversation that are looked at
 
 
@@ -199,7 +201,7 @@ def large_request_lost(conversation: Conversation, ctx: Context) -> Iterator[Fin
 
 def _too_big(conversation: Conversation, requests: list[Passage]) -> list[IcmpError]:
     errors = [error for error in conversation.errors[:MOST_ERRORS]
-              if error.code == "fragmentation-needed" and error.protocol == "udp"]
+              if error.code in TOO_BIG and error.protocol == "udp"]
     if not errors:
         return []
     flows = {(copy.source, copy.destination) for each in requests for copy in each.sightings}
@@ -216,7 +218,7 @@ def _does_not_fit(requests: list[Passage], error: IcmpError, conversation: Conve
         conversation.call_id, unique((*copy.packets, *error.packets)),
         f"Packet {copy.packet} has {copy.facts.length or len(copy.payload)} octets, {flag} DF; "
         f"{error.sender} "
-        f"answers with ICMP \"fragmentation needed\"{mtu} (packet {error.packets[0]}).",
+        f"answers with ICMP \"{error.code.replace('-', ' ')}\"{mtu} (packet {error.packets[0]}).",
         "The path carries less than this request needs, and forbids to fragment it.",
         f"at {error.sender}", "Set the right MTU on the sender or its gateway (PPPoE: 1492), let it not set "
                               "DF, "
@@ -266,13 +268,22 @@ def _lost(requests: list[Passage], cut: Sighting | None, small: PacketId | None,
         f"Packet {copy.packet} has {len(copy.payload)} octets{fragments}, is sent {len(requests)} times "
         f"until "
         f"packet {last.first.packet}, and is never answered.{seen}{others}",
-        "A request of this size does not fit into one packet, and IP fragments are dropped on the way: by a "
-        "firewall that keeps no fragments, or a NAT that does not put them together.",
+        _why_lost(copy),
         "at the gateway" if cut else f"between {copy.source.host} and {copy.destination.host}",
         "Remove rules that drop fragments; offer fewer codecs, leave optional headers out, or use SIP over "
         "TCP "
         "(RFC 3261, section 18.1.1).",
         Fixed.PARTLY, copy.time)
+
+
+def _why_lost(copy: Sighting) -> str:
+    if copy.facts.fragments > 1 or len(copy.payload) > LARGEST_WHOLE:
+        return ("A request of this size does not fit into one packet, and IP fragments are dropped on the "
+                "way: by "
+                "a firewall that keeps no fragments, or a NAT that does not put them together.")
+    return ("The path carries less than this packet needs (PPPoE, a VPN), and drops it without saying so: "
+            "ICMP "
+            "\"fragmentation needed\" is filtered on the way.")
 
 
 def refused_as_too_large(conversation: Conversation, ctx: Context) -> Iterator[Finding]:

@@ -36,7 +36,7 @@ def test_credentials_refused_for_ever() -> None:
     finding = attempts(3).only("D14")
     assert finding.severity is Severity.BREAKS
     assert finding.title == "REGISTER is challenged again and again, with credentials"
-    assert "uri='sip:bob@example.com' fits the Request-URI" in finding.evidence
+    assert 'uri="sip:bob@example.com" fits the Request-URI' in finding.evidence
     assert "password are wrong, or a box behind this point" in finding.cause
     assert [packet.number for packet in finding.packets] == [3, 4, 5, 6, 7, 8]
 

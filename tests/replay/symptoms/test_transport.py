@@ -164,6 +164,14 @@ def test_a_large_request_is_lost() -> None:
     assert "Smaller ones of this UA are answered (packet 2)." in finding.evidence
 
 
+def test_a_packet_that_the_path_does_not_carry() -> None:
+    """One packet, not fragmented: then it is the path's MTU, and not a rule about fragments."""
+    payload = request(cseq=2, branch="z9hG4bK2", headers=("Subject: " + "x" * 1150,))
+    assert 1300 < len(payload) < 1472
+    assert "drops it without saying so" in large(payload=payload).only("D16").cause
+    assert "IP fragments are dropped" in large(fragments=2).only("D16").cause
+
+
 @pytest.mark.parametrize("capture", [
     large(3), large(answered=False), large(payload=request(cseq=2, branch="z9hG4bK2")),
 ], ids=["the capture ends", "nothing is answered", "it is small"])
