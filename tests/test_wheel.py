@@ -67,9 +67,10 @@ def test_version(environment: Path) -> None:
 
 
 def test_nothing_else_is_installed(environment: Path) -> None:
-    """The core needs no package of others."""
+    """The core needs no package of others; the report's template needs one, which brings one along."""
     listed = run(environment / "bin" / "pip", "list", "--format", "json", cwd=environment).stdout
-    assert {each["name"] for each in json.loads(listed)} <= {"natfix", "pip", "setuptools"}
+    names = {each["name"].lower() for each in json.loads(listed)}
+    assert names <= {"natfix", "pip", "setuptools", "jinja2", "markupsafe"}
 
 
 def test_rules_come_from_the_wheel(environment: Path) -> None:
@@ -106,13 +107,15 @@ def test_explanations_come_from_the_wheel(environment: Path) -> None:
 
 
 def test_replay_runs_without_the_live_extra(environment: Path) -> None:
-    """natfix-replay is installed, reads a capture, and needs neither a compiler nor root nor `live`."""
-    capture = ROOT / "pcaps" / "call-natfix.pcapng"
-    done = run(environment / "bin" / "natfix-replay", "--format", "json", capture, cwd=environment)
+    """natfix-replay is installed, reads a capture, writes a report, and needs neither root nor `live`."""
+    capture, report = ROOT / "pcaps" / "call-natfix.pcapng", environment / "report.html"
+    done = run(environment / "bin" / "natfix-replay", "--format", "json", "--report", report, capture,
+               cwd=environment)
     assert done.returncode in (DONE, FINDINGS), done.stderr
     document = json.loads(done.stdout)
     assert document["network"]["outside"] == "203.0.113.1"
     assert any(row["edits"] for row in document["messages"])
+    assert "<html" in report.read_text()
 
 
 def test_schemas_come_with_it(environment: Path) -> None:

@@ -53,7 +53,7 @@ def test_one_packet_on_both_sides() -> None:
 
 
 def test_all_interfaces() -> None:
-    """A capture of Linux's "any" names interfaces and says which packets left: it was taken on the gateway."""
+    """A capture of Linux's "any" names interfaces, and says which packets left."""
     came = sighting(request(), PHONE, PROVIDER, interface="interface 1")
     left = sighting(request(), MAPPED, PROVIDER, 1.0, 2, interface="interface 2")
     came.outgoing, left.outgoing = False, True
