@@ -96,7 +96,9 @@ def strangers(ctx: Context) -> Iterator[Finding]:
     for visitor in ctx.visitors.values():
         asked = sum(visitor.requests.get(method, 0) for method in ASKING)
         scanner = scanner_named(visitor.user_agent)
-        if asked and (scanner is not None or _is_searching(visitor, asked)):
+        # Without an inside this is a server's own capture: who asks it for many users may be a customer.
+        is_searching = bool(ctx.network.inside) and _is_searching(visitor, asked)
+        if asked and (scanner is not None or is_searching):
             yield _visited(visitor, scanner, asked)
 
 

@@ -88,6 +88,13 @@ def test_peers_are_no_scanners(capture: Capture) -> None:
     assert "D34" not in capture.codes()
 
 
+def test_a_servers_own_capture() -> None:
+    """Where nobody is inside, a host with many users that are refused may be a customer's NAT."""
+    capture = visits(6)
+    capture.view.inside, capture.view.sides = (), {}
+    assert capture.findings() == []
+
+
 @pytest.mark.parametrize("agent", ["Asterisk PBX 18", "my friendly-scanner", "snom", ""])
 def test_names_that_are_no_scanners(agent: str) -> None:
     """A name counts from its beginning."""
