@@ -37,11 +37,11 @@ def percentile(ordered: list[float], percent: float) -> float:
 def _transits(arrange: Callable[[], AbstractContextManager[Arrangement]], seconds: float) -> list[float]:
     with arrange() as arrangement:
         lab = arrangement.lab
-        place_calls(lab, WARM_UP, RATE)
+        place_calls(lab, WARM_UP, RATE).check()
         links = [Link(lab.gateway, interface) for interface in (INSIDE, OUTSIDE)]
         calls = round(seconds * RATE)
-        load = place_calls(lab, calls, RATE)
+        place_calls(lab, calls, RATE).check()
         found = transits(*(link.close() for link in links))
-        if not load.is_clean or len(found) < MESSAGES * calls:
-            raise LabError(f"{load.failed} calls failed, {len(found)} messages of {calls} calls were seen")
+        if len(found) < MESSAGES * calls:
+            raise LabError(f"only {len(found)} messages of {calls} calls were seen on both links")
         return found

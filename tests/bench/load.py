@@ -32,6 +32,11 @@ class Load(NamedTuple):
         """Every call came about."""
         return not self.failed
 
+    def check(self) -> None:
+        """Raise LabError unless every call came about: what was measured meanwhile means nothing then."""
+        if not self.is_clean:
+            raise LabError(f"{self.failed} of {self.calls} calls failed")
+
 
 class Callee:
     """The called side; one for all runs of a lab."""

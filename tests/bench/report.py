@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 Results = dict[str, Any]
+PROFILES = {"engine": "engine_us", "daemon": "cpu_per_call"}      # by name, and the rows that each explains
 PACKAGES = ("kamailio", "rtpengine-daemon", "sip-tester", "nftables", "iptables")
 
 
@@ -86,12 +87,35 @@ def table(results: Results) -> str:
     for row in ROWS:
         value = value_at(results, row.key)
         if value is not None:
-            verdict = "" if row.reach == "published" else "ok" if row.is_met(value) else "missed"
             figure = f"{value:.4g}{_extra(results, row)} {row.unit}".rstrip()
-            lines.append((row.what, row.reach, figure, verdict))
+            lines.append((row.what, row.reach, figure, _verdict(row, value)))
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
     return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
                      for line in lines)
+
+
+def section(results: Results) -> str:
+    """Return the README's section: table, surroundings, and the profile where a mark is missed."""
+    lines = ["| what | reach | measured | |", "|---|---|---|---|"]
+    for row in ROWS:
+        value = value_at(results, row.key)
+        if value is None:
+            lines.append(f"| {row.what} | {row.reach} | not measured | |")
+            continue
+        figure = f"{value:.4g}{_extra(results, row)} {row.unit}".rstrip()
+        lines.append(f"| {row.what} | {row.reach} | {figure} | {_verdict(row, value)} |")
+    lines += ["", *heading(results).replace(f", load {results['load_average']}", "").splitlines()]
+    keys = [row.key for row in missed(results)]
+    for profile, about in PROFILES.items():
+        if profile in results["profiles"] and any(key.startswith(about) for key in keys):
+            lines += ["", f"Where the time goes, {profile}:", "", "```", *results["profiles"][profile], "```"]
+    return "\n".join(lines)
+
+
+def _verdict(row: Row, value: float) -> str:
+    if row.reach == "published":
+        return ""
+    return "ok" if row.is_met(value) else "missed"
 
 
 def _extra(results: Results, row: Row) -> str:

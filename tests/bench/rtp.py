@@ -15,9 +15,10 @@ from tests.bench.processor import cpu_ticks
 from tests.bench.report import Results
 from tests.lab import namespaces
 from tests.lab.gateway import Natfix
-from tests.lab.host import PROJECT, Host, Process, wait_until
+from tests.lab.host import PROJECT, Host, LabError, Process, wait_until
 
 STREAMS = 50            # one per direction of a call
+WHOLE = 0.99            # of the packets; the last ones are still on their way when counting ends
 FOREVER = 3600.0        # seconds that a call lasts
 STUDENT_95 = {7: 2.447, 30: 2.045}      # by number of pairs: the 97.5 % quantile with one degree less
 SHORTEST = 0.1          # seconds of a blast before the one that counts, to make the flow
@@ -61,6 +62,8 @@ def measure_streams(seconds: float) -> Results:
         ticks, queued = cpu_ticks(pid) - ticks, _queued(lab.gateway) - queued
         counted = [_end(end) for end in ends]
         sent, received = (sum(count[key] for count in counted) for key in ("sent", "received"))
+        if received < WHOLE * sent:
+            raise LabError(f"only {received} of {sent} RTP packets arrived")
         return {"natfix_cpu_ticks": ticks, "queued_packets": queued, "streams": STREAMS, "seconds": seconds,
                 "sent": sent, "received": received}
 
@@ -73,15 +76,15 @@ def _natfix_rate(arrangement: Arrangement, natfix: Natfix, seconds: float) -> fl
     """Return the rate of a stream of a call; natfix comes and goes, and so do its rules."""
     natfix.start()
     call = Calls(arrangement.lab, 1, 10, talk=FOREVER)
-    wait_until(lambda: _streams(natfix, 1), 10.0, "a call")
-    rate = _rate(arrangement, seconds)
+    outside = wait_until(lambda: _streams(natfix, 1), 10.0, "a call")[0][1]
+    rate = _rate(arrangement, seconds, outside.rpartition(":")[2])
     call.process.kill()
     natfix.down()
     return rate
 
 
-def _rate(arrangement: Arrangement, seconds: float) -> float:
-    """Return the packets per second that come to the callee."""
+def _rate(arrangement: Arrangement, seconds: float, outside_port: str = "") -> float:
+    """Return the packets per second that come to the callee; from *outside_port* if given, or it fails."""
     caller, callee = arrangement.lab[CALLER], arrangement.lab[CALLEE]
     command = [sys.executable, str(PROJECT / "tests/bench/blast.py"), f"{caller.address}:{FIRST_RTP_PORT}",
                f"{callee.address}:{CALLEE_RTP_PORT}"]
@@ -89,9 +92,11 @@ def _rate(arrangement: Arrangement, seconds: float) -> float:
     before = _came(callee)
     caller.run([*command, str(seconds)])
     rate = (_came(callee) - before) / seconds
-    # The kernel must decide the next round's flow anew.
-    arrangement.lab.gateway.run(["conntrack", "-D", "-p", "udp", "--orig-port-src", str(FIRST_RTP_PORT)],
-                                check=False)
+    # Deleted, so that the kernel decides the next round's flow anew.
+    flow = arrangement.lab.gateway.run(
+        ["conntrack", "-D", "-p", "udp", "--orig-port-src", str(FIRST_RTP_PORT)], check=False).stdout
+    if f"dport={outside_port}" not in flow:
+        raise LabError(f"the stream did not leave from port {outside_port}: {flow}")
     return rate
 
 

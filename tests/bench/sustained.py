@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.bench.arrangements import Arrangement, with_natfix
 from tests.bench.load import Load, place_calls
 from tests.bench.report import Results
+from tests.lab.host import LabError
 
 FIRST = 400             # calls per second
 STEP = 1.15
@@ -25,7 +26,7 @@ def measure(seconds: float) -> Results:
                     "retransmissions": load.retransmissions,
                 }}
             rate /= STEP
-    return {"calls_per_second": {"sustained": 0, "seconds": seconds}}
+    raise LabError(f"no rate down to {rate:.0f} calls a second was held")
 
 
 def _probe(arrangement: Arrangement, seconds: float) -> float:
