@@ -55,11 +55,11 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.replay.echoes` of what natfix would have shown), :mod:`~natfix.replay.conversations` puts
    it together and :mod:`~natfix.replay.summaries` sums it up; :mod:`~natfix.replay.work` shows how far it is.
    The command is :mod:`~natfix.replay.main`; pass 1 is :mod:`~natfix.replay.reading`. It prints
-   :mod:`~natfix.replay.as_text`, :mod:`~natfix.replay.as_json` or :mod:`~natfix.replay.mermaid`, the repaired
-   capture is :mod:`~natfix.replay.write`, and writes
-   an HTML :mod:`~natfix.replay.report` with :mod:`~natfix.replay.ladder`, :mod:`~natfix.replay.plots` and
-   :mod:`~natfix.replay.diff`.
-   What is wrong is told by rules: :mod:`~natfix.replay.symptoms.audio`,
+   :mod:`~natfix.replay.as_text`, :mod:`~natfix.replay.as_json` or :mod:`~natfix.replay.mermaid`; it writes
+   the repaired capture (:mod:`~natfix.replay.write`) and an HTML :mod:`~natfix.replay.report` with
+   :mod:`~natfix.replay.ladder`, :mod:`~natfix.replay.plots` and :mod:`~natfix.replay.diff`.
+   What is wrong is told by rules, which :mod:`~natfix.replay.diagnosis` asks:
+   :mod:`~natfix.replay.symptoms.audio`,
    :mod:`~natfix.replay.symptoms.dialogs` (both ask :mod:`~natfix.replay.symptoms.talking` who wants media
    where), :mod:`~natfix.replay.symptoms.gateways` (with
    :mod:`~natfix.replay.symptoms.fixers` and :mod:`~natfix.replay.symptoms.replies`),
