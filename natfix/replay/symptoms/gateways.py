@@ -17,6 +17,7 @@ from natfix.replay.model import (
     Fixed,
     LogLine,
     MediaKind,
+    PacketId,
     Passage,
     Registered,
     Severity,
@@ -401,8 +402,8 @@ def dropped_by_helper(conversation: Conversation, ctx: Context) -> Iterator[Find
         return
     for passage, copy, reason in islice(_vanished(conversation), MOST_JUDGED):
         again = [each for each in conversation.passages if each.repeats is passage]
-        crossed = _crossed(conversation, copy)
-        if crossed and not any(outside(each) for each in again):
+        crossed = _crossed(conversation, copy, ctx)
+        if crossed is not None and not any(outside(each) for each in again):
             yield _dropped(passage, copy, reason, again, crossed, conversation)
             return
 
@@ -420,35 +421,56 @@ def _vanished(conversation: Conversation) -> Iterator[tuple[Passage, Sighting, s
             yield passage, copy, reason
 
 
+HELPED = ("audio", "video", "image")    # the helper passes over all others
+
+
 def _drop_case(message: Message) -> str:
     """Return why nf_conntrack_sip drops a message that it should translate, "" where it does not."""
     session = sdp_of(message)
     if session is None or message.cseq_method not in ("INVITE", "UPDATE", "ACK", "PRACK"):
+        return ""
+    live = [media for media in session.media if media.port and media.kind in HELPED]
+    if not live:
         return ""
     if message.first("content-length") is None:
         return "it has SDP and no Content-Length"
     origin = session.origin
     if origin is not None and address_of(origin.host) is None:
         return f"its o= names {products.shorten(origin.host, 60)}, which is no address"
-    for media in session.media:
-        if media.port and media.effective is not None:
+    for media in live:
+        if media.effective is not None:
             if media.effective.family == "IP6":
                 return "its c= is IN IP6 in a message over IPv4"
             if address_of(media.effective.host) is None:
                 return f"its c= names {products.shorten(media.effective.host, 60)}, which is no address"
-        if 0 < media.port < 1024:
+        if media.port < 1024:
             return f"its m={media.kind} names port {media.port}, below 1024"
     return ""
 
 
-def _crossed(conversation: Conversation, copy: Sighting) -> Passage | None:
-    """Return a message of the same UA that did cross: the capture covers both sides, and the path is open."""
-    return next((each for each in conversation.passages
-                 if (inner := inside(each)) is not None and outside(each) is not None
-                 and inner.source == copy.source and inner.destination == copy.destination), None)
+class _Crossed(NamedTuple):
+    """That the path is open, and the capture covers both sides."""
+
+    packets: tuple[PacketId, ...]
+    text: str
 
 
-def _dropped(passage: Passage, copy: Sighting, reason: str, again: list[Passage], crossed: Passage,
+def _crossed(conversation: Conversation, copy: Sighting, ctx: Context) -> _Crossed | None:
+    """Return what else of the same UA did cross."""
+    other = next((each for each in conversation.passages
+                  if (inner := inside(each)) is not None and outside(each) is not None
+                  and inner.source == copy.source and inner.destination == copy.destination), None)
+    if other is not None:
+        return _Crossed(other.packets[:2], f"Packet {other.first.packet} of the same UA did cross (as packet "
+                        f"{other.last.packet}).")
+    station = ctx.stations.get(copy.source)
+    heard = station.heard_last.get(copy.destination) if station is not None else None
+    if heard is None:
+        return None
+    return _Crossed((heard[1],), f"The same UA does hear from {copy.destination} (packet {heard[1]}).")
+
+
+def _dropped(passage: Passage, copy: Sighting, reason: str, again: list[Passage], crossed: _Crossed,
              conversation: Conversation) -> Finding:
     linux = products.alg("linux")
     repeated = f", nor do {len(again)} repetitions" if again else ""
@@ -458,9 +480,9 @@ def _dropped(passage: Passage, copy: Sighting, reason: str, again: list[Passage]
         "D28", Severity.BREAKS, f"{status_line(message)} never leaves the gateway: the kernel's SIP helper "
                                 f"drops it",
         conversation.call_id,
-        unique((*(packet for each in (passage, *again) for packet in each.packets), *crossed.packets[:2])),
-        f"Packet {copy.packet} comes in from {copy.source} and never goes out{repeated}; {reason}. Packet "
-        f"{crossed.first.packet} of the same UA did cross (as packet {crossed.last.packet}).",
+        unique((*(packet for each in (passage, *again) for packet in each.packets), *crossed.packets)),
+        f"Packet {copy.packet} comes in from {copy.source} and never goes out{repeated}; {reason}. "
+        f"{crossed.text}",
         "nf_conntrack_sip drops what it cannot translate, and this is one of those cases; nothing but helper "
         "logging would say so.",
         "the Linux gateway", f"Linux: {linux.switch_off}.", Fixed.YES, passage.time)

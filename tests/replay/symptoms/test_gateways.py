@@ -278,6 +278,25 @@ def test_messages_that_the_helper_does_not_drop(capture: Capture) -> None:
     assert "D28" not in capture.codes()
 
 
+def test_a_call_of_its_own() -> None:
+    """An INVITE has a Call-ID of its own: that its UA registered, and got its answer, shows the open path."""
+    capture = Capture(Vantage.BOTH)
+    names = {"call_id": "r", "branch": "z9hG4bKr"}
+    capture.out(request("REGISTER", **names))
+    capture.back(response(200, "REGISTER", **names))
+    capture.sip(request(sdp=NAME), file="inside", after=1)
+    assert "The same UA does hear from 198.51.100.20:5060 (packet inside:4)." in capture.only("D28").evidence
+
+
+@pytest.mark.parametrize("sdp", [
+    NAME.replace("m=audio", "m=text"),
+    audio(PHONE).replace("m=audio 5060 RTP/AVP 0", "m=application 9 TCP x"),
+])
+def test_media_that_the_helper_does_not_know(sdp: str) -> None:
+    """A real kernel lets these pass: it looks at audio, video and image only."""
+    assert vanishes(sdp).findings() == []
+
+
 def test_one_side_alone_proves_nothing() -> None:
     """Inside only, nobody knows whether the message left."""
     capture = Capture()
