@@ -173,7 +173,7 @@ def _run(options: Options, line: argparse.Namespace) -> int:
         signal.signal(signal.SIGINT, before)
         bar.close()
     for output in _outputs():
-        path = getattr(line, output.function)
+        path = getattr(line, output.function, "")
         if path:
             getattr(import_module(output.module), output.function)(path, result)
     _write(result, line)
