@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.lab.compare import pair_messages
 from tests.lab.counters import flow_from_line
 from tests.lab.pcap import Datagram, datagrams_from_pcap, sip_messages
+from tests.lab.programs.sipp import messages_from_log
 
 INVITE = (b"INVITE sip:bob@203.0.113.50 SIP/2.0\r\nVia: SIP/2.0/UDP 192.168.1.10:5060;branch=z9hG4bK1\r\n"
           b"Call-ID: one\r\nCSeq: 1 INVITE\r\nContact: <sip:alice@192.168.1.10>\r\n\r\n")
@@ -72,3 +73,15 @@ def test_a_message_lost_on_the_way_has_no_pair() -> None:
     """What only one side saw is left out."""
     assert not pair_messages([Datagram(0, ("192.168.1.10", 5060), ("203.0.113.50", 5060), INVITE)], [],
                              "203.0.113.1")
+
+
+def test_a_message_that_sipp_still_writes_down_is_not_read() -> None:
+    """SIPp's log names sizes: the last message is there with its last byte, and not before."""
+    rule = b"-" * 47 + b" 2026-11-21 07:37:59.321286\n"
+    ringing = b"SIP/2.0 180 Ringing\r\nContent-Length: 0\r\n\r\n"
+    log = (b"%sUDP message received [%d] bytes :\n\n%s\n" % (rule, len(INVITE), INVITE)
+           + b"%sUDP message sent (%d bytes):\n\n%s\n" % (rule, len(ringing), ringing))
+    texts = [message.decode().replace("\r\n", "\n") + "\n" for message in (INVITE, ringing)]
+    assert list(messages_from_log(log)) == [("received", texts[0]), ("sent", texts[1])]
+    for cut in range(1, len(ringing) + len(rule)):
+        assert list(messages_from_log(log[:-cut])) == [("received", texts[0])]

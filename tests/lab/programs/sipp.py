@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 SCENARIOS = Path(__file__).resolve().parents[1] / "sipp"
 OWN_MEDIA_PORT = 61000      # the first that SIPp binds (four for each), and nobody uses
-MESSAGE = re.compile(r"^-{20,} (.+?)$\n(?:UDP|TCP) message (sent|received)[^\n]*\n\n(.*?)(?=^-{20,} |\Z)",
-                     re.MULTILINE | re.DOTALL)
+# How its log announces a message: "UDP message received [509] bytes :", "UDP message sent (309 bytes):".
+LOGGED = re.compile(rb"^-{20,} .+\n(?:UDP|TCP) message (sent|received) \D(\d+)[^\d\n]*\n\n", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ class Sipp:
 
     def messages(self) -> list[tuple[str, str]]:
         """Return ("sent" or "received", message) for all so far, in order."""
-        text = self._read("messages").replace("\r\n", "\n")
-        return [(way, body) for _, way, body in MESSAGE.findall(text)]
+        path = Path(f"{self.prefix}.messages")
+        return list(messages_from_log(path.read_bytes())) if path.exists() else []
 
     def _command(self, address: str, media_port: int) -> list[str]:
         command = ["sipp", *([self.to] if self.to else []), "-sf", str(self._scenario_path()),
@@ -109,3 +109,13 @@ class Sipp:
     def _read(self, suffix: str) -> str:
         path = Path(f"{self.prefix}.{suffix}")
         return path.read_text(errors="replace") if path.exists() else ""
+
+
+def messages_from_log(log: bytes) -> Iterator[tuple[str, str]]:
+    """Yield ("sent" or "received", message and a newline), but not one that is written only in part."""
+    position = 0
+    while header := LOGGED.search(log, position):
+        start, position = header.end(), header.end() + int(header[2]) + 1
+        if position > len(log):
+            return
+        yield header[1].decode(), log[start:position].decode(errors="replace").replace("\r\n", "\n")
