@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from natfix.address import Endpoint
+from natfix.address import SIP_PORT, Endpoint
 from natfix.commands import Note
 from natfix.replay.model import (
     Conversation,
@@ -34,11 +34,15 @@ from natfix.replay.model import (
 from natfix.sdp import find_sdp
 
 MOST_HOSTS = 3              # columns on one side; further hosts share the last one
+MOST_ALIKE = 5              # columns, where there is one side only
 MOST_RUNGS = 150            # messages of one ladder
 MOST_MEDIA = 8              # beginnings of streams in one ladder
 MOST_ERRORS = 20            # ICMP errors in one ladder
 MOST_LABEL = 26             # characters on an arrow
 PAUSE = 5.0                 # seconds between two rungs that are worth a word
+STUB = 8.0                  # percent; of an arrow between hosts that share a column
+MOST_HOPS = 6               # of one message that does not cross the gateway
+USUAL = (SIP_PORT, SIP_PORT)    # ports that go without saying
 SHOWN_MEDIA = frozenset({MediaKind.RTP, MediaKind.UDPTL})
 NOT_SHOWN = "not-shown"     # natfix.replay.drive: natfix never saw the passage
 
@@ -64,6 +68,7 @@ class Arrow(NamedTuple):
     look: str
     label: str = ""         # above the line
     note: str = ""          # below: ports
+    level: int = 0          # below how many others of its rung it stands
 
     @property
     def middle(self) -> float:
@@ -82,6 +87,11 @@ class Rung:
     repaired: tuple[Arrow, ...] = ()
     passage: Passage | None = None
     is_repeat: bool = False
+
+    @property
+    def levels(self) -> int:
+        """How many arrows stand below each other."""
+        return 1 + max((arrow.level for arrow in self.captured), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +118,12 @@ def _ladder(
     method: str,
 ) -> Ladder:
     shown = passages[:MOST_RUNGS]
-    hosts = Hosts(shown, network)
+    media = [each for each in sorted(streams, key=lambda each: each.start) if each.kind in SHOWN_MEDIA]
+    media = media[:MOST_MEDIA]
+    hosts = Hosts(shown, network, media)
     rungs = [_message(passage, hosts, method) for passage in shown]
     end = shown[-1].time if len(shown) < len(passages) else float("inf")
-    media = [each for each in sorted(streams, key=lambda each: each.start) if each.kind in SHOWN_MEDIA]
-    others = [*_media_rungs(media[:MOST_MEDIA], hosts), *_icmp_rungs([*errors][:MOST_ERRORS], hosts)]
+    others = [*_media_rungs(media, hosts), *_icmp_rungs([*errors][:MOST_ERRORS], hosts)]
     rungs += (rung for rung in others if rung.time <= end)
     rungs.sort(key=lambda rung: rung.time)
     has_repairs = any(was_shown(rung.passage.repair) for rung in rungs if rung.passage is not None)
@@ -135,8 +146,7 @@ def _with_pauses(rungs: list[Rung]) -> Iterator[Rung]:
 class Hosts:
     """The columns, and which host stands in which."""
 
-    def __init__(self, passages: Iterable[Passage], network: NetworkView) -> None:
-        passages = [*passages]
+    def __init__(self, passages: list[Passage], network: NetworkView, media: Iterable[Stream] = ()) -> None:
         self._network = network
         self._gateway = {network.outside} - {""}
         for passage in passages:
@@ -144,13 +154,23 @@ class Hosts:
         agents: dict[str, str] = {}
         for passage in passages:
             copy = passage.first
-            for host in (copy.source.host, passage.last.destination.host):
-                agents.setdefault(host, "")
+            for each in passage.sightings:
+                agents.setdefault(each.source.host, "")
+                agents.setdefault(each.destination.host, "")
             if copy.message is not None and not agents[copy.source.host]:
                 agents[copy.source.host] = copy.message.user_agent
         crosses = any(_crosses(passage) for passage in passages)
+        for stream in media:
+            self._add_side(agents, stream)
         self.columns = tuple(self._columns(agents, crosses))
         self._x = {name: column.x for column in self.columns for name in column.names}
+
+    def _add_side(self, agents: dict[str, str], stream: Stream) -> None:
+        """Give media a column where it comes from, or goes to, a side that no message does."""
+        roles = {self._role(host) for host in agents}
+        for host in (stream.source.host, stream.destination.host):
+            if self._role(host) not in roles | {"gateway"}:
+                agents[host] = ""
 
     def _columns(self, agents: dict[str, str], crosses: bool) -> Iterator[Column]:
         by_role: dict[str, list[str]] = {"inside": [], "host": [], "gateway": [], "outside": []}
@@ -158,7 +178,8 @@ class Hosts:
             by_role[self._role(host)].append(host)
         if crosses:
             by_role["gateway"] = sorted(self._gateway)
-        groups = [group for role, hosts in by_role.items() for group in _groups(role, hosts)]
+        most = MOST_HOSTS if sum(map(bool, by_role.values())) > 1 else MOST_ALIKE
+        groups = [group for role, hosts in by_role.items() for group in _groups(role, hosts, most)]
         if crosses and not by_role["gateway"]:
             groups.insert(sum(role != "outside" for role, _ in groups), ("gateway", ()))
         for place, (role, names) in enumerate(groups):
@@ -204,12 +225,12 @@ def _crosses(passage: Passage) -> bool:
     return passage.direction in (Direction.OUTWARD, Direction.INWARD)
 
 
-def _groups(role: str, hosts: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _groups(role: str, hosts: list[str], most: int) -> Iterator[tuple[str, tuple[str, ...]]]:
     if role == "gateway":
         if hosts:
             yield role, tuple(hosts)
         return
-    room = MOST_HOSTS if len(hosts) <= MOST_HOSTS else MOST_HOSTS - 1
+    room = most if len(hosts) <= most else most - 1
     for host in hosts[:room]:
         yield role, (host,)
     if hosts[room:]:
@@ -243,13 +264,27 @@ def _cut(text: str, most: int = MOST_LABEL) -> str:
 def _captured(passage: Passage, hosts: Hosts, label: str) -> Iterator[Arrow]:
     """Yield what was captured of a passage, the sender's half first."""
     if not _crosses(passage) or hosts.gateway is None:
-        yield from _arrows(hosts.at(passage.first.source.host), hosts.at(passage.last.destination.host),
-                           "seen", label, _ports(passage.sightings))
+        yield from _direct(passage, hosts, label)
         return
     for side in _sides(passage):
         copies = [each for each in passage.sightings if each.side is side]
-        yield from _half(passage, side, hosts, "seen" if copies else "unseen", label if copies else "",
+        # Where both halves were captured, the sender's has the label.
+        is_labelled = bool(copies) and copies[0] is passage.first
+        yield from _half(passage, side, hosts, "seen" if copies else "unseen", label if is_labelled else "",
                          _ports(copies))
+
+
+def _direct(passage: Passage, hosts: Hosts, label: str) -> Iterator[Arrow]:
+    """Yield the way of a passage that does not cross the gateway, hop by hop where proxies pass it on."""
+    hops: dict[tuple[str, str], list[Sighting]] = {}
+    for copy in passage.sightings:
+        hops.setdefault((copy.source.host, copy.destination.host), []).append(copy)
+    for level, (hop, copies) in enumerate([*hops.items()][:MOST_HOPS]):
+        start, end = map(hosts.at, hop)
+        if start is not None and start == end:
+            end = start + STUB
+        for arrow in _arrows(start, end, "seen", "" if level else label, _ports(copies)):
+            yield arrow._replace(level=level)
 
 
 def _sides(passage: Passage) -> tuple[Side, Side]:
@@ -290,6 +325,8 @@ def _ports(copies: list[Sighting]) -> str:
     """Return the ports of one half, and what became of them from stage to stage."""
     if not copies:
         return ""
+    if {(copy.source.port, copy.destination.port) for copy in copies} == {USUAL}:
+        return ""
     sources = dict.fromkeys(str(copy.source.port) for copy in copies)
     destinations = dict.fromkeys(str(copy.destination.port) for copy in copies)
     return f"{', then '.join(sources)} → {', then '.join(destinations)}"
@@ -305,9 +342,11 @@ def _repaired(passage: Passage, hosts: Hosts, captured: list[Arrow]) -> Iterator
         return
     assert repair is not None
     near, far = _sides(passage)
+    # What comes in came to the port that the capture's own NAT had opened.
+    copies = passage.sightings if passage.direction is Direction.OUTWARD else []
     yield from _half(passage, near, hosts, "dropped" if repair.dropped else "seen",
                      label="not let through" if repair.dropped else "",
-                     note=_ports([each for each in passage.sightings if each.side is near]))
+                     note=_ports([each for each in copies if each.side is near]))
     if repair.dropped:
         return
     inside = repair.destination if passage.direction is Direction.INWARD else None
@@ -316,14 +355,20 @@ def _repaired(passage: Passage, hosts: Hosts, captured: list[Arrow]) -> Iterator
 
 
 def changed(edits: Iterable[Note]) -> str:
-    """Return the names of the headers that natfix changed, as far as there is room."""
-    names = dict.fromkeys("SDP" if "=" in note.header else note.header or "message" for note in edits)
-    text = ", ".join(names)
-    return text if len(text) <= MOST_LABEL else f"{len(names)} headers"
+    """Return the names of the headers that natfix changed, and how many there is no room for."""
+    names = [*dict.fromkeys("SDP" if "=" in note.header else note.header or "message" for note in edits
+                            if note.header != "Content-Length")]
+    shown = names
+    while len(shown) > 1 and len(", ".join(shown)) > MOST_LABEL:
+        shown = shown[:-1]
+    more = f" +{len(names) - len(shown)}" if len(shown) < len(names) else ""
+    return _cut(", ".join(shown)) + more
 
 
 def _translated_ports(repair: Repair) -> str:
     if repair.source is None or repair.destination is None:
+        return ""
+    if (repair.source.port, repair.destination.port) == USUAL:
         return ""
     return f"{repair.source.port} → {repair.destination.port}"
 

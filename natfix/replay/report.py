@@ -171,23 +171,29 @@ class Report:
     def verdict(self) -> str:
         """What matters most, in one sentence."""
         count = len(self.result.findings)
-        if not count:
-            return "Nothing wrong was found."
         breaking = sum(each.severity is Severity.BREAKS for each in self.result.findings)
-        text = f"{_count(count, 'finding')}"
-        return f"{text}: {breaking} {'of them ' if breaking < count else ''}" \
-               f"{'breaks' if breaking == 1 else 'break'} calls." if breaking else f"{text}."
+        if not breaking:
+            return f"{_count(count, 'finding')}, none of which breaks a call." if count > 1 else (
+                "One finding, which breaks no call." if count else "Nothing wrong was found.")
+        if count == 1:
+            return "One finding, which breaks the call."
+        which = "all of which break calls" if breaking == count else (
+            f"{breaking} of which {'breaks a call' if breaking == 1 else 'break calls'}")
+        return f"{_count(count, 'finding')}, {which}."
 
     @cached_property
     def cure(self) -> str:
         """How many of the findings natfix would cure."""
-        count = len(self.result.findings)
-        cured = sum(each.fixed_by_natfix is Fixed.YES for each in self.result.findings)
-        partly = sum(each.fixed_by_natfix is Fixed.PARTLY for each in self.result.findings)
+        cures = [each.fixed_by_natfix for each in self.result.findings]
+        if len(cures) <= 1:
+            return CURES[cures[0]] if cures else ""
+        cured, partly = cures.count(Fixed.YES), cures.count(Fixed.PARTLY)
+        if cured == len(cures):
+            return "natfix on the gateway cures them all."
         if not cured and not partly:
-            return "natfix on the gateway would cure none of it." if count else ""
-        parts = [f"{cured} of {count}" if cured else "", f"{partly} in part" if partly else ""]
-        return f"natfix on the gateway would cure {' and '.join(part for part in parts if part)}."
+            return "natfix on the gateway cures none of them."
+        parts = [f"cures {cured} of them" if cured else "", f"helps with {partly}" if partly else ""]
+        return f"natfix on the gateway {' and '.join(filter(None, parts))}."
 
     @cached_property
     def look(self) -> str:
@@ -298,7 +304,8 @@ def heading(dialog: dict[str, Any]) -> str:
     """Return a dialog in a few words: "INVITE alice to bob"."""
     if not dialog:
         return "Packets of which only headers are known"
-    return f"{dialog['method']} {_party(dialog['from'])} to {_party(dialog['to'])}"
+    source, destination = _party(dialog["from"]), _party(dialog["to"])
+    return f"{dialog['method']} {source}{f' to {destination}' if source != destination else ''}"
 
 
 def outcome(dialog: dict[str, Any]) -> str:
