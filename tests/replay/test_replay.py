@@ -57,6 +57,31 @@ NETWORKS = {
     "suricata-verify/tests/sip-pattern-matching/sip.pcap": (LAN, "1.1.1.1", "outside"),
     "suricata-verify/tests/sip-sdp/sdp.pcap": (LAN, "1.1.1.1", "outside"),
     "zeek-traces/testing/btest/Traces/sip/wireshark.pcap": (LAN, "80.230.219.70", "inside"),
+
+    "goffinet-sip-captures/SIP-Call-with-Proxy-Server.pcap": ("10.33.6.0/24", "", "inside"),
+    "goffinet-sip-captures/sip-2phones-B2BUA-Asterisk.pcapng": ("172.16.98.0/24", "", "inside"),
+    "goffinet-sip-captures/sip-cme-zoiper-register.pcapng": ("192.168.0.0/24", "", "inside"),
+    "goffinet-sip-captures/sip-flow-private.pcapng": ("172.16.98.0/24", "", "inside"),
+    "goffinet-sip-captures/sip-phone-to-phone.pcapng": (LAN, "", "inside"),
+    "goffinet-sip-captures/sip-register-ok-unregister.pcapng": ("172.16.98.0/24", "", "inside"),
+    "goffinet-sip-captures/sip-register-to-repo-proxy.pcapng": ("172.16.98.0/24", "", "inside"),
+    "goffinet-sip-captures/sip-register-wrong_password-401-403-401-403.pcapng": (
+        "172.16.98.0/24", "", "inside"),
+    "goffinet-sip-captures/sip-register.pcapng": ("172.16.98.0/24", "", "inside"),
+    "heplify-history/example/pcap/sip_ipv4_tcp_retrans.pcap": ("", "", "outside"),
+    "heplify-history/example/sip_ipv4_tcp.pcap": ("10.33.6.0/24", "", "inside"),
+    "lundgrel-sipp/sipp_uac_Media_DTMF_Speex.pcap": ("10.59.27.0/24", "", "inside"),
+    "ndpi-tests/tests/cfgs/default/pcap/FAX-Call-t38-CA-TDM-SIP-FB-1.pcap": (
+        "192.168.100.0/24 10.35.60.0/24 10.35.40.0/24", "", "inside"),
+    "pcapplusplus/Tests/Packet++Test/PacketExamples/sip_non_default_port.pcap": (
+        "192.168.20.0/24 192.168.21.0/24", "", "inside"),
+    "pcapplusplus/Tests/Packet++Test/PacketExamples/sip_resp.pcap": (
+        "10.129.34.0/24 10.3.160.0/24", "", "inside"),
+    "sipnab-samples/tests/pcap-samples/sip-rtp-g711.pcap": ("10.0.2.0/24", "", "inside"),
+    "sngrep-tests/tests/ipip.pcap": ("10.15.197.0/24 10.15.193.0/24", "", "inside"),
+    "suricata-verify/tests/sip-options-method/input.pcap": (LAN, "", "inside"),
+    "zeek-traces/testing/btest/Traces/sip/invalid-content-length.pcap": ("10.0.0.0/24", "", "inside"),
+    "zeek-traces/testing/btest/Traces/sip/sip-junk-before-request.pcap": ("", "", "outside"),
 }
 # Of these no two framings may differ: the same 81 messages.
 SAME = ("sngrep-tests/tests/aaa.pcap", "ndpi-tests/tests/cfgs/default/pcap/sip.pcap",
@@ -221,12 +246,18 @@ def test_the_load_generator(tmp_path: Path) -> None:
 @needs_data
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(name: str) -> None:
-    """Inside, outside and vantage are found out as a person would; the JSON obeys its schema."""
+    """Inside, outside and vantage are found out as a person would."""
     result = replayed(corpus.DATA / name)
     network = result.network
     assert (" ".join(network.inside), network.outside, str(network.vantage)) == NETWORKS[name]
     assert network.guesses
-    assert problems(document_of(result), "replay") == []
+
+
+@needs_data
+@pytest.mark.parametrize("path", sorted(corpus.DATA.glob("**/*.*cap*")), ids=lambda path: path.stem)
+def test_every_capture_obeys_the_schema(path: Path) -> None:
+    """Whatever a capture holds, SIP or not, there is a document, and it obeys the schema."""
+    assert problems(document_of(replayed(path)), "replay") == []
 
 
 @needs_data
