@@ -158,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_worlds,
         default=list(WORLDS),
         metavar="NAME,NAME",
-        help=f"only these of {','.join(WORLDS)}",
+        help=f"only these of {','.join(WORLDS)}; valid are runs with both peers",
     )
     return parser
 
