@@ -54,7 +54,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.replay.drive` shows it to the engine on a :mod:`~natfix.replay.gateway` in memory (with
    :mod:`~natfix.replay.echoes` of what natfix would have shown), :mod:`~natfix.replay.conversations` puts
    it together and :mod:`~natfix.replay.summaries` sums it up; :mod:`~natfix.replay.work` shows how far it is.
-   The command is :mod:`~natfix.replay.main`; pass 1 is :mod:`~natfix.replay.reading`. It prints
+   The command is :mod:`~natfix.replay.main`; pass 1 is :mod:`~natfix.replay.reading`, with
+   :mod:`~natfix.replay.redact` in between where that is wanted. It prints
    :mod:`~natfix.replay.as_text`, :mod:`~natfix.replay.as_json` or :mod:`~natfix.replay.mermaid`; it writes
    the repaired capture (:mod:`~natfix.replay.write`) and an HTML :mod:`~natfix.replay.report` with
    :mod:`~natfix.replay.ladder`, :mod:`~natfix.replay.plots` and :mod:`~natfix.replay.diff`.

@@ -33,6 +33,7 @@ LAYERS: dict[int, str] = {
        "replay.framing replay.gateway replay.hexdump replay.icmp replay.ip replay.ladder replay.link replay.main "
        "replay.media_seen replay.mermaid replay.messages replay.model replay.network replay.passages "
        "replay.pcap_reader replay.pcapng replay.pcapng_reader replay.plots replay.products replay.reading "
+       "replay.redact "
        "replay.replay replay.report replay.result replay.sightings replay.sip_text replay.snoop "
        "replay.source replay.spool replay.stages replay.summaries replay.symptoms.abuse "
        "replay.symptoms.audio replay.symptoms.dialogs replay.symptoms.families replay.symptoms.fixers "

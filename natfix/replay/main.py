@@ -93,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", default="", metavar="FILE", help="the natfix.toml to replay with")
     parser.add_argument("--format", choices=FORMATS, default="text", help="of what is printed (text)")
     parser.add_argument("--call", default="", metavar="CALL-ID", help="show this call only")
+    parser.add_argument("--redact", action="store_true", help=(
+        "replace users, numbers, names, addresses and credentials by tokens of the same length, everywhere"))
     for output in _outputs():
         parser.add_argument(output.flag, default="", metavar=output.metavar, dest=output.function,
                             help=output.help)
@@ -118,7 +120,7 @@ def _options(parser: argparse.ArgumentParser, line: argparse.Namespace) -> Optio
     inputs = tuple(Input(path, label) for path, label in named)
     settings = config_from_file(line.config) if line.config else None
     quirks = all_quirks(settings.quirks_files if settings else ())
-    return Options(inputs, inside, line.outside, settings, quirks)
+    return Options(inputs, inside, line.outside, settings, quirks, redact=line.redact)
 
 
 def _network(parser: argparse.ArgumentParser, text: str) -> str:

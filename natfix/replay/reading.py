@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from natfix.errors import NatfixError
 from natfix.replay.media_seen import MediaTable
 from natfix.replay.model import IcmpError, LogLine, Sighting, Stream, TcpReset, TlsFlow
 from natfix.replay.network import Evidence
+from natfix.replay.redact import Redactor
 from natfix.replay.sightings import Reader
 from natfix.replay.source import Unreadable
 from natfix.replay.spool import SortedSpool, record_from_sighting
@@ -94,13 +96,16 @@ class Reading:
             spool.close()
 
 
-def read_inputs(inputs: Sequence[Input], work: Work) -> Reading:
-    """Read all inputs, as far as that goes; raises NothingReadable with a line for each where none can be."""
+def read_inputs(inputs: Sequence[Input], work: Work, redactor: Redactor | None = None) -> Reading:
+    """Read all inputs, as far as that goes; raises NothingReadable with a line for each where none can be.
+
+    With a *redactor* nothing else ever sees what it hides.
+    """
     reading, media = Reading(), MediaTable()
     problems = []
     for place, each in enumerate(inputs):
         try:
-            reader = _read(reading, media, each, len(inputs), place, work)
+            reader = _read(reading, media, each, len(inputs), place, work, redactor)
         except Unreadable as problem:
             problems.append(str(problem))
             continue
@@ -114,11 +119,17 @@ def read_inputs(inputs: Sequence[Input], work: Work) -> Reading:
         raise NothingReadable("\n".join(problems))
     reading.warnings += problems
     reading.streams = media.streams()
+    if redactor is not None:
+        reading.streams = [redactor.stream(stream) for stream in reading.streams]
+        reading.neighbours.clear()
+        for file in reading.files:
+            file["name"] = Path(file["name"]).name
     return reading
 
 
 def _read(
-    reading: Reading, media: MediaTable, one: Input, several: int, place: int, work: Work
+    reading: Reading, media: MediaTable, one: Input, several: int, place: int, work: Work,
+    redactor: Redactor | None,
 ) -> Reader:
     """Read one of *several* inputs to its end, or until it is to stop."""
     def goes_on() -> bool:
@@ -127,5 +138,5 @@ def _read(
 
     reader = Reader(one.path, one.label if several > 1 else "", media, goes_on)
     for item in reader:
-        reading.take(item)
+        reading.take(item if redactor is None else redactor.item(item))
     return reader

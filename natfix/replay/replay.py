@@ -28,6 +28,7 @@ from natfix.replay.model import Context, Finding, NetworkView, Passage, Side, Si
 from natfix.replay.network import Given, infer, side_of_copy
 from natfix.replay.passages import Passages
 from natfix.replay.reading import Input, Reading, read_inputs
+from natfix.replay.redact import Redactor
 from natfix.replay.result import Result
 from natfix.replay.spool import Record, SortedSpool, record_from_row, sighting_from_record
 from natfix.replay.stages import clock_offsets
@@ -55,12 +56,13 @@ class Options:
     settings: Settings | None = None        # of --config
     quirks: Quirks = NO_QUIRKS
     call_id: str = ""
+    redact: bool = False                    # people and places are replaced by tokens before all else
 
 
 def run(options: Options, work: Work | None = None) -> Result:
     """Replay the inputs; raises NatfixError where none can be read."""
     work = work or Work()
-    reading = read_inputs(options.inputs, work)
+    reading = read_inputs(options.inputs, work, Redactor() if options.redact else None)
     try:
         return replay_reading(options, reading, work)
     finally:
