@@ -202,3 +202,13 @@ def test_no_live_extra_is_needed() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60,
         env={**os.environ, "NO_COLOR": "1"})
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_json_does_not_depend_on_hashes() -> None:
+    """The same input gives the same bytes in every run, however Python orders its sets."""
+    outputs = {
+        subprocess.run([*COMMAND, "--format", "json", PLAIN], capture_output=True, check=False, timeout=60,
+                       env={**os.environ, "PYTHONHASHSEED": seed}).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
