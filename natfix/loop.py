@@ -37,6 +37,7 @@ from natfix.store import Store
 PAUSE = 1.0         # seconds between two attempts at what keeps failing, and between two repairs
 LONGEST_PAUSE = 64.0    # seconds; a full conntrack table is not helped by one more resync a second
 LONGEST_WAIT = 60.0     # seconds; nothing depends on it
+LATE = 0.05         # seconds that what is due waits while packets come
 SAVE_AFTER = 0.1    # seconds that changed rows are gathered: a call changes several times in a moment
 TIMERS_APART = 0.1  # seconds that what ends is gathered: one transaction for all of it
 MAX_KINDS = 100     # kinds of failure that are logged; all are counted
@@ -113,12 +114,12 @@ class Loop:
     def run(self) -> None:
         """Turn until :meth:`stop`."""
         while not self._stopping:
-            patience = min(self._next_due() - self.clock(), LONGEST_WAIT)
-            for key, events in self._selector.select(max(0.0, patience)):
+            patience = self._next_due() - self.clock()
+            ready = self._selector.select(max(0.0, min(patience, LONGEST_WAIT)))
+            for key, events in ready:
                 self.guard(partial(key.data, events))
-            now = self.clock()
-            if self._next_due() <= now:
-                self._run_due(now)
+            if not ready or patience < -LATE:
+                self._run_due(self.clock())
         self.guard(partial(self._save, self.clock()))
 
     def guard(self, action: Callable[[], None]) -> bool:
@@ -255,9 +256,11 @@ class Loop:
         return math.inf if timer is None else max(timer, self._timer_held)
 
     def _run_due(self, now: float) -> None:
-        """Do what has been due for longest; before the next, the queue is looked at again."""
-        timer = self._timer_due()
-        if timer <= min(self._schedule.values(), default=math.inf):
+        """Do what has been due for longest, if anything is; before the next, packets have their turn."""
+        timer, due = self._timer_due(), min(self._schedule.values(), default=math.inf)
+        if min(timer, due) > now:
+            return
+        if timer <= due:
             self._timer_held = now + PAUSE      # stays so where the engine fails, lest it fail without end
             self.guard(partial(self._time_is_up, now))
         else:

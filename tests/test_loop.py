@@ -11,7 +11,7 @@ import pytest
 
 from natfix.address import Endpoint
 from natfix.commands import AddMapping, Kind, Note, Outcome, Verdict
-from natfix.loop import PAUSE, Clock, Loop
+from natfix.loop import LATE, PAUSE, Clock, Loop
 from natfix.reports import Change, PortsInUse
 from tests.standins import SKELETON, ListReader, ListStore, RecordingKernel, StandInEngine, WaitingPacket
 
@@ -226,6 +226,23 @@ def test_packets_come_between_two_tasks(bench: Bench) -> None:
     bench.loop.call_at(bench.now - 1, lambda _now: seen.append(bench.loop.counters["packets"]))
     bench.run_once()
     assert seen == [1]
+
+
+def test_tasks_wait_for_packets_but_not_for_ever(bench: Bench) -> None:
+    """While packets come, what is due waits; it is done among them once it is late."""
+    order: list[str] = []
+
+    def answer(raw: bytes) -> Outcome:
+        order.append("packet")
+        bench.now += LATE
+        if len(order) < 5:
+            bench.reader.put(WaitingPacket(b"next"))
+        return Outcome()
+    bench.engine.answer = answer
+    bench.loop.call_at(bench.now, lambda _now: order.append("task"))
+    bench.run_once(WaitingPacket(b"first"))
+    assert order[0] == "packet"
+    assert "task" in order[2:4]
 
 
 def test_things_are_tidied_up_with_word_of_failures(bench: Bench) -> None:

@@ -301,7 +301,7 @@ def test_new_outside_address_is_told_within_two_seconds(bench: Bench) -> None:
     bench.turn()
     bench.turn(SETTLE)
     bench.answer()
-    assert bench.engine.reports == [MOVED]
+    assert bench.reports(AddressesChanged) == [MOVED]
     assert bench.reader.forgotten == 2
 
 

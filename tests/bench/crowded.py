@@ -20,6 +20,7 @@ FIRST_PORT, SERVER_PORT = 10000, 5060
 PHONES = 500            # inside endpoints
 FEW = 10                # calls
 ROUND = 50              # calls of one look at what a call costs
+RATE = 100              # calls a second while pauses are looked for
 PORTION = 1000          # registrations or calls
 PAUSES = 5              # that are described
 LATER = 1_010_000       # the first serial number of calls that end at once; their RTP ports are their own
@@ -62,6 +63,13 @@ class Crowd:
             self.tell(what, first, min(PORTION, count - first))
             time.sleep(time.monotonic() - began)
 
+    def place_some(self) -> None:
+        """Place a tenth of a second's calls, and let as much of it pass."""
+        began = time.monotonic()
+        self.tell("more", self.later, RATE // 10)
+        self.later += RATE // 10
+        time.sleep(max(0.0, began + 0.1 - time.monotonic()))
+
     def cost_of_one_more(self) -> float:
         """Return the microseconds of CPU that natfix uses for a call, over some of them."""
         before = cpu_seconds([self.pid])
@@ -81,7 +89,7 @@ def measure(calls: int, addresses: int, rounds: int, seconds: float) -> Results:
         memory = resident_megabytes(many.pid)
         began = time.time()
         while time.time() < began + seconds:
-            many.cost_of_one_more()
+            many.place_some()
         status = many.natfix.request("status")
         many.natfix.stop()
         turns = [turn for turn in many.natfix.results()["turns"] if began <= turn["at"] < began + seconds]
