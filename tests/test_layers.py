@@ -30,16 +30,15 @@ LAYERS: dict[int, str] = {
        "queue_reader removal rules show startup store tables upkeep watch",
     7: "replay replay.as_json replay.as_text replay.capture replay.conversations replay.counts "
        "replay.datagrams replay.diagnosis replay.diff replay.drive replay.echoes replay.fragments "
-       "replay.framing replay.gateway replay.hexdump replay.icmp replay.ip replay.ladder replay.link replay.main "
-       "replay.media_seen replay.mermaid replay.messages replay.model replay.network replay.passages "
-       "replay.pcap_reader replay.pcapng replay.pcapng_reader replay.plots replay.products replay.reading "
-       "replay.redact "
-       "replay.replay replay.report replay.result replay.sightings replay.sip_text replay.snoop "
-       "replay.source replay.spool replay.stages replay.summaries replay.symptoms.abuse "
-       "replay.symptoms.audio replay.symptoms.dialogs replay.symptoms.families replay.symptoms.fixers "
-       "replay.symptoms.gateways replay.symptoms.reading replay.symptoms.replies replay.symptoms.talking "
-       "replay.symptoms.transport replay.tcp replay.text_heads replay.texts replay.visitors "
-       "replay.work replay.write",
+       "replay.framing replay.gateway replay.hexdump replay.icmp replay.ip replay.ladder replay.link "
+       "replay.main replay.media_seen replay.mermaid replay.messages replay.model replay.network "
+       "replay.passages replay.pcap_reader replay.pcapng replay.pcapng_reader replay.plots replay.products "
+       "replay.reading replay.redact replay.replay replay.report replay.result replay.sightings "
+       "replay.sip_text replay.snoop replay.source replay.spool replay.stages replay.summaries "
+       "replay.symptoms.abuse replay.symptoms.audio replay.symptoms.dialogs replay.symptoms.families "
+       "replay.symptoms.fixers replay.symptoms.gateways replay.symptoms.reading replay.symptoms.replies "
+       "replay.symptoms.talking replay.symptoms.transport replay.tcp replay.text_heads replay.texts "
+       "replay.visitors replay.work replay.write",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 
