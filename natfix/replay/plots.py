@@ -113,7 +113,7 @@ def _is_success(passage: Passage) -> bool:
 
 
 def _rate(stream: Stream) -> float:
-    return max(stream.bins, default=0) / max(stream.bin_width, 1e-3)
+    return max(stream.bins, default=0) / stream.bin_width
 
 
 def _plot(
@@ -123,7 +123,7 @@ def _plot(
     gaps = tuple(
         Gap(round((begin - start) * scale, 1), round(max((end - begin) * scale, 1.0), 1), end - begin)
         for begin, end in stream.gaps)
-    lasted = max(stream.end - stream.start, stream.bin_width, 1e-3)
+    lasted = max(stream.end - stream.start, stream.bin_width)
     where = str(stream.side) if names_side and stream.side is not Side.UNKNOWN else stream.stage
     return Plot(_way(stream, network), where, stream, _path(stream, start, scale, highest), gaps,
                 _rate(stream), stream.packets / lasted)

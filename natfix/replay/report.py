@@ -38,6 +38,7 @@ MOST_FINDINGS = 200
 MOST_PACKETS = 24           # that a finding links to
 MOST_ROWS = 200             # of mappings, guesses, warnings
 MOST_OCTETS = 6 << 20       # of messages that are shown in full
+MOST_NAME = 160             # characters of a Call-ID, an agent, a file's name
 MOST_MESSAGE = 16 << 10     # octets of one message
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -61,7 +62,7 @@ def _template() -> tuple[Template, str]:
         trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
         clock=_clock, date=_date, duration=_duration, count=_count, heading=heading, outcome=outcome,
-        basename=os.path.basename)
+        basename=os.path.basename, short=_short)
     environment.globals.update(version=__version__)
     return environment.get_template("report.html"), (TEMPLATES / "report.css").read_text()
 
@@ -81,7 +82,7 @@ def _shown(value: object) -> object:
 # -- what the template reads --------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Message:
     """A rung of a ladder, with what is behind it."""
 
@@ -105,7 +106,7 @@ class Message:
         return self.rung.passage.sightings if self.rung.passage is not None else []
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Card:
     """A finding."""
 
@@ -120,7 +121,7 @@ class Card:
     more: int = 0                                                   # packets that are not among them
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Call:
     """A conversation in full."""
 
@@ -161,6 +162,7 @@ class Report:
         self.records = self._records()
         self._link()
         self._unfold()
+        self.listed, self.listed_left_out = self._listed()
         self.mappings = result.mappings[:MOST_ROWS]
         self.mappings_left_out = len(result.mappings) - len(self.mappings)
         self.guesses, self.warnings = result.network.guesses[:MOST_ROWS], result.warnings[:MOST_ROWS]
@@ -290,14 +292,11 @@ class Report:
             is_concerned = bool(call.cards) or f"m{place + 1}" in concerned
             call.is_open = is_concerned or len(self.calls) <= MOST_OPEN
 
-    @cached_property
-    def listed(self) -> list[dict[str, Any]]:
-        """Conversations without a diagram."""
+    def _listed(self) -> tuple[list[dict[str, Any]], int]:
+        """Return the conversations without a diagram, and how many more there are."""
         others = [each for each in self.result.dialogs() if each["call_id"] not in self._calls_by_id]
-        self.listed_left_out = max(0, len(others) - MOST_LISTED)
-        return sorted(others, key=lambda each: float(each["start"]))[:MOST_LISTED]
-
-    listed_left_out = 0
+        others.sort(key=lambda each: float(each["start"]))
+        return others[:MOST_LISTED], max(0, len(others) - MOST_LISTED)
 
 
 def heading(dialog: dict[str, Any]) -> str:
@@ -372,6 +371,10 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST_NAME else f"{text[:MOST_NAME - 1]}…"
 
 
 def _count(number: int, noun: str) -> str:
