@@ -37,7 +37,7 @@ MOST_HOSTS = 3              # columns on one side; further hosts share the last 
 MOST_ALIKE = 5              # columns, where there is one side only
 MOST_RUNGS = 150            # messages of one ladder
 MOST_MEDIA = 8              # beginnings of streams in one ladder
-MOST_ERRORS = 20            # ICMP errors in one ladder
+MOST_ERRORS = 20            # kinds of ICMP errors in one ladder
 MOST_LABEL = 26             # characters on an arrow
 PAUSE = 5.0                 # seconds between two rungs that are worth a word
 STUB = 8.0                  # percent; of an arrow between hosts that share a column
@@ -123,7 +123,7 @@ def _ladder(
     hosts = Hosts(shown, network, media)
     rungs = [_message(passage, hosts, method) for passage in shown]
     end = shown[-1].time if len(shown) < len(passages) else float("inf")
-    others = [*_media_rungs(media, hosts), *_icmp_rungs([*errors][:MOST_ERRORS], hosts)]
+    others = [*_media_rungs(media, hosts), *_icmp_rungs(errors, hosts)]
     rungs += (rung for rung in others if rung.time <= end)
     rungs.sort(key=lambda rung: rung.time)
     has_repairs = any(was_shown(rung.passage.repair) for rung in rungs if rung.passage is not None)
@@ -398,8 +398,18 @@ def _on_side(
 
 
 def _icmp_rungs(errors: Iterable[IcmpError], hosts: Hosts) -> Iterator[Rung]:
+    """Yield a rung per kind of error: a host complains of each packet of a stream."""
+    alike: dict[tuple[object, ...], list[IcmpError]] = {}
     for error in errors:
-        label = f"ICMP {error.code}"
-        arrows = tuple(_arrows(hosts.at(error.sender), hosts.at(error.source.host), "icmp", _cut(label), ""))
-        yield Rung("icmp", error.time, error.packets, f"{label} from {error.sender}, about {error.protocol} "
-                   f"{error.source} → {error.destination}", arrows)
+        ends = (error.protocol, error.source, error.destination)
+        key = (error.sender, error.code, *ends, error.side, error.stage)
+        alike.setdefault(key, []).append(error)
+    for group in [*alike.values()][:MOST_ERRORS]:
+        error = group[0]
+        times = f" ({len(group):,} times)" if len(group) > 1 else ""
+        start, end = hosts.at(error.sender), hosts.at(error.source.host)
+        if hosts.gateway is not None:
+            start, end = _on_side(error.side, start, end, hosts.gateway)
+        arrows = tuple(_arrows(start, end, "icmp", f"{_cut(f'ICMP {error.code}')}{times}", ""))
+        yield Rung("icmp", error.time, error.packets, f"ICMP {error.code}{times} from {error.sender}, about "
+                   f"{error.protocol} {error.source} → {error.destination}", arrows)

@@ -37,15 +37,17 @@ MOST_OPEN = 3               # calls that are unfolded although nothing is wrong 
 MOST_FINDINGS = 200
 MOST_PACKETS = 24           # that a finding links to
 MOST_ROWS = 200             # of mappings, guesses, warnings
+MOST_UNREADABLE = 20
 MOST_OCTETS = 6 << 20       # of messages that are shown in full
 MOST_NAME = 160             # characters of a Call-ID, an agent, a file's name
 MOST_MESSAGE = 16 << 10     # octets of one message
 TEMPLATES = Path(__file__).parent / "templates"
 
 SEVERITIES = {
-    Severity.BREAKS: ("breaks", "Breaks the call"), Severity.HURTS: ("hurts", "Hurts"),
+    Severity.BREAKS: ("breaks", "Broken"), Severity.HURTS: ("hurts", "Impaired"),
     Severity.WARNS: ("warns", "Warning"), Severity.INFORMS: ("informs", "Note"),
 }
+BROKEN = {"INVITE": "calls", "REGISTER": "registrations"}
 
 
 def write_report(path: str | Path, result: Result) -> None:
@@ -165,6 +167,9 @@ class Report:
         self.listed, self.listed_left_out = self._listed()
         self.mappings = result.mappings[:MOST_ROWS]
         self.mappings_left_out = len(result.mappings) - len(self.mappings)
+        unreadable = result.context.unreadable if result.context is not None else []
+        self.unreadable = unreadable[:MOST_UNREADABLE]
+        self.unreadable_left_out = len(unreadable) - len(self.unreadable)
         self.guesses, self.warnings = result.network.guesses[:MOST_ROWS], result.warnings[:MOST_ROWS]
 
     # -- headline --
@@ -174,14 +179,22 @@ class Report:
         """What matters most, in one sentence."""
         count = len(self.result.findings)
         breaking = sum(each.severity is Severity.BREAKS for each in self.result.findings)
-        if not breaking:
-            return f"{_count(count, 'finding')}, none of which breaks a call." if count > 1 else (
-                "One finding, which breaks no call." if count else "Nothing wrong was found.")
+        if not count:
+            return "Nothing wrong was found."
+        what = self._broken()
         if count == 1:
-            return "One finding, which breaks the call."
-        which = "all of which break calls" if breaking == count else (
-            f"{breaking} of which {'breaks a call' if breaking == 1 else 'break calls'}")
-        return f"{_count(count, 'finding')}, {which}."
+            return f"One finding, which breaks {what if breaking else 'nothing'}."
+        if not breaking:
+            return f"{count:,} findings, none of which breaks anything."
+        if breaking == count:
+            return f"{count:,} findings, all of which break {what}."
+        return f"{count:,} findings, {breaking:,} of which break{'s' if breaking == 1 else ''} {what}."
+
+    def _broken(self) -> str:
+        """Return what the findings that break something break."""
+        methods = {str(card.call.dialog["method"]) if card.call else "" for card in self.cards
+                   if card.finding.severity is Severity.BREAKS}
+        return BROKEN.get(methods.pop(), "service") if len(methods) == 1 else "service"
 
     @cached_property
     def cure(self) -> str:
@@ -205,12 +218,25 @@ class Report:
 
     def _chosen(self) -> list[Conversation]:
         """Return the conversations that are shown in full: those with findings first, by severity."""
-        order: dict[str, int] = {}
+        by_call: dict[str, int] = {}
+        by_packet: dict[PacketId, int] = {}
         for place, finding in enumerate(self.result.findings):
-            order.setdefault(finding.call_id, place)
-        last = len(order)
+            if finding.call_id:
+                by_call.setdefault(finding.call_id, place)
+                continue
+            for packet in finding.packets:
+                by_packet.setdefault(packet, place)
+        last = len(self.result.findings)
+
+        def place_of(conversation: Conversation) -> int:
+            place = by_call.get(conversation.call_id, last)
+            if not by_packet:
+                return place
+            packets = (packet for passage in conversation.passages for packet in passage.packets)
+            return min(place, *(by_packet.get(packet, last) for packet in packets))
+
         calls = [each for each in self.result.conversations if each.passages]
-        calls.sort(key=lambda each: order.get(each.call_id, last + len(self.result.findings)))
+        calls.sort(key=place_of)
         return calls[:MOST_CALLS]
 
     def _call(self, number: int, conversation: Conversation) -> Call:

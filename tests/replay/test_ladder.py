@@ -180,6 +180,17 @@ def test_hostile_labels_are_short() -> None:
     assert max(map(len, labels)) <= ladders.MOST_LABEL + 12
 
 
+def test_icmp_errors_alike() -> None:
+    """A host that complains of each packet is one rung, with their number, on the side where it was seen."""
+    result = one_way()
+    conversation = result.conversations[0]
+    conversation.errors = [icmp(90 + number, START + 3 + number / 50) for number in range(100)]
+    found = ladder_of(conversation, result.network)
+    (rung,) = (rung for rung in found.rungs if rung.kind == "icmp")
+    assert rung.captured[0].label == "ICMP port-unreachable (100 times)"
+    assert rung.captured[0].end == found.columns[1].x
+
+
 def test_icmp_of_unknown_hosts() -> None:
     """An error whose sender has no column is a rung without an arrow, with its text."""
     result = result_of(call())

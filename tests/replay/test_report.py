@@ -100,7 +100,7 @@ def test_the_policy_knows_the_style(html: str) -> None:
 
 def test_everything_of_a_finding(html: str) -> None:
     """Code, severity, title, packets with links, evidence, cause, place, remedy, and what natfix does."""
-    for part in ("D01", "Breaks the call", "the SDP asks a public peer", "c=IN IP4 192.168.1.10", "Nobody tr",
+    for part in ("D01", "Broken", "the SDP asks a public peer", "c=IN IP4 192.168.1.10", "Nobody tr",
                  "from inside to outside", "<code>natfix run</code>", "natfix on the gateway cures it."):
         assert part in html
     card, = re.findall(r'<article.*?</article>', html, re.DOTALL)
@@ -121,17 +121,27 @@ def test_what_was_read_and_guessed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("severities", "verdict"), [
     ((), "Nothing wrong was found."),
-    ((Severity.BREAKS,), "One finding, which breaks the call."),
-    ((Severity.WARNS,), "One finding, which breaks no call."),
-    ((Severity.BREAKS, Severity.WARNS), "2 findings, 1 of which breaks a call."),
+    ((Severity.BREAKS,), "One finding, which breaks calls."),
+    ((Severity.WARNS,), "One finding, which breaks nothing."),
+    ((Severity.BREAKS, Severity.WARNS), "2 findings, 1 of which breaks calls."),
     ((Severity.BREAKS, Severity.BREAKS), "2 findings, all of which break calls."),
-    ((Severity.HURTS, Severity.WARNS), "2 findings, none of which breaks a call."),
+    ((Severity.HURTS, Severity.WARNS), "2 findings, none of which breaks anything."),
 ])
 def test_the_verdict(severities: tuple[Severity, ...], verdict: str) -> None:
     """The headline says how bad it is."""
     result = healthy()
     result.findings = [finding("healthy", severity) for severity in severities]
     assert Report(result).verdict == verdict
+
+
+def test_what_is_broken_has_its_name() -> None:
+    """A finding about no call in particular breaks service; the conversations of its packets come first."""
+    result = many_calls(5)
+    result.findings = [finding("", Severity.BREAKS, 16)]
+    report = Report(result)
+    assert report.verdict == "One finding, which breaks service."
+    assert report.calls[0].dialog["call_id"] == "call-3"
+    assert report.calls[0].is_open
 
 
 def test_the_cure() -> None:
@@ -218,6 +228,17 @@ def test_headers_only(tmp_path: Path) -> None:
     assert "Packets of which only headers are known" in html
     assert "5060, then 17973 → 5060" in html
     assert '<a href="#m0-1">1</a>' in html
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    """Packets that begin like SIP and are none are named, as many as there is room for."""
+    result = healthy()
+    assert result.context is not None
+    odd = replace(sighting(request(), PHONE, PROVIDER, number=77), message=None, problem="no <CSeq>")
+    result.context.unreadable = [odd] * 25
+    html = written(result, tmp_path)
+    assert "packet 77, 192.168.1.10:5060 → 198.51.100.20:5060: no &lt;CSeq&gt;" in html
+    assert "5 more packets of this kind" in html
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def _all(driver: Any, css: str) -> list[Any]:
 def test_findings_and_ladder_are_read(show: Show) -> None:
     """Title, evidence, remedy, messages and columns are visible without a click."""
     page = show(one_way())
-    assert "breaks the call" in page.title
+    assert "One finding, which breaks calls." in page.title
     text = _find(page, "body").text
     for part in ("D01", "The SDP asks a public peer", "m=audio 12000", "natfix run", "INVITE · SDP",
                  "192.168.1.10", "203.0.113.1", "ICMP port-unreachable", "again", "RTP begins",
