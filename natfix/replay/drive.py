@@ -299,17 +299,27 @@ def _direct(
     notes = []
     for start, end, new in edits:
         old, text = captured[start:end].decode("latin-1"), new.decode("latin-1")
-        found = _taken(by_text, old, text)
+        found = _taken(by_text, old, text, _before(captured, start))
         notes.append(found if found is not None else Note("edit", "", old, text, "natfix changed it"))
     return notes, [(start, end) for start, end, _ in edits]
 
 
-def _taken(by_text: dict[tuple[str, str], list[Note]], old: str, new: str) -> Note | None:
-    """Return the next note about such an edit; of several with the same text, in order."""
+def _taken(by_text: dict[tuple[str, str], list[Note]], old: str, new: str, line: str) -> Note | None:
+    """Return the next note about such an edit; of several with the same text that of the line, else in order.
+
+    The engine does not tell them in the order in which they stand: c= comes before o=.
+    """
     found = by_text.get((old, new))
     if not found:
         return None
-    return found.pop(0) if len(found) > 1 else found[0]
+    place = next((place for place, note in enumerate(found) if note.header and line.startswith(
+        note.header.lower())), 0)
+    return found.pop(place) if len(found) > 1 else found[0]
+
+
+def _before(payload: bytes, start: int) -> str:
+    """Return what stands before an edit on its line, in small letters: the header's name is there."""
+    return payload[payload.rfind(b"\n", 0, start) + 1:start].decode("latin-1").lower()
 
 
 Group = tuple[tuple[int, int], tuple[int, int], list[tuple[int, int, bytes]]]
@@ -348,7 +358,8 @@ def _note_for(
 ) -> Note:
     """Return the note of natfix's edit; of an echo that it did not touch, one that says so."""
     for start, end, new in inner:
-        found = _taken(by_text, shown[start:end].decode("latin-1"), new.decode("latin-1"))
+        old, text = shown[start:end].decode("latin-1"), new.decode("latin-1")
+        found = _taken(by_text, old, text, _before(shown, start))
         if found is not None:
             return found
     if inner:

@@ -225,6 +225,14 @@ def test_nobody_is_inside() -> None:
     assert "does not cross the NAT" in reasons(repair)
 
 
+def test_each_change_has_its_own_reason() -> None:
+    """Where o= and c= name the same host, each has the rule for its own line."""
+    repair = Player().out(request(sdp=audio(Endpoint(PHONE.host, 12000))))
+    lines = [repair.before[:start].rpartition(b"\n")[2].decode() for start, _ in repair.spans]
+    assert len(lines) > 4
+    assert all(line.startswith(note.header) for line, note in zip(lines, repair.edits, strict=True))
+
+
 def carried(payload: bytes, *edits: tuple[int, int, bytes]) -> Carried:
     return Carried(apply_edits(payload, edits), [], edits, PHONE, PROVIDER, "", True)
 
