@@ -26,7 +26,13 @@ UDP_HEADER = Struct("!HHHH")
 PSEUDO_HEADER = Struct("!4s4sHH")   # RFC 768; the length follows the protocol
 UDP_START = Struct("!HHH")
 
-# One text per address: tables keep them by the ten thousand.
+
+@lru_cache(maxsize=8192)
+def _endpoint(address: bytes, port: int) -> Endpoint:
+    """Return the same object for the same endpoint: tables keep them by the ten thousand."""
+    return Endpoint(_host(address), port)
+
+
 _host = lru_cache(maxsize=4096)(inet_ntoa)
 
 
@@ -65,8 +71,8 @@ def packet_from_bytes(raw: bytes) -> Packet:
     return Packet(
         raw,
         header_length,
-        Endpoint(_host(source), source_port),
-        Endpoint(_host(destination), destination_port),
+        _endpoint(source, source_port),
+        _endpoint(destination, destination_port),
         raw[payload_start:header_length + length],
     )
 
