@@ -177,7 +177,8 @@ def _run(options: Options, line: argparse.Namespace) -> int:
     for output in _outputs():
         path = getattr(line, output.function, "")
         if path:
-            getattr(import_module(output.module), output.function)(path, result)
+            shown = result.of_call(line.call) if line.call else result
+            getattr(import_module(output.module), output.function)(path, shown)
     _write(result, line)
     sys.stdout.flush()
     if result.interrupted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from natfix.replay.model import Context, Conversation, Finding, NetworkView
@@ -43,9 +43,19 @@ class Result:
     passages: Spool = field(default_factory=Spool)
     dialog_rows: Spool = field(default_factory=Spool)
 
+    only: str = ""                              # a Call-ID: rows() yields no other's
+
+    def of_call(self, call_id: str) -> Result:
+        """Return what there is of one call: its conversation, passages and findings."""
+        return replace(
+            self, only=call_id,
+            conversations=[each for each in self.conversations if each.call_id == call_id],
+            findings=[each for each in self.findings if each.call_id == call_id])
+
     def rows(self) -> Iterator[Row]:
         """Yield every passage, in the order of time."""
-        return map(row_from_record, self.passages.read())
+        rows = map(row_from_record, self.passages.read())
+        return (row for row in rows if row.call_id == self.only) if self.only else rows
 
     def dialogs(self) -> Iterator[dict[str, Any]]:
         """Yield a summary of every conversation, in the order in which they were judged."""

@@ -6,6 +6,7 @@ from natfix.address import Endpoint
 from natfix.replay.model import Direction, NetworkView, PacketId
 from natfix.replay.result import Result
 from natfix.replay.spool import Row, record_from_row
+from tests.replay.small import START, call, result_of
 
 
 def test_rows_and_dialogs_come_from_disk() -> None:
@@ -22,3 +23,13 @@ def test_rows_and_dialogs_come_from_disk() -> None:
     for _ in range(2):
         assert [*result.rows()] == rows
         assert [*result.dialogs()] == [{"call_id": "1"}]
+
+
+def test_of_one_call() -> None:
+    """--call leaves one call's conversation, passages and findings for the files that are written."""
+    whole = result_of(*call("1"), *call("2", START + 100, 20))
+    one = whole.of_call("2")
+    assert [each.call_id for each in one.conversations] == ["2"]
+    assert {row.call_id for row in one.rows()} == {"2"}
+    assert len([*whole.rows()]) == 2 * len([*one.rows()])
+    assert {finding.call_id for finding in one.findings} <= {"2"}
