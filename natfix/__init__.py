@@ -26,10 +26,9 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.kernel.conntrack` on :mod:`~natfix.kernel.netlink`, :mod:`~natfix.kernel.divert`,
    :mod:`~natfix.kernel.events`, :mod:`~natfix.kernel.probe` (what this kernel can do) and
    :mod:`~natfix.kernel.libnftables`; :mod:`~natfix.kernel.fake` (:mod:`~natfix.kernel.fake_elements`,
-   :mod:`~natfix.kernel.fake_conntrack`) for tests. What others have set up: :mod:`~natfix.interfaces`
-   (asks :mod:`~natfix.rtnetlink`), :mod:`~natfix.firewall` (rule sets as :mod:`~natfix.firewall_nft` and
-   :mod:`~natfix.firewall_iptables` read them; :mod:`~natfix.firewall_now` asks for them
-   by :mod:`~natfix.programs`).
+   :mod:`~natfix.kernel.fake_conntrack`) for tests. What others have set up: :mod:`~natfix.interfaces`,
+   :mod:`~natfix.firewall` (rule sets as :mod:`~natfix.firewall_nft` and :mod:`~natfix.firewall_iptables`
+   read them; :mod:`~natfix.firewall_now` asks for them by :mod:`~natfix.programs`).
 6. shells: :mod:`~natfix.cli` (also :mod:`~natfix.__main__`) runs the commands.
    `natfix run` is :mod:`~natfix.live`, after what :mod:`~natfix.startup` demands: :mod:`~natfix.loop` drives
    the engine with packets of the :mod:`~natfix.queue_reader`, :mod:`~natfix.upkeep` with all that is not a

@@ -1,20 +1,22 @@
 """Which link is outside, what its address is, and which networks are inside: read from the kernel's own
 tables, unless the configuration says so.
 
-:func:`links_now` asks :mod:`natfix.rtnetlink`; all else is arithmetic on what it said.
+:func:`links_now` asks rtnetlink; all else is arithmetic on what it said.
 """
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from natfix.address import UNUSABLE, Network, host_to_int, network_from_text
 from natfix.config import Outside, Settings
-from natfix.errors import ConfigError
+from natfix.errors import ConfigError, NatfixError
 from natfix.expect import suggestion
 from natfix.reports import AddressesChanged
-from natfix.rtnetlink import Told, ask_rtnetlink
+
+MAIN_TABLE, UNICAST = 254, 1        # linux/rtnetlink.h: RT_TABLE_MAIN, RTN_UNICAST
 
 # A route to half of all addresses is a default route in disguise (OpenVPN's 0.0.0.0/1 and 128.0.0.0/1).
 WIDEST_NETWORK = 4      # bits of the shortest prefix that can be a network behind us
@@ -50,17 +52,27 @@ class Links(NamedTuple):
 
 def links_now() -> Links:
     """Return the links as they are; raises NatfixError where rtnetlink cannot say."""
-    return links_from_rtnetlink(ask_rtnetlink())
+    try:
+        from pyroute2 import IPRoute  # 0.1 s: only when it is needed
+    except ImportError:
+        raise NatfixError("the package pyroute2 is missing: pip install 'natfix[live]'") from None
+    try:
+        with IPRoute() as rtnetlink:
+            names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in rtnetlink.get_links()}
+            addresses = list(rtnetlink.get_addr(family=socket.AF_INET))
+            routes = list(rtnetlink.get_routes(family=socket.AF_INET, table=MAIN_TABLE))
+    except OSError as problem:
+        raise NatfixError(f"rtnetlink does not tell the links ({problem.strerror})") from None
+    return links_from_rtnetlink(names, addresses, routes)
 
 
-def links_from_rtnetlink(told: Told) -> Links:
-    """Return the links that rtnetlink tells of."""
-    names = told.names
+def links_from_rtnetlink(names: Mapping[int, str], addresses: list[Any], routes: list[Any]) -> Links:
+    """Return the links that rtnetlink's messages describe (pyroute2's, or anything like them)."""
     by_name: dict[str, tuple[str, ...]] = dict.fromkeys(names.values(), ())
-    for number, host in told.addresses:
-        if number in names:     # else it has come since the names were asked for
-            by_name[names[number]] = (*by_name[names[number]], host)
-    return Links(by_name, tuple(_routes(told)))
+    for address in addresses:
+        name = names[address["index"]]
+        by_name[name] = (*by_name[name], address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"))
+    return Links(by_name, tuple(_routes(names, routes)))
 
 
 def outside_interface(links: Links, outside: Outside) -> str:
@@ -118,12 +130,15 @@ def addresses_report(settings: Settings, links: Links) -> AddressesChanged:
         outside={interface: address}, inside=inside_networks(links, settings, interface))
 
 
-def _routes(told: Told) -> Iterator[Route]:
-    for host, length, interfaces in told.routes:
-        network = network_from_text(f"{host}/{length}")
-        for number in interfaces:
-            if number in told.names:
-                yield Route(network, told.names[number])
+def _routes(names: Mapping[int, str], routes: list[Any]) -> Iterator[Route]:
+    for route in routes:
+        if route["type"] != UNICAST:
+            continue        # blackhole, unreachable, prohibit: leads nowhere
+        network = network_from_text(f"{route.get_attr('RTA_DST') or '0.0.0.0'}/{route['dst_len']}")
+        hops = route.get_attr("RTA_MULTIPATH") or ()
+        for index in [hop["oif"] for hop in hops] or [route.get_attr("RTA_OIF")]:
+            if index in names:
+                yield Route(network, names[index])
 
 
 def _link_to(links: Links, network: Network) -> str:

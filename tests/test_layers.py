@@ -25,7 +25,7 @@ LAYERS: dict[int, str] = {
        "rows settling signalling targets turn",
     5: "firewall firewall_iptables firewall_nft firewall_now interfaces kernel.conntrack kernel.divert "
        "kernel.elements kernel.events kernel.fake kernel.fake_conntrack kernel.fake_elements "
-       "kernel.libnftables kernel.netfilter kernel.netlink kernel.probe programs rtnetlink",
+       "kernel.libnftables kernel.netfilter kernel.netlink kernel.probe programs",
     6: "__main__ background check check_firewall check_host cli control findings journal leak live loop "
        "queue_reader removal rules show startup store tables upkeep watch",
     7: "replay replay.as_json replay.as_text replay.capture replay.conversations replay.counts "
@@ -51,6 +51,7 @@ CORE = (1, 2, 3, 4)
 # Packages of others, and the only modules that may name them.
 OTHERS = {
     "jinja2": {"replay.report"}, "markupsafe": {"replay.report"}, "netfilterqueue": {"queue_reader"},
+    "pyroute2": {"interfaces"},
 }
 # What has no test file of its own: packages, a protocol, and the module behind `python -m natfix`.
 UNTESTED = frozenset({"natfix", "kernel", "kernel.base", "sip", "__main__", "replay", "replay.model"})

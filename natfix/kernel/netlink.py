@@ -137,11 +137,12 @@ _END = Message(BATCH_END, REQUEST, head(socket.AF_UNSPEC, NFTABLES))
 class Connection:
     """One netlink socket, bound to the network namespace of the thread that opens it."""
 
-    def __init__(self, protocol: int = NETLINK_NETFILTER) -> None:
+    def __init__(self) -> None:
         try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC,
+                                         NETLINK_NETFILTER)
         except OSError as problem:
-            raise KernelRefused(f"the kernel has no netlink {protocol}: {problem.strerror}") from None
+            raise KernelRefused(f"the kernel has no netfilter netlink: {problem.strerror}") from None
         self._socket.bind((0, 0))
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self._send_space = 0
