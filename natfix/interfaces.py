@@ -6,7 +6,10 @@ tables, unless the configuration says so.
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +19,7 @@ from natfix.errors import ConfigError, NatfixError
 from natfix.expect import suggestion
 from natfix.reports import AddressesChanged
 
+TIMEOUT = 20.0                      # seconds; it takes 0.2
 MAIN_TABLE, UNICAST = 254, 1        # linux/rtnetlink.h: RT_TABLE_MAIN, RTN_UNICAST
 
 # A route to half of all addresses is a default route in disguise (OpenVPN's 0.0.0.0/1 and 128.0.0.0/1).
@@ -64,6 +68,32 @@ def links_now() -> Links:
     except OSError as problem:
         raise NatfixError(f"rtnetlink does not tell the links ({problem.strerror})") from None
     return links_from_rtnetlink(names, addresses, routes)
+
+
+def links_by_program() -> Links:
+    """Return what :func:`links_now` does, asked by a program of its own (this module); raises likewise.
+
+    The daemon must not hold a tenth of its memory, pyroute2, for three lists that it seldom wants.
+    """
+    try:
+        done = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True,
+                              timeout=TIMEOUT, stdin=subprocess.DEVNULL, check=False)
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        raise NatfixError(f"the links cannot be asked for ({problem})") from None
+    if done.returncode:
+        raise NatfixError((done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1])
+    return _links_from_json(done.stdout)
+
+
+def _links_from_json(text: str) -> Links:
+    told = json.loads(text)
+    routes = (Route(network_from_text(network), interface) for network, interface in told["routes"])
+    return Links({name: tuple(hosts) for name, hosts in told["addresses"].items()}, tuple(routes))
+
+
+def _links_as_json(links: Links) -> str:
+    routes = [(str(route.network), route.interface) for route in links.routes]
+    return json.dumps({"addresses": dict(links.addresses), "routes": routes})
 
 
 def links_from_rtnetlink(names: Mapping[int, str], addresses: list[Any], routes: list[Any]) -> Links:
@@ -158,3 +188,17 @@ def _is_unusable(network: Network) -> bool:
 def is_own_address(links: Links, host: str) -> bool:
     """Tell whether *host* is an address of this gateway."""
     return any(host_to_int(host) == host_to_int(own) for each in links.addresses.values() for own in each)
+
+
+def main() -> int:
+    """Print the links as JSON, for :func:`links_by_program`; a problem is one sentence on stderr."""
+    try:
+        print(_links_as_json(links_now()))
+    except NatfixError as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

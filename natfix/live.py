@@ -24,8 +24,8 @@ from natfix.config import Settings
 from natfix.control import ControlServer, Handler
 from natfix.engine import Engine
 from natfix.errors import DONE
-from natfix.findings import Host
-from natfix.interfaces import addresses_report, links_now
+from natfix.findings import Host, Question
+from natfix.interfaces import addresses_report, links_by_program
 from natfix.journal import RING, set_up_log
 from natfix.kernel.events import ConntrackEvents, NewMediaFlows, NftEvents
 from natfix.kernel.netfilter import NetfilterKernel
@@ -57,7 +57,7 @@ def run(settings: Settings, quirks: Quirks, host: Host | None = None) -> int:
     """
     set_up_log(settings.daemon.log_level)
     with ExitStack() as held:
-        daemon = _Daemon(settings, quirks, host or Host(settings), held)
+        daemon = _Daemon(settings, quirks, host or Host(settings, links=Question(links_by_program)), held)
         daemon.begin()
         daemon.loop.run()
         notify_systemd("STOPPING=1")
@@ -91,7 +91,7 @@ class _Daemon:
         self.loop = Loop(Engine(settings, quirks), self._kernel, self._skeleton, self._reader, self._store,
                          Clock(), selector)
         self._started = self.loop.clock()
-        facts = Facts(lambda: addresses_report(settings, links_now()), ports_in_use)
+        facts = Facts(lambda: addresses_report(settings, links_by_program()), ports_in_use)
         self._upkeep = Upkeep(
             self.loop, facts, NftEvents(self._kernel), ConntrackEvents(), NewMediaFlows(settings.media.ports),
             LinkEvents(), self._reader, self._addresses)

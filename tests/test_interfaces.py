@@ -11,13 +11,14 @@ import pytest
 
 from natfix.address import Network, network_from_text
 from natfix.config import Outside, Settings, config_from_text
-from natfix.errors import ConfigError
+from natfix.errors import ConfigError, NatfixError
 from natfix.interfaces import (
     Links,
     Route,
     addresses_report,
     inside_networks,
     is_own_address,
+    links_by_program,
     links_from_rtnetlink,
     links_now,
     outside_address,
@@ -170,3 +171,15 @@ def test_reads_a_real_kernel() -> None:
 def test_this_host_can_be_read() -> None:
     """Reading the real links of this host raises nothing and finds its loopback address."""
     assert "127.0.0.1" in links_now().addresses.get("lo", ("127.0.0.1",))
+
+
+def test_another_program_says_the_same() -> None:
+    """The daemon's way to the links, a program of its own, tells what this process would be told."""
+    assert links_by_program() == links_now()
+
+
+def test_a_program_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last line is the reason; nothing of Python's own shows."""
+    monkeypatch.setattr("natfix.interfaces.__name__", "natfix.no_such_module")
+    with pytest.raises(NatfixError, match=r"No module named natfix\.no_such_module"):
+        links_by_program()
