@@ -34,8 +34,7 @@ def measure(calls: int, rounds: int) -> Results:
 
     *calls* are placed in *rounds* portions, each with every peer; the medians count.
     """
-    found = [{name: _per_call(arrange, calls // rounds) for name, arrange in PEERS.items()}
-             for _ in range(rounds)]
+    found = [{name: _per_call(name, calls // rounds) for name in PEERS} for _ in range(rounds)]
     spent = {name: median(row[name] for row in found) for name in PEERS}
     stages = _measured("stages", calls // rounds)
     per_call: Results = {name: round(value) for name, value in spent.items()}
@@ -46,13 +45,13 @@ def measure(calls: int, rounds: int) -> Results:
     return {"cpu_per_call": per_call, "profiles": {"daemon": profile}}
 
 
-def _per_call(arrange: Callable[[], AbstractContextManager[Arrangement]], calls: int) -> float:
-    """Return the microseconds of CPU that the gateway's programs use for a call."""
-    with arrange() as arrangement:
+def _per_call(name: str, calls: int) -> float:
+    """Return the microseconds of CPU that the gateway's programs use for a call through peer *name*."""
+    with PEERS[name]() as arrangement:
         lab, to = arrangement.lab, arrangement.to
-        place_calls(lab, WARM_UP, RATE, to=to).check()
+        place_calls(lab, WARM_UP, RATE, to=to).check(name)
         before = cpu_seconds(arrangement.processes)
-        place_calls(lab, calls, RATE, to=to).check()
+        place_calls(lab, calls, RATE, to=to).check(name)
         return (cpu_seconds(arrangement.processes) - before) / calls * 1e6
 
 

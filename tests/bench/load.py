@@ -32,10 +32,10 @@ class Load(NamedTuple):
         """Every call came about."""
         return not self.failed
 
-    def check(self) -> None:
-        """Raise LabError unless every call came about: what was measured meanwhile means nothing then."""
+    def check(self, what: str = "natfix") -> None:
+        """Raise LabError unless every call came about: what was measured of *what* means nothing then."""
         if not self.is_clean:
-            raise LabError(f"{self.failed} of {self.calls} calls failed")
+            raise LabError(f"{what}: {self.failed} of {self.calls} calls failed")
 
 
 class Callee:
