@@ -96,6 +96,13 @@ class FarEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class Gateway:
+    """[gateway]: what runs on this machine itself."""
+
+    pbx: str = _setting(one_of("none", "local"), "none")    # "local": SIP of its own is led to natfix, too
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """[[peer]]: an address that may talk to every phone that can be reached, wherever that has registered."""
 
@@ -146,6 +153,7 @@ class Settings:
     media: Media = field(default_factory=Media)
     signalling: Signalling = field(default_factory=Signalling)
     far_end: FarEnd = field(default_factory=FarEnd)
+    gateway: Gateway = field(default_factory=Gateway)
     limits: Limits = field(default_factory=Limits)
     daemon: Daemon = field(default_factory=Daemon)
     peers: tuple[Peer, ...] = ()
@@ -154,7 +162,7 @@ class Settings:
 
 TABLES: dict[str, type] = {
     "inside": Inside, "outside": Outside, "media": Media, "signalling": Signalling, "far_end": FarEnd,
-    "limits": Limits,
+    "gateway": Gateway, "limits": Limits,
     "daemon": Daemon,
 }
 ARRAYS: dict[str, tuple[str, type]] = {"peer": ("peers", Peer), "trunk": ("trunks", Trunk)}

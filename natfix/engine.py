@@ -53,7 +53,7 @@ from natfix.turn import Turn
 
 NO_QUIRKS = Quirks()
 FAR_ENDS, FAR_ENDS_EVERY = ("far-ends", ""), 600.0      # seconds between two looks at who is gone
-ENDS_AT_ONCE = 32           # deadlines of one handle_timer: packets wait meanwhile
+ENDS_AT_ONCE = 16           # deadlines of one handle_timer: packets wait meanwhile
 
 
 class Path(NamedTuple):
@@ -116,12 +116,14 @@ class Engine:
         if path.hook == "input" and self._learn(packet, now):
             outcome.verdict, outcome.commands = Verdict.DROP, self._take_commands()
             return outcome
-        sender_inside = self._realms.is_inside(packet.source.host)
-        receiver_inside = self._realms.is_inside(packet.destination.host)
+        sender_inside = path.hook == "output" or self._realms.is_inside(packet.source.host)
+        receiver_inside = path.hook == "input" or self._realms.is_inside(packet.destination.host)
         if sender_inside != receiver_inside \
                 and not self._realms.crosses(path.in_interface, path.out_interface):
             return self._pass(outcome, "not-ours", "the packet does not cross the outside interface")
         message, problem_text = self._read(packet.payload)
+        if message is None and path.hook != "forward":      # of the gateway's own only SIP is of interest
+            return self._pass(outcome, "not-sip", problem_text)
         sender: Mapping | None = None
         receiver: Mapping | None = None
         try:
@@ -366,7 +368,7 @@ class Engine:
         return commands
 
     def _on_mapping_removed(self, mapping: Mapping, now: float) -> None:
-        if mapping.kind is not Kind.SIGNALLING:
+        if mapping.kind is not Kind.SIGNALLING and not mapping.is_own:
             self._media.pool.give_back(mapping.outside.port, next(iter(mapping.remotes), ""), now)
 
 

@@ -156,8 +156,8 @@ def addresses_report(settings: Settings, links: Links) -> AddressesChanged:
     """Return what the engine is told of *links*; raises ConfigError like :func:`outside_interface`."""
     interface = outside_interface(links, settings.outside)
     address = outside_address(links, settings.outside, interface)
-    return AddressesChanged(
-        outside={interface: address}, inside=inside_networks(links, settings, interface))
+    own = frozenset(host for name in links.addressed for host in links.addresses[name])
+    return AddressesChanged({interface: address}, inside_networks(links, settings, interface), own)
 
 
 def _routes(names: Mapping[int, str], routes: list[Any]) -> Iterator[Route]:

@@ -77,7 +77,7 @@ class Mapping:
     outside: Endpoint
     inward: bool = False
     holders: dict[Holder, float] = field(default_factory=dict)          # -> until when
-    remotes: dict[str, set[Holder]] = field(default_factory=dict)       # addresses that may come in
+    remotes: dict[str, tuple[Holder, ...]] = field(default_factory=dict)    # addresses that may come in
     flows: dict[Flow, OpenedFlow] = field(default_factory=dict)
     shown: frozenset[str] = frozenset()             # kinds of header that natfix replaced it in
     agent: str = ""                                 # User-Agent or Server of the UA behind it
@@ -92,9 +92,20 @@ class Mapping:
             self.sent_to = (*self.sent_to[1 - MOST_SENT_TO:], peer)
 
     @property
+    def is_own(self) -> bool:
+        """Tell an endpoint of a PBX on the gateway itself, which stands for itself: the kernel translates
+        nothing, and whom to let in is the operator's business."""
+        return self.inside == self.outside
+
+    @property
     def permission(self) -> Kind:
         """The kind of its permissions: where a far UA sends from has to be learnt."""
         return Kind.RELAY if self.faces or self.relay is not None else self.kind
+
+    @property
+    def needs_permissions(self) -> bool:
+        """Tell whether the kernel has to know who may send to it."""
+        return not self.is_own or self.permission is Kind.RELAY
 
     @property
     def until(self) -> float:
@@ -169,19 +180,22 @@ class Mappings:
         """Let *remote* use the inward half for as long as *holder* wants it."""
         holders = mapping.remotes.get(remote)
         if holders is not None:
-            holders.add(holder)
+            if holder not in holders:
+                mapping.remotes[remote] = (*holders, holder)
             return
-        mapping.remotes[remote] = {holder}
+        mapping.remotes[remote] = (holder,)
         lifetime = max(mapping.kernel_until - now, 1.0)
-        self.commands.append(AllowRemote(mapping.permission, mapping.outside, remote, lifetime, is_new=True))
+        if mapping.needs_permissions:
+            self.commands.append(
+                AllowRemote(mapping.permission, mapping.outside, remote, lifetime, is_new=True))
 
     def forbid(self, mapping: Mapping, remote: str, holder: Holder) -> None:
         """Take *holder*'s permission back; the last one closes the door."""
         holders = mapping.remotes.get(remote)
         if holders is None:
             return
-        holders.discard(holder)
-        if not holders:
+        mapping.remotes[remote] = others = tuple(other for other in holders if other != holder)
+        if not others:
             del mapping.remotes[remote]
             self.commands.append(ForbidRemote(mapping.permission, mapping.outside, remote))
             for flow in [flow for flow, opened in mapping.flows.items()
@@ -197,7 +211,8 @@ class Mappings:
             lifetime = max(mapping.kernel_until - now, 1.0)
             for remote in mapping.remotes:
                 self.commands.append(ForbidRemote(before, mapping.outside, remote))
-                self.commands.append(AllowRemote(mapping.permission, mapping.outside, remote, lifetime))
+                if mapping.needs_permissions:
+                    self.commands.append(AllowRemote(mapping.permission, mapping.outside, remote, lifetime))
         for flow in [flow for flow, opened in mapping.flows.items()
                      if opened.began_by_itself and flow.reply_source.host in relays]:
             self._close(mapping, flow)      # it began before anybody knew, and leads past the relay
@@ -283,12 +298,12 @@ class Mappings:
         if not self._per_host[payer]:
             del self._per_host[payer]
         self._deadlines.set(("mapping", mapping.inside), NEVER)
-        for remote in mapping.remotes:
+        for remote in mapping.remotes if mapping.needs_permissions else ():
             self.commands.append(ForbidRemote(mapping.permission, mapping.outside, remote))
-        if mapping.kind is not Kind.RELAY:
+        if mapping.kind is not Kind.RELAY and not mapping.is_own:
             self.commands.append(DeleteMapping(mapping.kind, mapping.inside, mapping.outside))
-        begun = [Flow(mapping.inside, peer, peer, mapping.outside) for peer in mapping.sent_to]
-        self.commands += [CloseFlow(flow) for flow in begun if flow not in mapping.flows]
+            begun = [Flow(mapping.inside, peer, peer, mapping.outside) for peer in mapping.sent_to]
+            self.commands += [CloseFlow(flow) for flow in begun if flow not in mapping.flows]
         for flow in list(mapping.flows):
             self._close(mapping, flow)
 
@@ -325,12 +340,12 @@ class Mappings:
     def _tell(self, mapping: Mapping, now: float) -> None:
         until = mapping.until
         lifetime = LIFETIME if until == NEVER else max(until - now, LIFETIME)
-        if mapping.kind is not Kind.RELAY:
+        if mapping.kind is not Kind.RELAY and not mapping.is_own:
             self.commands.append(AddMapping(
                 mapping.kind, mapping.inside, mapping.outside, lifetime, mapping.inward, owner_of(mapping),
                 is_new=not mapping.kernel_until))
         mapping.kernel_until = now + lifetime
-        for remote in mapping.remotes:
+        for remote in mapping.remotes if mapping.needs_permissions else ():
             self.commands.append(AllowRemote(mapping.permission, mapping.outside, remote, lifetime))
         for opened in mapping.flows.values():
             if opened.fixed and opened.kernel_until < now + REFRESH_MARGIN:

@@ -143,7 +143,8 @@ class MediaKeeper:
         mapping = self._mappings.find_outside(outside) if outside else None
         if mapping is None or mapping.kind is Kind.SIGNALLING or turn.sender is None:
             return None
-        is_own = mapping.relay is not None or mapping.inside.host == turn.sender.inside.host
+        is_own = mapping.relay is not None or mapping.inside.host == turn.sender.inside.host \
+            or (mapping.is_own and self._is_on_gateway(turn))
         return mapping if is_own else None
 
     # -- UAs behind NATs of their own -------------------------------------------------------------
@@ -164,7 +165,7 @@ class MediaKeeper:
         """
         rtp, rtcp = line.rtp, line.rtcp
         assert rtp is not None
-        far, own = turn.far_receiver, self._line_behind(turn, line)
+        far, own = turn.far_receiver, self._line_behind(turn, line) or self._line_of_own(turn, line)
         if own is not None:
             mapping = self._mappings.find_outside(rtp)
             if far is not None and mapping is not None and mapping.relay is not None \
@@ -183,6 +184,23 @@ class MediaKeeper:
                 found.relay.source = endpoint       # it says itself where it sends from
         behind = self._line_behind(turn, line._replace(rtp=shown[0], rtcp=shown[1]))
         return behind or _silent(line), *shown
+
+    def _line_of_own(self, turn: Turn, line: Line) -> Line | None:
+        """A PBX on the gateway names its own port: a far UA's relay needs to know it, nobody else does."""
+        rtp, call = line.rtp, turn.sender_call
+        if rtp is None or call is None or turn.far_receiver is None \
+                or rtp.host not in self._realms.own_hosts or not self._is_on_gateway(turn):
+            return None
+        rtcp = line.rtcp if line.rtcp is not None and line.rtcp.host == rtp.host else None
+        try:
+            self._streams.map_own(Owner(call, turn.far_receiver.source.host, turn.now), rtp, rtcp)
+        except LimitReached as problem:
+            turn.leave("limit", "m=" + line.kind, str(problem), str(rtp))
+            return None
+        return self._line_behind(turn, line)
+
+    def _is_on_gateway(self, turn: Turn) -> bool:
+        return turn.sender is not None and turn.sender.inside.host in self._realms.gateway_hosts
 
     def _may_release(self, turn: Turn) -> bool:
         """Two UAs behind the same far NAT may talk there; but for the operator's word."""
@@ -229,7 +247,8 @@ class MediaKeeper:
         if endpoint.port < LOWEST_PORT:
             return "a port below 1024 is a service, not media"
         if host != sender.inside.host and not self._registrations.is_registered(host, sender.inside.host) \
-                and host not in self._settings.media.media_hosts:
+                and host not in self._settings.media.media_hosts \
+                and not (self._is_on_gateway(turn) and self._realms.is_inside(host)):
             return "the host is neither the sender, nor registered, nor one of [media] media_hosts"
         if pairs > MOST_PAIRS or (pairs > 1 and endpoint.port + 2 * pairs - 1 > LAST_PORT):
             return "more port pairs than any encoding has layers, or than there are ports"

@@ -13,6 +13,7 @@ from natfix.commands import Kind
 from natfix.config import Settings
 from natfix.deadlines import NEVER
 from natfix.dialogs import Call
+from natfix.errors import LimitReached
 from natfix.mappings import ANY_REMOTE, Mapping, Mappings, is_relay_key
 from natfix.ports import PortPool
 from natfix.realms import Realms
@@ -48,6 +49,18 @@ class MediaMappings:
                 self.hold(owner.call, mapping, owner.now)
         shown_rtcp = mapped_rtcp.outside if mapped_rtcp else None
         return mapped_rtp.outside, mapped_rtp.outside if rtcp == rtp else shown_rtcp
+
+    def map_own(self, owner: Owner, *endpoints: Endpoint | None) -> None:
+        """Hold endpoints of a PBX on the gateway, which stand for themselves; raises LimitReached."""
+        for endpoint in filter(None, endpoints):
+            mapping = self._mappings.find(endpoint)
+            if mapping is None:
+                if endpoint.port in self.pool or self._mappings.find_outside(endpoint) is not None:
+                    raise LimitReached(f"the PBX's own RTP port {endpoint.port} lies in [media] ports")
+                self._mappings.check_quota(endpoint.host)
+                mapping = self._mappings.add(Kind.MEDIA, endpoint, endpoint)
+            if mapping.kind is Kind.MEDIA:
+                self.hold(owner.call, mapping, owner.now)
 
     def hold(self, call: Call, mapping: Mapping, now: float) -> None:
         """Keep a media mapping for *call*."""

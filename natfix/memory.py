@@ -83,7 +83,7 @@ class Memory:
         mapping = self._mappings.find(inside)
         if mapping is not None or self._mappings.find_outside(outside) is not None:
             return mapping if mapping is not None and mapping.kind is kind else None
-        if kind is not Kind.SIGNALLING:
+        if kind is not Kind.SIGNALLING and inside != outside:
             self._media.pool.claim(outside.port)
         return self._mappings.add(kind, inside, outside)
 

@@ -21,6 +21,7 @@ class Realms:
         self._outside_interfaces: frozenset[str] = frozenset()
         self.outside_host = settings.outside.address
         self.own_hosts: frozenset[str] = frozenset({self.outside_host} - {""})
+        self.gateway_hosts: frozenset[str] = frozenset()    # where a PBX on the gateway may be
 
     def update(self, report: AddressesChanged) -> bool:
         """Take the links as they are now; True where the outside address became another one."""
@@ -31,6 +32,8 @@ class Realms:
         address = self._settings.outside.address or report.outside.get(interface) or next(
             iter(report.outside.values()), self.outside_host)
         self.own_hosts = frozenset(report.outside.values()) | {address}
+        if self._settings.gateway.pbx == "local":
+            self.gateway_hosts = self.own_hosts.union(report.own)
         changed = address != self.outside_host
         self.outside_host = address
         return changed

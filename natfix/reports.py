@@ -24,6 +24,7 @@ class AddressesChanged:
 
     outside: dict[str, str]                         # interface -> its address
     inside: tuple[tuple[Network, str], ...]         # connected and routed inside networks, with interface
+    own: frozenset[str] = frozenset()               # all addresses of the gateway, but for loopback's
 
 
 @dataclass(frozen=True, slots=True)

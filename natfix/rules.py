@@ -52,7 +52,7 @@ IPTABLES = '''\
 # Every packet of a marked flow waits for natfix's verdict: after DNAT and before SNAT, so that both
 # directions show inside addresses. {nobody_listens}
 -A FORWARD -p udp -m connmark --mark {bit}/{bit} -j NFQUEUE --queue-num {queue}{bypass}
-COMMIT
+{own}COMMIT
 *filter
 # RTP that comes before its mapping, or from a stranger, must not become a conntrack entry: it would own the
 # stream's tuple and keep the call one-way.
@@ -71,15 +71,29 @@ def iptables_text(skeleton: Skeleton) -> str:
     bypass = " --queue-bypass" if skeleton.bypass else ""
     nobody_listens = f"Where nobody listens, they {'pass unfixed' if skeleton.bypass else 'are dropped'}."
     return IPTABLES.format(
-        marks="\n".join(_mark_lines(skeleton, bit)), bit=bit, queue=skeleton.queue, bypass=bypass,
+        marks="\n".join(_mark_lines(skeleton, bit, "PREROUTING")), bit=bit, queue=skeleton.queue,
+        bypass=bypass, own=_own_lines(skeleton, bit, bypass) if skeleton.own_pbx else "",
         nobody_listens=nobody_listens, first=first, last=last, outside=skeleton.outside_interfaces[0],
     )
 
 
-def _mark_lines(skeleton: Skeleton, bit: str) -> list[str]:
+def _mark_lines(skeleton: Skeleton, bit: str, chain: str) -> list[str]:
     """Return the rules that mark SIP flows; a multiport match takes 15 ports, as many as a configuration."""
     ports = ",".join(map(str, skeleton.sip_ports))
     return [
-        f"-A PREROUTING -p udp -m multiport --{end} {ports} -j CONNMARK --set-xmark {bit}/{bit}"
+        f"-A {chain} -p udp -m multiport --{end} {ports} -j CONNMARK --set-xmark {bit}/{bit}"
         for end in ("dports", "sports")
     ]
+
+
+def _own_lines(skeleton: Skeleton, bit: str, bypass: str) -> str:
+    """Return the rules for a PBX on the gateway itself; its flows begin here, or come in as others do."""
+    outside = skeleton.outside_interfaces[0]
+    queue = f"-p udp -m connmark --mark {bit}/{bit} -j NFQUEUE --queue-num {skeleton.queue}{bypass}"
+    lines = [
+        "# The same for the PBX on this gateway; what it says to inside phones stays as it is.",
+        f"-A INPUT -i {outside} {queue}",
+        *_mark_lines(skeleton, bit, f"OUTPUT -o {outside}"),
+        f"-A OUTPUT -o {outside} {queue}",
+    ]
+    return "\n".join(lines) + "\n"

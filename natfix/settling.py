@@ -161,6 +161,8 @@ class Settling:
                 call.awaits_other = True    # until that one's own call names this one, if it ever does
                 return None
             return Flow(inside, remote, other.inside, mapping.outside)
+        if mapping.is_own:
+            return None         # nothing to translate
         if self._realms.is_inside(remote.host):
             return None         # released: the packets do not cross the NAT
         return Flow(inside, remote, remote, mapping.outside)

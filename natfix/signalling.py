@@ -29,6 +29,8 @@ class Signalling:
         self._realms = realms
         self._mappings = mappings
         self._peers = frozenset(peer.address for peer in settings.peers)
+        # A PBX on the gateway may start after natfix, and wants the ports that phones registered at.
+        self._reserved = settings.signalling.ports if settings.gateway.pbx == "local" else ()
         self.taken: frozenset[int] = frozenset()            # ports of the outside address that others use
         self.forwards: dict[int, Endpoint | None] = {}      # the operator's own forwards
         self.remembered: dict[Endpoint, int] = {}           # inside endpoint -> its last outside port
@@ -104,7 +106,7 @@ class Signalling:
     def _keep_flow(
         self, mapping: Mapping, peer: Endpoint, holder: Holder, until: float, now: float
     ) -> None:
-        if self._realms.is_inside(peer.host) or not is_usable(peer.host):
+        if mapping.is_own or self._realms.is_inside(peer.host) or not is_usable(peer.host):
             return
         flow = Flow(mapping.inside, peer, peer, mapping.outside)
         self._mappings.keep_flow(mapping, flow, holder, until, now, fixed=True)
@@ -114,6 +116,8 @@ class Signalling:
         host = self._realms.outside_host
         if not host:
             raise LimitReached("there is no outside address now")
+        if inside.host in self._realms.own_hosts:
+            return self._add_own(inside)
         forwarded = (port for port, target in self.forwards.items() if target == inside)
         preferred = [
             port for port in (next(forwarded, 0), self.remembered.get(inside, 0), wanted, inside.port)
@@ -125,11 +129,17 @@ class Signalling:
         self._remember(inside, port)
         return self._mappings.add(Kind.SIGNALLING, inside, Endpoint(host, port))
 
+    def _add_own(self, endpoint: Endpoint) -> Mapping:
+        """A PBX on the gateway, at the outside address, stands for itself."""
+        if self._mappings.find_outside(endpoint) is not None:
+            raise LimitReached(f"{endpoint} stands for somebody inside already")
+        return self._mappings.add(Kind.SIGNALLING, endpoint, endpoint)
+
     def _is_free(self, port: int, inside: Endpoint) -> bool:
         """Tell whether *inside* may have *port*: the operator's forward of it must lead there too."""
         first, last = self._settings.media.ports
         return (
-            port not in self.taken
+            port not in self.taken and port not in self._reserved
             and (port not in self.forwards or self.forwards[port] == inside)
             and not first <= port <= last
             and self._mappings.find_outside(Endpoint(self._realms.outside_host, port)) is None

@@ -49,6 +49,7 @@ def skeleton_from_settings(settings: Settings, addresses: AddressesChanged) -> S
         queue=signalling.queue,
         bypass=signalling.on_failure == "pass",
         divert=signalling.divert,
+        own_pbx=settings.gateway.pbx == "local",
     )
 
 

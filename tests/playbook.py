@@ -42,7 +42,7 @@ from tests.streams import streams_of
 
 START = 1000.0              # seconds; when every world begins
 MAX_STEPS = 20_000          # timers in one advance; more means that the engine does not get on
-TABLES = {"media", "signalling", "far_end", "peers", "trunks", "limits"}
+TABLES = {"media", "signalling", "far_end", "gateway", "peers", "trunks", "limits"}
 PHONE = Endpoint("192.168.1.10", 5060)
 OTHER_PHONE = Endpoint("192.168.1.11", 5060)
 PROVIDER = Endpoint("198.51.100.20", 5060)
@@ -292,7 +292,8 @@ class World:
 
     def _addresses(self) -> AddressesChanged:
         inside = tuple((network, name) for name, network in self.kernel.networks.items())
-        return AddressesChanged({"outside": self.kernel.outside_address}, inside)
+        return AddressesChanged({"outside": self.kernel.outside_address}, inside,
+                                frozenset(self.kernel.own_addresses))
 
     def _report_flows(self) -> None:
         for flow in self.kernel.pop_begun():
@@ -381,7 +382,8 @@ def skeleton_of(settings: Settings) -> Skeleton:
     """Return what the kernel is told of *settings*."""
     signalling = settings.signalling
     return Skeleton((settings.outside.interface or "outside",), signalling.ports, settings.media.ports,
-                    signalling.mark, signalling.queue, signalling.on_failure == "pass")
+                    signalling.mark, signalling.queue, signalling.on_failure == "pass",
+                    own_pbx=settings.gateway.pbx == "local")
 
 
 def _credentials(agent: Agent) -> str:

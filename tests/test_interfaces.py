@@ -76,6 +76,7 @@ def test_gateway_needs_no_configuration() -> None:
         inside=tuple(zip(
             networks("192.168.1.0/24", "192.168.2.0/24", "10.8.0.2", "10.20.0.0/16"),
             ("lan0", "lan1", "tun0", "lan0"), strict=True)),
+        own=frozenset({"192.168.1.1", "192.168.2.1", "10.8.0.1", "203.0.113.1", "203.0.113.2"}),
     )
 
 

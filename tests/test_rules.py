@@ -74,6 +74,20 @@ def test_iptables_text() -> None:
     assert any("--dport 40000:41999" in line and line.endswith("-j DROP") for line in lines)
 
 
+def test_a_pbx_on_the_gateway() -> None:
+    """Its SIP is queued in both forms where the configuration has it, and in neither where not."""
+    own = replace(SKELETON, own_pbx=True)
+    queued = "-p udp -m connmark --mark 0x100/0x100 -j NFQUEUE --queue-num 77"
+    lines = iptables_text(own).splitlines()
+    assert {f"-A INPUT -i wan0 {queued}", f"-A OUTPUT -o wan0 {queued}"} <= set(lines)
+    assert any(line.startswith("-A OUTPUT -o wan0") and "CONNMARK" in line for line in lines)
+    assert "OUTPUT" not in iptables_text(SKELETON)
+    rules = nft_text(own, CAPABLE)
+    for end in ("iifname", "oifname"):
+        assert rules.count(f"\n        {end} $outside ct mark") == 1
+    assert nft_text(SKELETON, CAPABLE).count("        #own ") == 4
+
+
 def test_iptables_text_bypass() -> None:
     """on_failure = "pass" is the queue's bypass, and is said."""
     assert "--queue-num 77 --queue-bypass\n" in iptables_text(BYPASS)
@@ -91,7 +105,7 @@ class TestRealPrograms:
 
     pytestmark = kernel_test
 
-    @pytest.mark.parametrize("skeleton", [SKELETON, BYPASS])
+    @pytest.mark.parametrize("skeleton", [SKELETON, BYPASS, replace(SKELETON, own_pbx=True)])
     def test_iptables_restore_takes_it(self, skeleton: object) -> None:
         """iptables-restore tests and loads the text."""
         with namespace() as here:

@@ -43,6 +43,7 @@ class Skeleton:
     queue: int                          # NFQUEUE number
     bypass: bool                        # on_failure = "pass": SIP passes unfixed while nobody listens
     divert: str = "auto"                # "auto" (probe), "queue" (nft statement) or "nfqueue" (xt target)
+    own_pbx: bool = False               # SIP of the gateway's own is diverted, too
 
 
 class Kernel(Protocol):

@@ -61,7 +61,7 @@ class FakeKernel:
     *inside* names the networks behind the gateway, on interfaces ``inside``, ``inside2``...; the gateway
     has the first address of each, and *outside_address* on ``outside``. *dnat_accepted* says whether the
     operator's forward chain has the documented line ``ct status dnat accept``; *forwards* are the
-    operator's own DNAT rules.
+    operator's own DNAT rules, *listens* what his input chain accepts.
     """
 
     def __init__(
@@ -70,10 +70,12 @@ class FakeKernel:
         outside_address: str = "203.0.113.1",
         dnat_accepted: bool = False,
         forwards: Mapping[Endpoint, Endpoint] | None = None,
+        listens: Iterable[Endpoint] = (),
     ) -> None:
         self.outside_address = outside_address
         self.dnat_accepted = dnat_accepted
         self.forwards = dict(forwards or {})
+        self.listens = frozenset(listens)
         self.networks = {
             f"inside{number if number > 1 else ''}": network_from_text(text)
             for number, text in enumerate(inside, start=1)
@@ -192,9 +194,14 @@ class FakeKernel:
         elif self._is_guarded(crossing):
             self._refused[destination] = self._refused.get(destination, 0) + 1
             crossing.dropped = "guard: no mapping waits for this packet"
-        elif self.skeleton is not None and crossing.hook == "forward":
+        elif self.skeleton is not None and self._is_seen(crossing, self.skeleton):
             crossing.diverted = bool(crossing.entry.mark & self.skeleton.mark)
         return crossing
+
+    def _is_seen(self, crossing: Crossing, skeleton: Skeleton) -> bool:
+        """Tell whether natfix sees SIP here: at forward, and the gateway's own where that is configured."""
+        is_crossing = "outside" in (crossing.in_interface, crossing.out_interface)
+        return crossing.hook == "forward" or (skeleton.own_pbx and is_crossing)
 
     def leave(self, crossing: Crossing) -> Trace:
         """Take a packet on from :meth:`enter`: the operator's filter, SNAT, confirmation."""
@@ -215,8 +222,10 @@ class FakeKernel:
         return next(names, "outside")
 
     def _begin(self, source: Endpoint, destination: Endpoint) -> Crossing:
-        from_inside = self._interface(source.host) != "outside"
-        target = self.elements.inside_of(destination, source.host, from_inside)
+        came_by = self._interface(source.host)
+        target = None       # what the gateway itself sends never comes by prerouting
+        if came_by != "lo":
+            target = self.elements.inside_of(destination, source.host, from_inside=came_by != "outside")
         is_forwarded = target is None and destination in self.forwards
         target = target or self.forwards.get(destination, destination)
         entry = Entry(Flow(source, destination, target, source), self.now, is_forwarded=is_forwarded)
@@ -243,7 +252,8 @@ class FakeKernel:
         return is_learning and self.skeleton is not None and crossing.hook == "input" and crossing.is_new
 
     def _is_guarded(self, crossing: Crossing) -> bool:
-        is_stray = crossing.hook == "input" and crossing.is_new and not crossing.entry.is_dnated
+        arrives = crossing.hook == "input" or crossing.out_interface == "lo"    # by loopback, after output
+        is_stray = arrives and crossing.is_new and not crossing.entry.is_dnated
         return is_stray and self._is_media_port(crossing.destination)
 
     def _is_media_port(self, endpoint: Endpoint) -> bool:
@@ -254,6 +264,8 @@ class FakeKernel:
         if not crossing.is_new or crossing.in_interface != "outside":
             return True
         entry = crossing.entry
+        if crossing.hook == "input" and crossing.destination in self.listens:
+            return True
         return entry.is_forwarded or (entry.is_dnated and self.dnat_accepted)
 
     def _confirm(self, crossing: Crossing) -> None:

@@ -50,6 +50,7 @@ GET_CHAIN, GET_RULE = NFTABLES << 8 | 4, NFTABLES << 8 | 7
 TABLE_NAME = 1      # NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE
 
 QUEUE_RULE = re.compile(r"^( *)(queue num \$sip_queue)$", re.MULTILINE)
+OWN_RULE = "#own "      # before the rules that a PBX on the gateway needs
 FLUSH_QUEUE = f"flush chain ip {TABLE} {CHAIN}\n"
 
 REASONS = {
@@ -243,6 +244,8 @@ def skeleton_text(skeleton: Skeleton, form: str) -> str:
     }
     for name, value in values.items():
         rules = re.sub(rf"^(define {name} = ).*?( +#.*)?$", rf"\g<1>{value}\g<2>", rules, flags=re.MULTILINE)
+    if skeleton.own_pbx:
+        rules = rules.replace(OWN_RULE, "")
     if form == "queue":
         return QUEUE_RULE.sub(r"\1\2 bypass", rules) if skeleton.bypass else rules
     said = f"NFQUEUE --queue-num {skeleton.queue}" + (" --queue-bypass" if skeleton.bypass else "")
