@@ -24,7 +24,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    survives a restart by :mod:`~natfix.rows`, :mod:`~natfix.listing` answers questions.
 5. kernel: :mod:`~natfix.kernel.netfilter` for real, with :mod:`~natfix.kernel.elements` and
    :mod:`~natfix.kernel.conntrack` on :mod:`~natfix.kernel.netlink`, :mod:`~natfix.kernel.divert`,
-   :mod:`~natfix.kernel.events`, :mod:`~natfix.kernel.probe` (what this kernel can do) and
+   :mod:`~natfix.kernel.events`, :mod:`~natfix.kernel.sender` (packets of natfix's own),
+   :mod:`~natfix.kernel.probe` (what this kernel can do) and
    :mod:`~natfix.kernel.libnftables`; :mod:`~natfix.kernel.fake` (:mod:`~natfix.kernel.fake_elements`,
    :mod:`~natfix.kernel.fake_conntrack`) for tests. What others have set up: :mod:`~natfix.interfaces`,
    :mod:`~natfix.firewall` (rule sets as :mod:`~natfix.firewall_nft` and :mod:`~natfix.firewall_iptables`

@@ -96,6 +96,17 @@ class CloseFlow(NamedTuple):
     flow: Flow
 
 
+class SendPacket(NamedTuple):
+    """A datagram of natfix's own, to a far UA that a registrar has accepted, and to nobody else.
+
+    ``source`` is the outside endpoint that the UA has sent to, which its NAT lets answers in from.
+    """
+
+    source: Endpoint
+    destination: Endpoint
+    payload: bytes
+
+
 Command = AddMapping | DeleteMapping | AllowRemote | ForbidRemote | OpenFlow | CloseFlow
 
 
@@ -127,7 +138,8 @@ class Outcome:
     commands: list[Command] = field(default_factory=list)   # 1. one kernel transaction
     verdict: Verdict = Verdict.ACCEPT                       # 2. with ``packet``, or the original bytes
     packet: bytes | None = None
-    notes: list[Note] = field(default_factory=list)         # 3. for the log
+    send: list[SendPacket] = field(default_factory=list)    # 3. after the verdict
+    notes: list[Note] = field(default_factory=list)         # 4. for the log
     summary: str = ""                                       # "INVITE sip:..." or "200 OK (INVITE)"
     call_id: str = ""
     edits: tuple[tuple[int, int, bytes], ...] = ()          # where in the payload, and what stands there now

@@ -6,7 +6,8 @@ The contract (design, section 3), step by step:
 2. give the engine every packet of one read of the queue, or one report, or the timer;
 3. ``kernel.apply`` all commands of that read, in one transaction;
 4. give the verdicts, with the engine's packet or the original bytes;
-5. then notes to the journal, and soon changed rows to the store, which writes them from its own thread.
+5. send natfix's own packets (keep-alives, answered refreshes);
+6. then notes to the journal, and soon changed rows to the store, which writes them from its own thread.
 
 Every packet gets a verdict whatever fails. A bug in the engine costs a message its fix, not its way: it
 passes untouched, since only policy drops. Where the kernel refuses the commands, the packets that needed
@@ -159,6 +160,7 @@ class Loop:
         refused = self._apply(outcomes, now)
         for packet, outcome in zip(batch, outcomes, strict=True):
             self._give_verdict(packet, outcome, refused)
+        self._send(outcomes)
         for packet, outcome in zip(batch, outcomes, strict=True):
             self.journal.record(_decision(packet, outcome, refused, now))
         self.call_at(now + SAVE_AFTER, self._save)
@@ -193,7 +195,14 @@ class Loop:
         told = [partial(self.engine.handle_report, report, now) for report in reports]
         return [self._outcome_of(question) for question in told]
 
+    def _send(self, outcomes: Sequence[Outcome]) -> None:
+        """Send natfix's own packets; one that is lost here is lost like one on the way."""
+        if packets := [packet for outcome in outcomes for packet in outcome.send]:
+            self.counters["sent"] += len(packets)
+            self.counters["not_sent"] += self.kernel.send(packets)
+
     def _close(self, outcomes: Sequence[Outcome], refused: bool, now: float) -> None:
+        self._send(outcomes)
         for outcome in outcomes:
             self.journal.record(Decision(now, "", outcome, refused and bool(outcome.commands)))
         self.call_at(now + SAVE_AFTER, self._save)

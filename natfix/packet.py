@@ -6,7 +6,7 @@ What a verdict hands back to the kernel is not checksummed there: both checksums
 from __future__ import annotations
 
 from functools import lru_cache
-from socket import inet_ntoa
+from socket import inet_aton, inet_ntoa
 from struct import Struct
 from typing import NamedTuple
 
@@ -17,6 +17,8 @@ UDP = 17                        # IP protocol number
 UDP_HEADER_LENGTH = 8
 SHORTEST = 20 + UDP_HEADER_LENGTH
 LONGEST = 0xFFFF                # bytes; RFC 791, section 3.1, total length
+
+OWN_TTL = 64
 
 DONT_FRAGMENT = 0x4000
 FRAGMENT = 0x3FFF               # more fragments, and the fragment offset
@@ -105,6 +107,18 @@ def rebuild(packet: Packet, payload: bytes, identification: int) -> bytes:
         options,
         UDP_HEADER.pack(source_port, destination_port, length, udp_checksum or 0xFFFF),     # RFC 768
         payload,
+    ))
+
+
+def datagram(source: Endpoint, destination: Endpoint, payload: bytes) -> bytes:
+    """Return a packet of natfix's own; the kernel fills in identification and header checksum (raw(7))."""
+    length = UDP_HEADER_LENGTH + len(payload)
+    addresses = inet_aton(source.host), inet_aton(destination.host)
+    bare = UDP_HEADER.pack(source.port, destination.port, length, 0) + payload
+    udp_checksum = _checksum(PSEUDO_HEADER.pack(*addresses, UDP, length) + bare)
+    return b"".join((
+        IP_HEADER.pack(0x45, 0, 20 + length, 0, 0, OWN_TTL, UDP, 0, *addresses),
+        UDP_HEADER.pack(source.port, destination.port, length, udp_checksum or 0xFFFF), payload,
     ))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from natfix.address import Endpoint
-from natfix.commands import Command, Flow, Outcome
+from natfix.commands import Command, Flow, Outcome, SendPacket
 from natfix.engine import Path
 from natfix.errors import KernelRefused
 from natfix.kernel.base import FlowState, KernelMapping, Skeleton
@@ -114,6 +114,10 @@ class RecordingKernel:
 
     def refused(self) -> dict[Endpoint, int]:
         return {}
+
+    def send(self, packets: Sequence[SendPacket]) -> int:
+        self._note("send", list(packets))
+        return 0
 
     def remove(self) -> None:
         self._note("remove")

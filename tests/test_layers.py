@@ -25,7 +25,8 @@ LAYERS: dict[int, str] = {
        "rows settling signalling targets turn",
     5: "firewall firewall_iptables firewall_nft firewall_now interfaces kernel.conntrack kernel.divert "
        "kernel.elements kernel.events kernel.fake kernel.fake_conntrack kernel.fake_elements "
-       "kernel.libnftables kernel.netfilter kernel.netlink kernel.probe programs",
+       "kernel.libnftables kernel.netfilter kernel.netlink kernel.probe "
+       "kernel.sender programs",
     6: "__main__ background check check_firewall check_host cli control findings journal leak live loop "
        "queue_reader removal rules show startup store tables upkeep watch",
     7: "replay replay.as_json replay.as_text replay.capture replay.conversations replay.counts "

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from natfix.address import Endpoint
-from natfix.commands import AddMapping, Kind, Note, Outcome, Verdict
+from natfix.commands import AddMapping, Kind, Note, Outcome, SendPacket, Verdict
 from natfix.loop import LATE, PAUSE, Clock, Loop
 from natfix.reports import Change, PortsInUse
 from tests.standins import SKELETON, ListReader, ListStore, RecordingKernel, StandInEngine, WaitingPacket
@@ -65,6 +65,20 @@ def test_one_transaction_before_all_verdicts(bench: Bench) -> None:
     assert order == ["apply", "verdict", "verdict"]
     assert bench.kernel.done == [("apply", [MAPPING, MAPPING])]
     assert [packet.verdict for packet in packets] == [("accept", b"one!"), ("accept", b"two!")]
+
+
+def test_own_packets_are_sent_after_the_verdicts(bench: Bench) -> None:
+    """What natfix sends itself waits for all verdicts of the read; what the timer sends goes out too."""
+    order: list[str] = []
+    own = SendPacket(Endpoint("203.0.113.1", 5060), Endpoint("198.51.100.7", 41000), b"\0\0\0\0")
+    bench.engine.answer = lambda raw: Outcome(send=[own])
+    bench.kernel.send = lambda packets: order.append("send") or 1  # type: ignore[method-assign,func-returns-value]
+    bench.run_once(WaitingPacket(b"one", log=order), WaitingPacket(b"two", log=order))
+    assert order == ["verdict", "verdict", "send"]
+    bench.engine.timer, bench.engine.timer_answer = bench.now, lambda: Outcome(send=[own, own])
+    bench.run_once()
+    assert order[3:] == ["send"]
+    assert (bench.loop.counters["sent"], bench.loop.counters["not_sent"]) == (4, 2)
 
 
 def test_engine_gets_bytes_path_and_time(bench: Bench) -> None:

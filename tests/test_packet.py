@@ -11,7 +11,7 @@ from scapy.layers.inet import IP, UDP
 
 from natfix.address import Endpoint
 from natfix.errors import MalformedPacket
-from natfix.packet import LONGEST, packet_from_bytes, rebuild
+from natfix.packet import LONGEST, datagram, packet_from_bytes, rebuild
 from tests import corpus
 from tests.datagram import DONT_FRAGMENT, Datagram, packet_bytes, read_packet
 
@@ -116,6 +116,16 @@ def test_a_checksum_of_zero_is_written_as_ones() -> None:
     without = int.from_bytes(rebuild(packet, b"\0\0", 1)[26:28], "big")
     rebuilt = rebuild(packet, without.to_bytes(2, "big"), 1)
     assert rebuilt[26:28] == b"\xff\xff"
+
+
+def test_a_packet_of_its_own() -> None:
+    """An independent reader finds lengths and UDP checksum right; the IP checksum is the kernel's to make."""
+    source, destination = Endpoint("203.0.113.1", 5060), Endpoint("198.51.100.7", 41000)
+    for payload in (b"\0\0\0\0", b"OPTIONS", b"x" * 1000):
+        raw = datagram(source, destination, payload)
+        del (whole := IP(raw)).chksum
+        assert read_packet(whole.build())[:3] == (source, destination, payload)
+        assert packet_from_bytes(raw)[2:] == (source, destination, payload)
 
 
 def test_a_packet_cannot_outgrow_ip() -> None:

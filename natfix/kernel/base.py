@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from natfix.address import Endpoint
-from natfix.commands import Command, Flow, Kind
+from natfix.commands import Command, Flow, Kind, SendPacket
 
 
 class KernelMapping(NamedTuple):
@@ -76,6 +76,9 @@ class Kernel(Protocol):
 
     def refused(self) -> dict[Endpoint, int]:
         """Packets from strangers that the guard dropped, by outside endpoint."""
+
+    def send(self, packets: Sequence[SendPacket]) -> int:
+        """Send *packets* past conntrack and NAT, with the addresses that they have; return how many failed."""
 
     def remove(self) -> None:
         """Delete natfix's table and every conntrack entry that natfix made; absence is no error."""

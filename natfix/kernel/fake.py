@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from natfix.address import Endpoint, Network, contains, network_from_text
-from natfix.commands import CloseFlow, Command, Flow, Kind, OpenFlow
+from natfix.commands import CloseFlow, Command, Flow, Kind, OpenFlow, SendPacket
 from natfix.errors import KernelRefused
 from natfix.kernel.base import FlowState, KernelMapping, Skeleton
 from natfix.kernel.fake_conntrack import ConntrackTable, Entry, state_of
@@ -86,6 +86,7 @@ class FakeKernel:
         self.refuse_entries = ""                # a sentence: no conntrack entry can be made meanwhile
         self.entries_refused = 0
         self.last_refusal = ""
+        self.sent: list[SendPacket] = []        # natfix's own; they meet no NAT
         self.elements = Elements()
         self.now = 0.0
         self._table = ConntrackTable()
@@ -122,6 +123,11 @@ class FakeKernel:
     def refused(self) -> dict[Endpoint, int]:
         """Packets that the guard dropped, by outside endpoint."""
         return dict(self._refused)
+
+    def send(self, packets: Sequence[SendPacket]) -> int:
+        """Keep *packets* in ``sent``."""
+        self.sent += packets
+        return 0
 
     def remove(self) -> None:
         """Delete natfix's table, the entries it made or that NAT by its mappings, and its mark on others."""

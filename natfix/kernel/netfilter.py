@@ -17,7 +17,7 @@ from itertools import groupby
 from pathlib import Path
 
 from natfix.address import Endpoint
-from natfix.commands import CloseFlow, Command, Flow, OpenFlow
+from natfix.commands import CloseFlow, Command, Flow, OpenFlow, SendPacket
 from natfix.errors import KernelRefused
 from natfix.kernel import libnftables
 from natfix.kernel.base import FlowState, KernelMapping, Skeleton
@@ -40,6 +40,7 @@ from natfix.kernel.elements import (
 )
 from natfix.kernel.netlink import NFTABLES, REQUEST, Connection, Message, attributes, head, text
 from natfix.kernel.probe import divert_form, probe
+from natfix.kernel.sender import Sender
 from natfix.shipped import shipped
 
 ACCOUNTING = Path("/proc/sys/net/netfilter/nf_conntrack_acct")
@@ -68,6 +69,7 @@ class NetfilterKernel:
         """*mark* is the bit that SIP flows get before :meth:`install` has said so."""
         self._connection = Connection()
         self._conntrack = Conntrack(self._connection)
+        self._sender = Sender()
         self._mark = mark
         self._made: set[Flow] = set()
         self.entries_refused = 0        # times that conntrack did not take what natfix wanted
@@ -78,6 +80,7 @@ class NetfilterKernel:
     def close(self) -> None:
         """Give the socket up; everything in the kernel stays."""
         self._connection.close()
+        self._sender.close()
 
     def install(self, skeleton: Skeleton) -> None:
         form = divert_form(probe(), skeleton.divert)
@@ -170,6 +173,9 @@ class NetfilterKernel:
 
     def refused(self) -> dict[Endpoint, int]:
         return {endpoint_from_key(item.key): item.packets for item in self._elements(REFUSED)}
+
+    def send(self, packets: Sequence[SendPacket]) -> int:
+        return self._sender.send(packets, self._mark)
 
     def remove(self) -> None:
         outside = {mapping.outside for mapping in self.mappings()}

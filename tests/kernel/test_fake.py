@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from natfix.address import Endpoint
-from natfix.commands import AddMapping, AllowRemote, CloseFlow, Command, DeleteMapping, Flow, Kind, OpenFlow
+from natfix.commands import (
+    AddMapping,
+    AllowRemote,
+    CloseFlow,
+    Command,
+    DeleteMapping,
+    Flow,
+    Kind,
+    OpenFlow,
+    SendPacket,
+)
 from natfix.errors import KernelRefused
 from natfix.kernel.base import Kernel, Skeleton
 from natfix.kernel.fake import FakeKernel, Trace
@@ -381,3 +391,12 @@ def test_remove_leaves_what_others_made() -> None:
     kernel.remove()
     assert [(state.flow.source, state.mark) for state in kernel.flows()] == [(OTHER_PHONE, 0)]
     assert kernel.mappings() == []
+
+
+def test_own_packets_are_kept() -> None:
+    """What natfix sends itself can be looked at, and makes no entry."""
+    kernel = make_kernel()
+    packet = SendPacket(MAPPED, PROVIDER, b"\0\0\0\0")
+    assert kernel.send([packet]) == 0
+    assert kernel.sent == [packet]
+    assert kernel.flows() == []

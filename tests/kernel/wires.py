@@ -145,15 +145,26 @@ class Queue:
 
     def accept(self, count: int, before: Callable[[], object] = lambda: None) -> list[bytes]:
         """Wait for *count* packets, call *before*, let them go; return their UDP ports and payloads."""
+        packets = self._wait(count)
+        before()
+        for packet in packets:
+            packet.accept()
+        return [packet.raw[20:24] + packet.raw[28:] for packet in packets]
+
+    def drop(self, count: int) -> list[bytes]:
+        """The same, but let none of them go."""
+        packets = self._wait(count)
+        for packet in packets:
+            packet.drop()
+        return [packet.raw[20:24] + packet.raw[28:] for packet in packets]
+
+    def _wait(self, count: int) -> list[QueuedPacket]:
         packets: list[QueuedPacket] = []
         deadline = time.monotonic() + 1
         while len(packets) < count and time.monotonic() < deadline:
             packets += self._space.call(self._reader.read)
             time.sleep(0.005)
-        before()
-        for packet in packets:
-            packet.accept()
-        return [packet.raw[20:24] + packet.raw[28:] for packet in packets]
+        return packets
 
     def close(self) -> None:
         self._reader.close()
