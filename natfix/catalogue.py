@@ -35,12 +35,12 @@ class Entry(NamedTuple):
 
     code: str                       # "D12"
     title: str                      # one line
-    symptom: str                    # as people say it
-    signature: str                  # what shows it in packets
+    symptom: str                    # as people say it, or the operator sees it
+    signature: str                  # what shows it in packets, or is looked at
     cause: str
     remedy: str
-    needs: tuple[str, ...]          # of NEEDS
-    fixed_by_natfix: str            # "yes", "partly", "no"
+    needs: tuple[str, ...] = ()     # of NEEDS; of D codes only
+    fixed_by_natfix: str = ""       # "yes", "partly", "no"; of D codes only
     better_with: tuple[str, ...] = ()
     rfcs: tuple[str, ...] = ()      # "RFC 3261 18.2.2"
 
@@ -59,8 +59,13 @@ FORM = Form(
                              re.compile(r"RFC [0-9]{3,5}( [A-Z0-9.-]+)?").fullmatch)),
         "fixed_by_natfix": one_of(*FIXED),
     },
-    required=frozenset(Entry._fields) - {"better_with", "rfcs"},
+    required=frozenset({"code", "title", "symptom", "signature", "cause", "remedy"}),
 )
+REQUIRED_OF_SYMPTOMS = ("needs", "fixed_by_natfix")
+# What symptom and signature are called, by a code's first letter.
+LABELS = {
+    "D": ("People say", "In packets"), "H": ("You see", "Looked at"), "E": ("You see", "Comes from"),
+}
 
 
 @cache
@@ -104,16 +109,18 @@ def as_text(entry: Entry) -> str:
 def as_document(entry: Entry) -> dict[str, object]:
     """Return an entry for JSON."""
     return {name: list(value) if isinstance(value, tuple) else value
-            for name, value in entry._asdict().items()}
+            for name, value in entry._asdict().items() if value or name not in REQUIRED_OF_SYMPTOMS}
 
 
 def _paragraphs(entry: Entry) -> Iterator[str]:
     needs = "; ".join(NEEDS[kind] for kind in entry.needs)
     if entry.better_with:
         needs += ". Surer with: " + "; ".join(NEEDS[kind] for kind in entry.better_with)
+    symptom, signature = LABELS[entry.code[0]]
     facts = (
-        ("People say", f'"{entry.symptom}"'), ("In packets", entry.signature), ("Cause", entry.cause),
-        ("Remedy", entry.remedy), ("Cured by natfix", FIXED[entry.fixed_by_natfix]),
+        (symptom, f'"{entry.symptom}"' if entry.code.startswith("D") else entry.symptom),
+        (signature, entry.signature), ("Cause", entry.cause),
+        ("Remedy", entry.remedy), ("Cured by natfix", FIXED.get(entry.fixed_by_natfix, "")),
         ("To be seen in", needs), ("Rules", ", ".join(entry.rfcs)),
     )
     for name, words in facts:
@@ -140,4 +147,8 @@ def _read(document: Document, keys: Keys, entries: dict[str, Entry]) -> None:
     if values.get("code") in entries:
         document.complain((*keys, "code"), f'the code "{values["code"]}" is there already, above')
     elif FORM.required <= values.keys():
-        entries[values["code"]] = Entry(**values)
+        missing = [key for key in REQUIRED_OF_SYMPTOMS if key not in values]
+        if missing and values["code"].startswith("D"):
+            document.complain(keys, f'[[entry]] lacks "{missing[0]}", which a symptom has')
+        else:
+            entries[values["code"]] = Entry(**values)

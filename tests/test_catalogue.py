@@ -10,7 +10,8 @@ import pytest
 
 from natfix import catalogue, cli
 from natfix.catalogue import as_text, catalogue_from_file, catalogue_from_text, entry_for
-from natfix.errors import ConfigError
+from natfix.check import CHECKS, CONFIGURATION
+from natfix.errors import FINDINGS, ConfigError, NatfixError
 from tests.schema import problems
 
 ENTRIES = catalogue.catalogue()
@@ -27,9 +28,14 @@ fixed_by_natfix = "yes"
 '''
 
 
-def test_every_symptom_has_its_entry() -> None:
-    """D01 to D34 are all there, in order."""
-    assert list(ENTRIES) == [f"D{number:02d}" for number in range(1, 35)]
+SYMPTOMS = [f"D{number:02d}" for number in range(1, 35)]
+
+
+def test_every_code_has_its_entry() -> None:
+    """Every symptom, every check of `natfix check` and every exit code is there, in order."""
+    checks = [CONFIGURATION[0], *(code for code, _, _ in CHECKS)]
+    exits = sorted({FINDINGS, *(kind.exit_code for kind in (NatfixError, *NatfixError.__subclasses__()))})
+    assert list(ENTRIES) == [*SYMPTOMS, *checks, *(f"E{code:02d}" for code in exits)]
 
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES.keys())
@@ -37,10 +43,11 @@ def test_every_entry_says_all(entry: catalogue.Entry) -> None:
     """An entry has a title without a full stop, whole sentences else, and names the rule that is broken."""
     assert not entry.title.endswith(".")
     for words in (entry.symptom, entry.signature, entry.cause, entry.remedy):
-        assert words[0].isupper() or words.startswith(("nf_", "rport", "a=rtcp", "c="))
+        assert words[0].isupper() or words.startswith(
+            ("nf_", "rport", "a=rtcp", "c=", "natfix", "sysctl", "net.", "`"))
         assert words.endswith(".")
-    assert entry.rfcs
-    assert entry.needs
+    is_symptom = entry.code in SYMPTOMS
+    assert bool(entry.rfcs) == bool(entry.needs) == bool(entry.fixed_by_natfix) == is_symptom
 
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES.keys())
@@ -77,6 +84,7 @@ def test_an_entry_is_read() -> None:
 @pytest.mark.parametrize(("change", "said"), [
     (('code = "D01"', 'code = "Q01"'), 'x:3: code = "Q01" in [[entry]] must be a code such as "D12"'),
     (('needs = ["S"]', 'needs = ["T"]'), 'x:9: needs = ["T"] in [[entry]] has "T", which must be "S", '),
+    (('needs = ["S"]', ''), 'x:2: [[entry]] lacks "needs", which a symptom has'),
     (('remedy =', 'remdy ='), 'x:8: unknown key "remdy" in [[entry]]; did you mean "remedy"?'),
     (('"yes"', '"maybe"'), 'x:10: fixed_by_natfix = "maybe" in [[entry]] must be "yes", "partly" or "no"'),
     (('cause = "The NAT left the SDP alone."', ''), 'x:2: [[entry]] lacks "cause": '),
@@ -107,7 +115,7 @@ def test_explain_alone_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a code each one has its line."""
     assert cli.main(["explain"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line[:3] for line in lines if re.match("D[0-9]{2}  ", line)] == list(ENTRIES)
+    assert [line[:3] for line in lines if re.match("[DHE][0-9]{2}  ", line)] == list(ENTRIES)
 
 
 def test_explain_refuses_the_unknown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +126,7 @@ def test_explain_refuses_the_unknown(capsys: pytest.CaptureFixture[str]) -> None
     assert re.fullmatch(r'natfix: there is no code D99; did you mean "D\d\d"\?\n', shown.err)
 
 
-@pytest.mark.parametrize(("codes", "count"), [(("D12",), 1), ((), 34)])
+@pytest.mark.parametrize(("codes", "count"), [(("D12",), 1), (("h07", "E04"), 2), ((), len(ENTRIES))])
 def test_explain_in_json(codes: tuple[str, ...], count: int, capsys: pytest.CaptureFixture[str]) -> None:
     """The JSON is as its schema says."""
     assert cli.main(["explain", "--json", *codes]) == 0
