@@ -226,8 +226,9 @@ class MediaIndex:
         conversation = held.conversation
         start, end = conversation.passages[0].time, conversation.passages[-1].time
         ends = held.media & self._streams.keys()
+        latest = end + (CLOSING if _has_ended(conversation) else AFTERWARDS)
         streams = {id(each): each for endpoint in ends for each in self._streams[endpoint]
-                   if _overlap(each, start, end)}
+                   if each.end >= start and each.start <= latest}
         conversation.streams = sorted(
             streams.values(), key=lambda each: (each.start, each.first_packet, each.source, each.destination))
         flows = {(copy.source, copy.destination) for passage in conversation.passages
@@ -245,11 +246,16 @@ class MediaIndex:
             and start - 1.0 <= error.time <= end + AFTERWARDS
 
 
-AFTERWARDS = 300.0      # seconds that media may go on behind the last message of a call that was captured
+AFTERWARDS = 300.0      # seconds behind a call's last captured message in which its media may begin
+CLOSING = 1.0           # ... where that message ended it: phones use their ports again for the next call
 
 
-def _overlap(stream: Stream, start: float, end: float) -> bool:
-    return stream.end >= start - 1.0 and stream.start <= end + AFTERWARDS
+def _has_ended(conversation: Conversation) -> bool:
+    """Tell whether a call was hung up, or never came to be."""
+    if any(conversation.of("BYE")):
+        return True
+    finals = [invite.final.message for invite in conversation.of("INVITE") if invite.final is not None]
+    return bool(finals) and all(message is not None and message.status >= 300 for message in finals)
 
 
 # -- stations ------------------------------------------------------------------------------------------------

@@ -158,6 +158,17 @@ def test_media_is_attached() -> None:
     assert {id(each) for each in held.conversation.streams} == {id(each) for each in wanted}
 
 
+@pytest.mark.parametrize("last", [request("BYE", contact=""), response(480)], ids=["BYE", "480"])
+def test_the_next_call_has_media_of_its_own(last: bytes) -> None:
+    """Phones use their ports again: what is before a call, or begins when that has ended, is another's."""
+    held = collected(
+        out(request(sdp=audio(RTP))), back(response(183, sdp=audio(FAR_RTP)), 5.0), back(last, 60.0))
+    own, late = stream(RTP, FAR_RTP, 5.0, 90.0), stream(RTP, FAR_RTP, 70.0, 90.0)
+    earlier = stream(RTP, FAR_RTP, -50.0, -1.0)
+    MediaIndex([own, late, earlier], []).attach(held)
+    assert held.conversation.streams == [own]
+
+
 def test_errors_are_attached() -> None:
     """ICMP errors about a conversation's packets or media are its own; others are not."""
     held = collected(out(request(sdp=audio(RTP))), back(response(), 30.0))

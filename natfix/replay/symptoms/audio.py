@@ -17,7 +17,7 @@ from natfix.replay.model import (
     Stream,
 )
 from natfix.replay.network import is_private, is_public
-from natfix.replay.symptoms.reading import numbers, status_line, unique
+from natfix.replay.symptoms.reading import contact_uris, numbers, place, sdp_of, status_line, unique
 from natfix.replay.symptoms.talking import (
     SOME_AUDIO,
     Said,
@@ -25,6 +25,7 @@ from natfix.replay.symptoms.talking import (
     arriving,
     count,
     end_time,
+    heard,
     leaving,
     rtp,
     said,
@@ -40,30 +41,43 @@ NAT_CURE = ("Let one box translate the SDP: natfix on the gateway, or the PBX's 
 
 
 def private_sdp_outside(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
-    """D01: a description has left for a public peer with an address that the peer cannot send to."""
-    wrong = [each for each in said(conversation, Direction.OUTWARD, Side.OUTSIDE)
-             if each.is_wanted and is_private(each.endpoint.host) and is_public(each.copy.destination.host)]
-    if not wrong:
+    """D01: a description has left for a peer outside with an address that the peer cannot send to."""
+    first = next((each for each in said(conversation, Direction.OUTWARD, Side.OUTSIDE)
+                  if each.is_wanted and _is_unreachable(each, ctx)), None)
+    if first is None:
         return
-    first = wrong[0]
     streams = rtp(conversation, first.copy.time)
-    heard, sent = count(arriving(streams, ctx)), count(leaving(streams, ctx))
-    severity = Severity.WARNS if heard >= SOME_AUDIO else Severity.BREAKS
-    if severity is Severity.BREAKS and answer_time(conversation) is None and not sent:
-        severity = Severity.HURTS       # nobody was to be heard yet
-    title = f"the SDP asks a public peer to send audio to {first.endpoint}"
-    if severity is Severity.WARNS:
-        title += "; it is heard by the peer's help"
+    arrived, out = heard(streams, ctx), leaving(streams, ctx)
+    if count(arrived) >= SOME_AUDIO:
+        return      # the peer sends to where the audio comes from (symmetric RTP), or a relay does
+    is_talk = answer_time(conversation) is not None or out
     yield Finding(
-        "D01", severity, title, conversation.call_id,
-        unique((*first.passage.packets, *_ends(leaving(streams, ctx)), *_ends(arriving(streams, ctx)))),
+        "D01", Severity.BREAKS if is_talk else Severity.HURTS,
+        f"the SDP asks a peer outside to send audio to {first.endpoint}", conversation.call_id,
+        unique((*first.passage.packets, *_ends(out), *_ends(arrived))),
         f"{_said(first)}, sent from {first.copy.source} to {first.copy.destination}. "
-        f"{_heard_text(sent, heard, streams)}",
-        "Nobody translated the SDP on the way out: outside, the address means nothing."
-        + (" The peer sends to where the audio comes from instead (symmetric RTP), which not all do."
-           if severity is Severity.WARNS else " The peer's audio goes there and is lost."),
+        f"{_heard_text(count(out), count(arrived), streams)}{_contact_text(first, ctx)}",
+        "Nobody translated the SDP on the way out: outside, the address means nothing. The peer's audio goes "
+        "there and is lost.",
         "the gateway, from inside to outside", products.remedy(conversation, ctx, NAT_CURE) + ".",
         Fixed.YES, first.copy.time)
+
+
+def _is_unreachable(each: Said, ctx: Context) -> bool:
+    """Tell whether a description that left names a place that its receiver cannot send to."""
+    host, peer = each.endpoint.host, each.copy.destination.host
+    is_hidden = each.copy.source.host == ctx.network.outside and ctx.network.side_of(host) is Side.INSIDE \
+        and ctx.network.side_of(peer) is Side.OUTSIDE       # behind a NAT between private networks: docker
+    return is_private(host) and (is_public(peer) or is_hidden)
+
+
+def _contact_text(each: Said, ctx: Context) -> str:
+    """Say what else of that message leads nowhere."""
+    contact = next((place(uri.hostport) for uri in contact_uris(each.copy.message)), None)
+    is_hidden = contact is not None and ctx.network.side_of(contact.host) is Side.INSIDE
+    if contact is None or not is_hidden or not is_private(contact.host):
+        return ""
+    return f" Contact names {contact}, too: later requests of the peer, BYE among them, go there."
 
 
 def nothing_comes_back(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
@@ -71,9 +85,10 @@ def nothing_comes_back(conversation: Conversation, ctx: Context) -> Iterator[Fin
     answered = answer_time(conversation)
     if answered is None or any(said(conversation, Direction.OUTWARD, Side.OUTSIDE)):
         return
-    ours = list(said(conversation, Direction.OUTWARD, Side.INSIDE))
-    theirs = list(said(conversation, Direction.INWARD, Side.INSIDE))
-    if not ours or not theirs or not ours[-1].is_wanted or not theirs[-1].is_wanted \
+    ours, theirs = (
+        [each for each in said(conversation, direction, Side.INSIDE) if each.media.kind == "audio"]
+        for direction in (Direction.OUTWARD, Direction.INWARD))
+    if not ours or not theirs or not ours[-1].is_wanted or theirs[-1].media.direction != "sendrecv" \
             or not is_private(ours[-1].endpoint.host) or not is_public(theirs[-1].copy.source.host):
         return
     streams = rtp(conversation, answered)
@@ -111,9 +126,8 @@ def wrong_host_from_outside(conversation: Conversation, ctx: Context) -> Iterato
             continue
         streams = rtp(conversation, each.copy.time)
         astray = [s for s in streams if s.destination == each.endpoint]
-        heard = count(arriving(streams, ctx))
         out = [s for s in leaving(streams, ctx) if s.destination.host == each.copy.source.host]
-        if heard >= SOME_AUDIO and count(out) >= SOME_AUDIO:
+        if count(heard(streams, ctx)) >= SOME_AUDIO and count(out) >= SOME_AUDIO:
             return      # both sides have found each other all the same
         yield Finding(
             "D02", Severity.BREAKS, f"the peer's SDP asks for audio at {each.endpoint}", conversation.call_id,
@@ -130,12 +144,39 @@ def wrong_host_from_outside(conversation: Conversation, ctx: Context) -> Iterato
 
 
 def _is_nowhere(host: str, ctx: Context) -> bool:
-    is_ours = ctx.network.side_of(host) is Side.INSIDE
-    return host.startswith("127.") or (is_private(host) and not is_ours)
+    return is_private(host) and ctx.network.side_of(host) is not Side.INSIDE
 
 
 def _has_outside(conversation: Conversation) -> bool:
     return any(copy.side is Side.OUTSIDE for passage in conversation.passages for copy in passage.sightings)
+
+
+def loopback_in_sdp(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
+    """D02: a description names the host's own loopback address to another host."""
+    for passage in conversation.passages:
+        copy = passage.first
+        session = sdp_of(copy.message) if copy.message is not None and passage.repeats is None else None
+        if session is None or any(_is_loopback(end.host) for end in (copy.source, copy.destination)):
+            continue
+        each = next((found for media in session.media
+                     if (found := Said(passage, copy, session, media)).is_wanted
+                     and _is_loopback(found.endpoint.host) and not media.candidates), None)
+        if each is None or any(stream.destination.host == copy.source.host and stream.packets >= SOME_AUDIO
+                               for stream in rtp(conversation, copy.time)):
+            continue
+        yield Finding(
+            "D02", Severity.BREAKS, f"the SDP asks for audio at {each.endpoint}, the sender's own loopback",
+            conversation.call_id, passage.packets[:8],
+            f"{_said(each)}, sent from {copy.source} to {copy.destination}.",
+            "The sender has not found its own address, as with a hosts file that gives its name 127.0.1.1: "
+            "whoever gets this sends audio to itself.", f"the UA at {copy.source.host}",
+            "Set the address for media there (media_address, rtp-ip, local address), or put its host name "
+            "right.", Fixed.NO, copy.time)
+        return
+
+
+def _is_loopback(host: str) -> bool:
+    return host.startswith("127.") or host == "::1"
 
 
 def audio_to_nowhere(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
@@ -172,10 +213,11 @@ def other_source_port(conversation: Conversation, ctx: Context) -> Iterator[Find
                   and any(s.destination == their.endpoint for their in theirs)]
         if not others or any(s.source == told for s in from_gateway):
             continue
-        back = [s for s in arriving(rtp(conversation), ctx, Side.OUTSIDE)
-                if s.destination == others[0].source]
+        back = [s for s in heard(rtp(conversation), ctx) if s.source == others[0].destination]
+        if count(back) >= SOME_AUDIO:
+            continue        # a peer that sends to where the audio comes from
         yield Finding(
-            "D03", Severity.WARNS if count(back) >= SOME_AUDIO else Severity.BREAKS,
+            "D03", Severity.BREAKS,
             f"audio leaves from port {others[0].source.port}, the SDP names {told.port}",
             conversation.call_id,
             unique((*each.passage.packets, *_ends(others), *_ends(back))),
@@ -204,7 +246,7 @@ def media_by_another_link(conversation: Conversation, ctx: Context) -> Iterator[
                       if s.side is not Side.INSIDE and (s.ssrc, s.destination) in ours
                       and s.packets >= SOME_AUDIO and is_public(s.source.host) and s.source.host != told.host
                       ), None)
-        if other is None:
+        if other is None or count(heard(rtp(conversation, each.copy.time), ctx)) >= SOME_AUDIO:
             continue
         yield Finding(
             "D10", Severity.BREAKS, f"SIP leaves by {told.host}, the audio by {other.source.host}",
@@ -234,8 +276,10 @@ def rtcp_that_cannot_arrive(conversation: Conversation, ctx: Context) -> Iterato
             return
     rtcp = {s.destination for s in conversation.streams if s.kind is MediaKind.RTCP}
     end = end_time(conversation, ctx) - 1.0     # at the end of a call one side closes its ports first
+    # A UA that complains of RTCP itself has none, and needs none: only where a NAT does is something lost.
     errors = [error for error in conversation.errors if error.code == "port-unreachable"
-              and error.destination in rtcp and error.time < end]
+              and error.destination in rtcp and error.time < end
+              and (error.sender != error.destination.host or error.sender == ctx.network.outside)]
     if len(errors) > 1 and _has_audio(conversation, ctx):
         yield _rtcp_finding(
             conversation, (*errors[0].packets, *errors[1].packets), errors[0].time,
@@ -245,7 +289,7 @@ def rtcp_that_cannot_arrive(conversation: Conversation, ctx: Context) -> Iterato
 
 
 def _has_audio(conversation: Conversation, ctx: Context) -> bool:
-    return count(arriving(rtp(conversation), ctx)) >= SOME_AUDIO
+    return count(heard(rtp(conversation), ctx)) >= SOME_AUDIO
 
 
 def _rtcp_finding(conversation: Conversation, packets: tuple[object, ...], time: float, evidence: str,
@@ -272,17 +316,17 @@ def _name(message: Message) -> str:
     return status_line(message)
 
 
-def _heard_text(sent: int, heard: int, streams: list[Stream]) -> str:
+def _heard_text(sent: int, came: int, streams: list[Stream]) -> str:
     if not streams:
         return "The capture has no audio of this call."
-    return f"Audio in the capture: {sent} packets went out, {heard or 'none'} came in."
+    return f"Audio in the capture: {sent} packets went out, {came or 'none'} came in."
 
 
 def _ends(streams: list[Stream]) -> tuple:      # type: ignore[type-arg]
     return tuple(packet for each in streams for packet in (each.first_packet, each.last_packet))
 
 
-CONVERSATION = (private_sdp_outside, nothing_comes_back, wrong_host_from_outside, audio_to_nowhere,
-                other_source_port, media_by_another_link, rtcp_that_cannot_arrive)
+CONVERSATION = (private_sdp_outside, nothing_comes_back, wrong_host_from_outside, loopback_in_sdp,
+                audio_to_nowhere, other_source_port, media_by_another_link, rtcp_that_cannot_arrive)
 STATION = ()
 CAPTURE = ()

@@ -15,6 +15,7 @@ from natfix.replay.model import (
     Side,
     Sighting,
     Stream,
+    Vantage,
 )
 from natfix.replay.symptoms.reading import sdp_of
 from natfix.sdp import Media, Session
@@ -91,6 +92,12 @@ def arriving(streams: list[Stream], context: Context, side: Side | None = None) 
             and (_is_inside(each.destination.host, context)
                  or each.destination.host == context.network.outside)
             and (side is None or each.side is side)]
+
+
+def heard(streams: list[Stream], context: Context) -> list[Stream]:
+    """Return those that came to an inside host; to the gateway where the capture does not show more."""
+    is_shown = context.network.vantage in (Vantage.BOTH, Vantage.ANY)
+    return arriving(streams, context, Side.INSIDE if is_shown else None)
 
 
 def count(streams: list[Stream]) -> int:
