@@ -139,7 +139,8 @@ class Signalling:
         """Tell whether *inside* may have *port*: the operator's forward of it must lead there too."""
         first, last = self._settings.media.ports
         return (
-            port not in self.taken and port not in self._reserved
+            port not in self.taken
+            and (port not in self._reserved or inside.host in self._realms.gateway_hosts)
             and (port not in self.forwards or self.forwards[port] == inside)
             and not first <= port <= last
             and self._mappings.find_outside(Endpoint(self._realms.outside_host, port)) is None

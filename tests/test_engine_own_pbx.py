@@ -9,6 +9,7 @@ import pytest
 from natfix.address import Endpoint
 from natfix.commands import Kind
 from natfix.config import Gateway
+from natfix.reports import PortsInUse
 from tests.agent import Agent
 from tests.far_agent import FarAgent
 from tests.playbook import OUTSIDE, PHONE, PROVIDER, Call, World, told
@@ -122,6 +123,18 @@ def test_its_ports_are_kept_free(world: World) -> None:
     assert mapping.outside.port != 5060
     pbx, phone = pbx_of(world), far_phone(world)
     assert register(pbx, phone)["contact"] == f"<sip:dora@{FAR}>"
+
+
+def test_bound_to_the_inside() -> None:
+    """A PBX at the gateway's inside address is mapped as any inside host, to the port of its forward."""
+    inside = Endpoint("192.168.1.1", 5060)
+    world = World(gateway=Gateway(pbx="local"), forwards={PBX: inside})
+    world.report(PortsInUse(frozenset(), {5060: inside}))
+    pbx, phone = world.agent("pbx", inside, Endpoint(inside.host, 14000)), far_phone(world)
+    assert register(pbx, phone)["contact"] == f"<sip:dora@{FAR}>"
+    call = call_out(pbx, phone)
+    assert world.told_media(phone).host == OUTSIDE
+    assert_talk(world, call)
 
 
 def test_what_it_says_to_inside_phones_is_not_seen(world: World) -> None:

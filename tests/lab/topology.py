@@ -107,7 +107,15 @@ def far_topology(kinds: tuple[str, ...] = ("port-restricted",), phones: int = 2,
     return Topology("far", subnets, tuple(rows))
 
 
+def pbx_on_gateway_topology(kinds: tuple[str, ...] = ("port-restricted",), phones: int = 1,
+                            inside_phones: int = 1) -> Topology:
+    """The far sites and inside phones of :func:`far_topology`; the PBX is for the gateway to run."""
+    far = far_topology(kinds, phones, inside_phones=inside_phones)
+    return Topology("pbx-on-gateway", far.subnets, tuple(row for row in far.hosts if row.name != "pbx"))
+
+
 TOPOLOGIES: dict[str, Callable[..., Topology]] = {
     "gateway": gateway_topology,
     "far": far_topology,
+    "pbx-on-gateway": pbx_on_gateway_topology,
 }

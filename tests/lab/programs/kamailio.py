@@ -24,6 +24,7 @@ children={children}
 disable_tcp=yes
 auto_aliases=no
 listen=udp:{address}:{port}
+{further}
 {aliases}
 mpath="/usr/lib/x86_64-linux-gnu/kamailio/modules/"
 {modules}
@@ -105,24 +106,26 @@ class Kamailio:
     dialog. *service_route* adds that header to the 2xx of REGISTER. A user with several contacts is
     rung in parallel. A proxy with *next_hop* adds Path to REGISTER (RFC 3327). With *hide_topology* it shows
     nothing of those behind it, as a PBX does: their Vias and Contacts are replaced by its own words. With
-    *outbound* ("address:port") what is for other hosts goes there, whatever its URI says.
+    *outbound* ("address:port") what is for other hosts goes there, whatever its URI says. It listens at
+    *address*, as a rule the host's; at *further* ones too, and then names to each side the one it sends from.
     """
 
     def __init__(self, host: str = "provider", *, users: dict[str, str] | None = None,
                  record_route: bool = True, routes: dict[str, str] | None = None, next_hop: str = "",
                  service_route: bool = False, aliases: tuple[str, ...] = (), port: int = 5060,
-                 children: int = 2, hide_topology: bool = False, outbound: str = "") -> None:
+                 children: int = 2, hide_topology: bool = False, outbound: str = "",
+                 address: str = "", further: tuple[str, ...] = ()) -> None:
         self.host_name, self.port, self.children = host, port, children
         self.users, self.routes, self.aliases = users or {}, routes or {}, aliases
         self.record_route, self.service_route, self.next_hop = record_route, service_route, next_hop
         self.hide_topology, self.outbound = hide_topology, outbound
         self.process: Process | None = None
-        self.address = ""
+        self.address, self.further = address, further
 
     def start(self, lab: Lab) -> None:
         """Start it and wait until it answers OPTIONS."""
         host = lab[self.host_name]
-        self.address = host.address
+        self.address = self.address or host.address
         directory = lab.path(f"kamailio-{self.host_name}")
         directory.mkdir()
         config = directory / "kamailio.cfg"
@@ -146,6 +149,8 @@ class Kamailio:
         }
         return CONFIG.format(
             address=self.address, port=self.port, children=self.children,
+            further="\n".join([f"listen=udp:{name}:{self.port}" for name in self.further]
+                              + ["mhomed=yes"] * bool(self.further)),
             hide_topology=HIDING if self.hide_topology else "",
             aliases="\n".join(f'alias="{name}"' for name in self.aliases),
             modules="\n".join(f'loadmodule "{name}.so"' for name in MODULES),
