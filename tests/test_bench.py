@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from natfix.engine import Path as QueuePath
 from tests.bench import __main__ as bench
 from tests.bench import engine_alone, latency, rtp
 from tests.bench.engine_alone import Feeder
@@ -35,7 +36,7 @@ def recorded(**figures: Any) -> dict[str, Any]:
         "date": "2026-11-21T12:00:00+00:00", "kernel": "6.1.0", "processor": "Some", "cores": 2,
         "load_average": 0.1, "python": "3.11.2", "peers": {"kamailio": "5.6.3"}, "quick": False,
         "profiles": {"engine": PROFILE, "daemon": PROFILE}, "failures": [], "problems": {},
-        "engine_us": {"invite": 49.0, "in_dialog": 19.0},
+        "engine_us": {"invite": 49.0, "in_dialog": 19.0, "far": {"invite": 60.0, "in_dialog": 20.0}},
         "cpu_per_call": {"natfix_over_kamailio_rtpengine": 0.29, "natfix_over_queue_accept_only": 4.8,
                          "budget": budget},
         "latency_ms": {"p50": 0.2, "p99": 1.0}, "calls_per_second": {"sustained": 500},
@@ -57,16 +58,29 @@ def test_every_figure_has_its_row() -> None:
 def test_engine_section_has_its_keys() -> None:
     """The engine's section measures all seven messages of a call and brings its profile along."""
     found = engine_alone.measure(4)
-    assert found["engine_us"]["invite"] > 0
-    assert found["engine_us"]["in_dialog"] > 0
-    assert set(found["engine_us"]["by_message"]) == set(CallPackets._fields)
+    for kind in (found["engine_us"], found["engine_us"]["far"]):
+        assert kind["invite"] > 0
+        assert kind["in_dialog"] > 0
+        assert set(kind["by_message"]) == set(CallPackets._fields)
     assert any("receive_packet" in line for line in found["profiles"]["engine"])
 
 
-def test_calls_leave_no_garbage_cycles() -> None:
+def test_far_calls_are_what_they_are_called() -> None:
+    """The calls of far phones are recognised as such, and their SDP is shown at the gateway."""
+    feeder, rules = Feeder(of_far=True), set()
+
+    def receive(_name: str, packet: bytes, path: QueuePath) -> None:
+        rules.update(note.rule for note in feeder.engine.receive_packet(packet, path, feeder.now).notes)
+
+    feeder.feed(engine_alone._calls(feeder, 2), receive)
+    assert rules >= {"far-end", "far-contact", "sdp-connection"}
+
+
+@pytest.mark.parametrize("of_far", [False, True])
+def test_calls_leave_no_garbage_cycles(of_far: bool) -> None:
     """The daemon rests its garbage collector while calls go well: they must not need it."""
-    feeder = Feeder()
-    calls = list(engine_alone._calls(10))
+    feeder = Feeder(of_far)
+    calls = engine_alone._calls(feeder, 10)
     gc.collect()
     gc.disable()
     try:

@@ -9,6 +9,8 @@ from tests.datagram import Datagram, packet_bytes
 
 OUTSIDE = "203.0.113.1"
 PROVIDER = Endpoint("203.0.113.60", 5060)
+PBX, PBX_OUTSIDE = Endpoint("192.168.1.5", 5060), Endpoint(OUTSIDE, 5060)
+FAR_HOST = "198.51.100.7"       # a NAT outside, with phones behind it
 
 HEADERS = """\
 Max-Forwards: 70
@@ -50,9 +52,31 @@ class CallPackets(NamedTuple):
     bye_ok: bytes
 
 
+class Path(NamedTuple):
+    """The two ends of a call, as their packets and their messages name them."""
+
+    caller: Endpoint        # where its packets come from
+    written: Endpoint       # what it writes of itself
+    via: Endpoint           # its Via, as the callee has it
+    seen: Endpoint          # where the callee sees its packets come from
+    callee: Endpoint        # where packets to it go at the queue; what it writes of itself
+    target: Endpoint        # its Contact, as the caller has it
+
+
 def call_packets(serial: int, phone: Endpoint, rtp_port: int) -> CallPackets:
     """Return the packets of call number *serial* from *phone*; its outside port is its own, 5060 say."""
-    writer = _Writer(serial, phone, rtp_port)
+    outside = Endpoint(OUTSIDE, phone.port)
+    return _packets(serial, Path(phone, phone, outside, outside, PROVIDER, PROVIDER), rtp_port)
+
+
+def far_call_packets(serial: int, phone: Endpoint, rtp_port: int) -> CallPackets:
+    """Return those of a call from *phone*, as it writes itself behind a NAT outside, to a PBX inside."""
+    source = Endpoint(FAR_HOST, 20000 + serial % 1000)
+    return _packets(serial, Path(source, phone, phone, source, PBX, PBX_OUTSIDE), rtp_port)
+
+
+def _packets(serial: int, path: Path, rtp_port: int) -> CallPackets:
+    writer = _Writer(serial, path, rtp_port)
     return CallPackets(
         writer.request("INVITE", 1, sdp=True), writer.response("100 Trying", 1, "INVITE"),
         writer.response("180 Ringing", 1, "INVITE"), writer.response("200 OK", 1, "INVITE", sdp=True),
@@ -63,34 +87,35 @@ def call_packets(serial: int, phone: Endpoint, rtp_port: int) -> CallPackets:
 class _Writer:
     """Writes one call's packets."""
 
-    def __init__(self, serial: int, phone: Endpoint, rtp_port: int) -> None:
-        self.serial, self.phone, self.rtp_port = serial, phone, rtp_port
+    def __init__(self, serial: int, path: Path, rtp_port: int) -> None:
+        self.serial, self.path, self.rtp_port = serial, path, rtp_port
 
     def request(self, method: str, cseq: int, sdp: bool = False) -> bytes:
-        in_dialog = method != "INVITE"
-        target = f"bob@{PROVIDER}" if in_dialog else "bob@provider.example"
+        in_dialog, path = method != "INVITE", self.path
+        target = f"bob@{path.target}" if in_dialog else "bob@provider.example"
         text = (
             f"{method} sip:{target} SIP/2.0\n"
-            f"Via: SIP/2.0/UDP {self.phone};branch={self._branch(method, cseq)};rport\n"
+            f"Via: SIP/2.0/UDP {path.written};branch={self._branch(method, cseq)};rport\n"
             + self._headers(in_dialog) + f"CSeq: {cseq} {method}\n"
-            f"Contact: <sip:alice@{self.phone}>\n{ALLOWED}"
+            f"Contact: <sip:alice@{path.written}>\n{ALLOWED}"
         )
-        return self._packet(text, self.phone, PROVIDER, self._sdp(self.phone.host, self.rtp_port, sdp))
+        return self._packet(text, path.caller, path.callee, self._sdp(path.written.host, self.rtp_port, sdp))
 
     def response(self, status: str, cseq: int, method: str, sdp: bool = False) -> bytes:
+        path = self.path
         text = (
             f"SIP/2.0 {status}\n"
-            f"Via: SIP/2.0/UDP {OUTSIDE}:{self.phone.port};branch={self._branch(method, cseq)}"
-            f";rport={self.phone.port};received={OUTSIDE}\n"
+            f"Via: SIP/2.0/UDP {path.via};branch={self._branch(method, cseq)}"
+            f";rport={path.seen.port};received={path.seen.host}\n"
             + self._headers(not status.startswith("100")) + f"CSeq: {cseq} {method}\n"
         )
         if method == "INVITE":
-            text += f"Contact: <sip:bob@{PROVIDER}>\n{ALLOWED}"
-        return self._packet(text, PROVIDER, self.phone, self._sdp(PROVIDER.host, 40000, sdp))
+            text += f"Contact: <sip:bob@{path.callee}>\n{ALLOWED}"
+        return self._packet(text, path.callee, path.caller, self._sdp(path.callee.host, 40000, sdp))
 
     def _headers(self, has_to_tag: bool) -> str:
         to_tag = f";tag=b{self.serial}" if has_to_tag else ""
-        return HEADERS.format(serial=self.serial, host=self.phone.host, to_tag=to_tag)
+        return HEADERS.format(serial=self.serial, host=self.path.written.host, to_tag=to_tag)
 
     def _branch(self, method: str, cseq: int) -> str:
         return f"z9hG4bK-{self.serial}-{method if method == 'ACK' else ''}{cseq}"
