@@ -12,9 +12,11 @@ from natfix.replay.model import (
     Direction,
     Finding,
     Fixed,
+    PacketId,
     Passage,
     Severity,
     Side,
+    Sighting,
     Transaction,
 )
 from natfix.replay.network import is_private, is_public
@@ -26,13 +28,15 @@ from natfix.replay.symptoms.reading import (
     place,
     request_uri,
     unique,
+    vias,
 )
 from natfix.replay.symptoms.talking import end_time
 from natfix.sip.fields import Uri
 from natfix.sip.message import Message
 
 OFTEN = 3               # retransmissions that are no chance: 0.5 + 1 + 2 s on the T1 schedule
-PATIENCE = 3.0          # seconds of capture after which an answer should have been there
+T2 = 4.0                # seconds between retransmissions, at most (RFC 3261, 17.1.2.2)
+GIVES_UP = 24.0         # seconds after which a 2xx is hardly sent again: 64*T1 without the last two of T2
 ROUTE_HEADERS = ("record-route", "path", "service-route")
 CURE = ("Let natfix on the gateway, or the server's own setting for its outside address, name one that can "
         "be "
@@ -52,10 +56,9 @@ def ack_never_comes(conversation: Conversation, ctx: Context) -> Iterator[Findin
         if len(again) < OFTEN:
             continue
         acks = _acks(conversation, first)
-        reason = _why_no_ack(first, acks, ctx)
-        if reason is None:
+        if _came_late(first, again[-1], acks, ctx):
             continue
-        cause, where, fixed, packets = reason
+        cause, where, fixed, packets = _why_no_ack(first, acks, ctx)
         bye = next((each.requests[0] for each in conversation.of("BYE") if each.requests), None)
         gone = (f" After {bye.time - first.time:.0f} s the call is ended by BYE (packet {bye.first.packet})."
                 if bye is not None else "")
@@ -82,6 +85,12 @@ def _acks(conversation: Conversation, answer: Passage) -> list[Passage]:
             and each.message.method == "ACK" and each.message.cseq == cseq and each.time >= answer.time]
 
 
+def _came_late(first: Passage, last: Passage, acks: list[Passage], ctx: Context) -> bool:
+    """Tell whether an ACK came at last: after it the answer was not sent again, though it was time."""
+    is_given_up = last.time - first.time > GIVES_UP
+    return not is_given_up and any(each.time >= last.time for each in acks) and ctx.end - last.time > 2 * T2
+
+
 def _acks_text(acks: list[Passage]) -> str:
     if not acks:
         return "No ACK was seen."
@@ -91,10 +100,10 @@ def _acks_text(acks: list[Passage]) -> str:
     return f"ACK{target} went to {ack.first.destination} ({numbers(each.first.packet for each in acks)})."
 
 
-Reason = tuple[str, str, Fixed, tuple[object, ...]]
+Reason = tuple[str, str, Fixed, tuple[PacketId, ...]]
 
 
-def _why_no_ack(answer: Passage, acks: list[Passage], ctx: Context) -> tuple | None:    # type: ignore[type-arg]
+def _why_no_ack(answer: Passage, acks: list[Passage], ctx: Context) -> Reason:
     """Return cause, place, whether natfix cures it, and packets: the sub-cause that the fields decide."""
     message = answer.last.message
     assert message is not None
@@ -124,7 +133,7 @@ def _left(passage: Passage) -> bool:
 
 
 def _why_lost(answer: Passage, ack: Passage, contact: Endpoint | None, route: Uri | None,
-              packets: tuple[object, ...], ctx: Context) -> tuple | None:       # type: ignore[type-arg]
+              packets: tuple[PacketId, ...], ctx: Context) -> Reason:
     message, said = ack.message, answer.message
     assert message is not None
     assert said is not None
@@ -191,7 +200,7 @@ def bye_is_not_answered(conversation: Conversation, ctx: Context) -> Iterator[Fi
         again = [each for each in transaction.requests if each.repeats is first]
         if len(again) < OFTEN:
             continue
-        uri = request_uri(first.message)
+        uri = next(_routes(first.message, "route"), None) or request_uri(first.message)
         target = place(uri.hostport) if uri is not None else first.first.destination
         is_wrong = (is_private(target.host) and is_public(first.first.source.host)) \
             or (is_private(first.first.destination.host) and is_public(first.first.source.host))
@@ -220,46 +229,112 @@ def bye_is_not_answered(conversation: Conversation, ctx: Context) -> Iterator[Fi
 
 
 def private_route(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
-    """D13: a Record-Route, Path or Service-Route has left with an address that nobody outside can reach."""
+    """D13: a Record-Route, Path or Service-Route has crossed with an address that nobody there can reach."""
     for passage in conversation.passages:
-        copy = passage.at(Side.OUTSIDE)
-        if passage.direction is not Direction.OUTWARD or copy is None or copy.message is None \
-                or passage.repeats is not None or not is_public(copy.destination.host):
-            continue
-        for name in ROUTE_HEADERS:
-            uri = next(_routes(copy.message, name), None)
-            if uri is None or not is_private(uri.hostport.host) or not is_public(copy.source.host):
+        copy = _crossed(passage, ctx) if passage.repeats is None else None
+        for name in ROUTE_HEADERS if copy is not None else ():
+            uri = _dead_end(copy, name, passage, conversation, ctx) if copy is not None else None
+            if copy is None or uri is None:
                 continue
-            after = _requests_from_outside(conversation, passage)
+            after = _requests_back(conversation, passage)
             if name == "record-route" and after and all(_is_answered(each) for each in after):
                 return      # the peer has found its way all the same
-            header = "-".join(word.capitalize() for word in name.split("-"))
-            packets = [each.requests[0].first.packet for each in after if not _is_answered(each)]
-            yield Finding(
-                "D13", Severity.HURTS, f"{header} leaves with {place(uri.hostport)}", conversation.call_id,
-                unique((*passage.packets, *packets)),
-                f"Packet {copy.packet}, sent to {copy.destination}, has {header} with {place(uri.hostport)}."
-                + (f" Later requests from outside stay without an answer ({numbers(packets)})."
-                   if packets else ""),
-                "The proxy inside names its own address, which means nothing outside. Later requests of the "
-                "dialog "
-                "are sent there (RFC 3261, section 16.12).",
-                f"the proxy at {uri.hostport.host}",
-                products.remedy(conversation, ctx, "Give the proxy its outside address (advertise in "
-                                                   "Kamailio and "
-                                "OpenSIPS), or let natfix on the gateway translate it") + ".",
-                Fixed.YES, copy.time)
+            yield _private_route(passage, copy, name, uri, after, conversation, ctx)
             return
+
+
+def _crossed(passage: Passage, ctx: Context) -> Sighting | None:
+    """Return the copy that its receiver gets from the other side of the NAT, from a public address."""
+    is_outward = passage.direction is Direction.OUTWARD
+    copy = passage.at(Side.OUTSIDE) if is_outward else passage.first
+    if copy is None or copy.message is None or not is_public(copy.source.host):
+        return None
+    return copy if is_public(copy.destination.host) or not is_outward else None
+
+
+def _dead_end(copy: Sighting, name: str, passage: Passage, conversation: Conversation, ctx: Context
+              ) -> Uri | None:
+    """Return the entry of a route by which the receiver's requests are lost, None where they find their way.
+
+    A request's list begins with the proxy nearest to its receiver, a response's ends with it. Who has come
+    to a proxy's public leg (RFC 5658) gets on from its private one.
+    """
+    message = copy.message
+    is_outward = passage.direction is Direction.OUTWARD
+    if message is None or not (_makes_a_route(message) if name == "record-route" else is_outward):
+        return None
+    entries = list(_routes(message, name))
+    if name == "record-route" and not message.is_request:
+        told = _told_by_the_receiver(conversation, passage)
+        if told is None:
+            return None
+        entries = [uri for uri in reversed(entries) if place(uri.hostport) not in told]
+    for uri in entries:
+        host = uri.hostport.host
+        if is_private(host):
+            is_ours = ctx.network.side_of(host) is Side.INSIDE
+            return uri if is_ours is is_outward else None
+        if not is_outward or not is_public(host) or "r2" in uri.params \
+                or host in (copy.source.host, ctx.network.outside):
+            return None
+    return None
+
+
+def _makes_a_route(message: Message) -> bool:
+    """Tell whether a message is one from which a UA takes its route set (RFC 3261, 12.1)."""
+    is_answer = not message.is_request and 100 < message.status < 300
+    return message.cseq_method in ("INVITE", "SUBSCRIBE", "REFER") \
+        and (is_answer or (message.is_request and not message.to_tag))
+
+
+def _told_by_the_receiver(conversation: Conversation, passage: Passage) -> set[Endpoint] | None:
+    """Return the entries that a response only gives back; None where that is not known.
+
+    Its receiver's proxies have put them into the request; a UAC, whose Via is the only one, has none.
+    """
+    message, receiver = passage.message, passage.last.destination.host
+    requests = [each.message for each in conversation.passages if each.message is not None
+                and each.message.is_request and each.message.first("record-route") is not None
+                and (each.first.source.host == receiver or each.last.source.host == receiver)]
+    if not requests and message is not None and len(list(vias(message))) > 1:
+        return None
+    return {place(uri.hostport) for each in requests for uri in _routes(each, "record-route")}
+
+
+def _private_route(passage: Passage, copy: Sighting, name: str, uri: Uri, after: list[Transaction],
+                   conversation: Conversation, ctx: Context) -> Finding:
+    is_outward = passage.direction is Direction.OUTWARD
+    header = "-".join(word.capitalize() for word in name.split("-"))
+    lost = [each.requests[0].first.packet for each in after if not _is_answered(each)]
+    remedy = "Give the proxy its outside address (advertise in Kamailio and OpenSIPS)"
+    if is_outward:
+        remedy = products.remedy(
+            conversation, ctx, f"{remedy}, or let natfix on the gateway translate it")
+    return Finding(
+        "D13", Severity.HURTS if lost or is_outward else Severity.WARNS,
+        f"{header} {'leaves' if is_outward else 'comes'} with {place(uri.hostport)}", conversation.call_id,
+        unique((*passage.packets, *lost)),
+        f"Packet {copy.packet}, sent from {copy.source} to {copy.destination}, has {header} with "
+        f"{place(uri.hostport)}."
+        + (f" Later requests of the receiver stay without an answer ({numbers(lost)})." if lost else ""),
+        f"The proxy {'inside' if is_outward else 'there'} names its own address, which means nothing "
+        f"{'outside' if is_outward else 'here'}. Later requests of the dialog are sent there (RFC 3261, "
+        "section 16.12).",
+        f"the proxy at {uri.hostport.host}" + ("" if is_outward else f", behind {copy.source.host}"),
+        remedy + ".", Fixed.YES if is_outward else Fixed.NO, copy.time)
 
 
 def _routes(message: Message, name: str) -> Iterator[Uri]:
     return (address.uri for address in addresses(message, name) if address.uri is not None)
 
 
-def _requests_from_outside(conversation: Conversation, passage: Passage) -> list[Transaction]:
+def _requests_back(conversation: Conversation, passage: Passage) -> list[Transaction]:
+    """Return the later requests of the dialog that go the other way."""
+    back = {Direction.OUTWARD: Direction.INWARD, Direction.INWARD: Direction.OUTWARD}.get(passage.direction)
     return [each for each in conversation.transactions
-            if each.method not in ("ACK", "CANCEL") and each.requests
-            and each.requests[0].time > passage.time and each.requests[0].direction is Direction.INWARD]
+            if each.method not in ("ACK", "CANCEL") and each.requests and each.requests[0].time > passage.time
+            and each.requests[0].direction is (back or passage.direction)
+            and (back or each.requests[0].first.source.host == passage.last.destination.host)]
 
 
 def _is_answered(transaction: Transaction) -> bool:

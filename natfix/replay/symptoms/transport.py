@@ -34,11 +34,12 @@ from natfix.replay.symptoms.reading import (
 
 # -- D15: lengths and checksums
 
-_CONTENT_LENGTH = re.compile(rb"(?im)^(?:content-length|l)[ \t]*+:[ \t]*+([0-9]{1,9}+)[ \t]*+\r?$")
+_CONTENT_LENGTH = re.compile(rb"(?im)^(?:content-length|l)[ \t]*+:[ \t]*+([0-9]{1,20}+)[ \t]*+\r?$")
 FILLING = b"\r\n \t\0"          # behind a body it means nothing, and is common
-TOO_LONG = "Content-Length is longer"
+WRONG_LENGTH = "Content-Length is"
 
 
+LARGEST_DATAGRAM = 65_535       # octets
 MOST_JUDGED = 32        # of one conversation: damaged datagrams that are looked at
 
 
@@ -46,11 +47,12 @@ def body_is_shorter(ctx: Context) -> Iterator[Finding]:
     """D15: messages that promise more octets than their datagram has."""
     told: set[str] = set()
     for copy in ctx.unreadable:
-        if TOO_LONG not in copy.problem or copy.transport != "udp" or not copy.ip or _is_incomplete(copy) \
+        if WRONG_LENGTH not in copy.problem or copy.transport != "udp" or _is_incomplete(copy) \
                 or copy.source.host in told:
             continue
         lengths = _lengths(copy.payload)
-        if lengths is not None:
+        # Who pastes text leaves lines out; but no datagram holds so much.
+        if lengths is not None and lengths[0] > (lengths[1] if copy.ip else LARGEST_DATAGRAM):
             told.add(copy.source.host)
             yield _wrong_length(copy, *lengths, "", ctx)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from natfix.address import Endpoint
-from natfix.replay.model import Finding, Fixed, Vantage
+from natfix.replay.model import Finding, Fixed, Severity, Vantage
 from natfix.replay.symptoms import dialogs
 from tests.replay.sip import PHONE, PROVIDER, TO, request, response
 from tests.replay.symptoms.capture import EXT, GATEWAY, Capture, check
@@ -105,6 +105,16 @@ def test_retransmissions_while_the_ack_is_on_its_way() -> None:
     assert found(capture) == []
 
 
+def test_an_ack_that_came_late() -> None:
+    """Four times 200, then the ACK, and quiet: the call goes on."""
+    capture = called(answers=5, shown="sip:bob@203.0.113.1:5060")
+    ack = request("ACK", via=PROVIDER, branch="z9hG4bKa", contact="", uri=PBX_URI, to=TAGGED)
+    capture.back(ack, destination=PBX, ext=Endpoint(GATEWAY, 5060))
+    assert [finding.code for finding in found(capture)] == ["D05"]     # the capture ends too early to tell
+    capture.time += 30
+    assert found(capture) == []
+
+
 def test_the_word_of_who_gave_up() -> None:
     """BYE with Reason: ACK timeout says it; other reasons do not."""
     for text, codes in (('SIP;cause=200;text="ACK timeout"', ["D05"]), ('Q.850;cause=16', [])):
@@ -139,6 +149,18 @@ def test_bye_to_one_that_is_gone() -> None:
     assert finding.fixed_by_natfix is Fixed.PARTLY
 
 
+def test_bye_by_a_route() -> None:
+    """Where BYE has a Route it goes there, whatever the Request-URI names."""
+    bye = request("BYE", via=PROVIDER, contact="", uri=f"sip:alice@{PHONE}", to=TAGGED,
+                  headers=("Route: <sip:203.0.113.1;lr>",))
+    capture = Capture(Vantage.OUTSIDE)
+    for number in range(8):
+        capture.sip(bye, PROVIDER, EXT, after=min(4.0, 0.5 * 2 ** number))
+    finding, = found(capture)
+    assert "BYE for 203.0.113.1:5060" in finding.evidence
+    assert finding.fixed_by_natfix is Fixed.PARTLY
+
+
 @pytest.mark.parametrize("capture", [hung_up(8, answered=True), hung_up(2)], ids=["481", "capture ends"])
 def test_bye_that_ends_the_call(capture: Capture) -> None:
     """A 481 ends a call too; two BYEs at the end of a capture prove nothing."""
@@ -163,6 +185,56 @@ def routed(answer: int) -> Capture:
 def test_private_record_route(answer: int, codes: list[str]) -> None:
     """A Record-Route that leaves untranslated is one where it hurts; a peer that finds its way needs none."""
     assert [finding.code for finding in found(routed(answer))] == codes
+
+
+PRIVATE, PUBLIC = "sip:10.13.0.2:5060", "sip:198.51.100.20:5060"
+OWN = "sip:192.168.1.5"
+
+
+def crossing(routes: list[str], request_routes: list[str] | None = None, vias: int = 1) -> Capture:
+    """The provider's answer, from a public address, with *routes* in Record-Route."""
+    capture = Capture()
+    if request_routes is not None:
+        capture.sip(request(headers=tuple(f"Record-Route: <{each};lr>" for each in request_routes)))
+    more = (f"Via: SIP/2.0/UDP {PHONE};branch=z9hG4bKu",) * (vias - 1)
+    headers = (*more, *(f"Record-Route: <{each};lr>" for each in routes))
+    capture.sip(response(contact=PROVIDER_URI, headers=headers), PROVIDER, PHONE)
+    return capture
+
+
+@pytest.mark.parametrize("capture", [
+    crossing([PRIVATE + ";r2=on", PUBLIC + ";r2=on"]), crossing([PUBLIC, PRIVATE], vias=2),
+    crossing([PUBLIC, OWN], [OWN]), crossing([PUBLIC]), crossing([PRIVATE, "sip:sbc.example.com"]),
+], ids=["the public leg comes first", "request unknown", "its own, given back", "public", "a name"])
+def test_routes_that_are_no_fault(capture: Capture) -> None:
+    """A UAC goes through an answer's routes from the end, and gets on from a proxy that it can reach."""
+    assert found(capture) == []
+
+
+def test_the_provider_names_a_private_address() -> None:
+    """The entry nearest to us is one that we cannot reach: nothing that natfix here can cure."""
+    finding, = found(crossing([PUBLIC, PRIVATE]))
+    assert (finding.code, finding.severity, finding.fixed_by_natfix) == ("D13", Severity.WARNS, Fixed.NO)
+    assert "Record-Route comes with 10.13.0.2:5060" in finding.title
+
+
+def test_routes_of_a_request_from_outside() -> None:
+    """Private entries of the provider's that our answer gives back are not ours; ours beside them is."""
+    theirs = ("Record-Route: <sip:198.51.100.20;lr;r2=on>", "Record-Route: <sip:10.13.0.2;lr;r2=on>")
+    ours = ("Record-Route: <sip:192.168.1.5;lr>",)
+    for own, codes in (((), []), (ours, ["D13"])):
+        capture = Capture(Vantage.BOTH)
+        capture.back(request(via=PROVIDER, contact=PROVIDER, headers=theirs), destination=PBX)
+        capture.out(response(via=PROVIDER, contact="sip:a@203.0.113.1", headers=own + theirs), source=PBX)
+        assert [finding.code for finding in found(capture)] == codes
+
+
+def test_a_record_route_where_it_makes_no_route() -> None:
+    """In BYE, or in answers to OPTIONS, it says nothing (RFC 3261, 12.1)."""
+    for method in ("BYE", "OPTIONS"):
+        capture = Capture(Vantage.BOTH)
+        capture.out(request(method, headers=("Record-Route: <sip:192.168.1.5;lr>",)), source=PBX)
+        assert found(capture) == []
 
 
 def refreshed(times: int, age: float = 900.0, answered: bool = False) -> Capture:

@@ -7,11 +7,10 @@ import pytest
 from natfix.address import Endpoint
 from natfix.replay.model import PacketId, Severity, Side, TcpReset, TlsFlow, Vantage
 from natfix.replay.symptoms import transport
-from natfix.replay.symptoms.transport import TOO_LONG
 from tests.replay.sip import PHONE, PROVIDER, audio, request, response
 from tests.replay.symptoms.capture import EXT, GATEWAY, Capture, repeat
 
-PROBLEM = f"{TOO_LONG} than the datagram"
+PROBLEM = "Content-Length is longer than the datagram"
 INVITE = request(sdp=audio(PHONE), contact="phone.example.com")
 
 # -- D15
@@ -47,6 +46,14 @@ def test_text_is_no_datagram() -> None:
     capture = Capture()
     capture.unreadable(INVITE, PROBLEM, ip=b"")
     assert capture.findings() == []
+
+
+def test_a_length_that_no_datagram_has() -> None:
+    """Not even in a pasted text: that is no slip of the transcript."""
+    capture = Capture()
+    huge = INVITE.replace(b"Content-Length: ", b"Content-Length: 2147483648\r\nX: ")
+    capture.unreadable(huge, "Content-Length is no number", ip=b"")
+    assert "Content-Length says 2147483648" in capture.only("D15").title
 
 
 def test_another_problem_is_not_a_wrong_length() -> None:
