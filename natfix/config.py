@@ -49,6 +49,7 @@ class Inside:
 
     # empty: every connected or routed network that is not outside
     networks: tuple[Network, ...] = _setting(list_of(NETWORK), ())
+    pbx: tuple[str, ...] = _setting(list_of(HOST), ())     # whose SDP may name any inside host
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,10 @@ class FarEnd:
     fix: str = _setting(one_of("auto", "never"), "auto")
     # what tells that a UA is one, see natfix.far_signs
     signs: tuple[str, ...] = _setting(list_of(one_of(*SURE_SIGNS, *LIKELY_SIGNS)), SURE_SIGNS)
+    # how their NATs are kept open once a registrar has accepted them, see natfix.keep_alives, natfix.refreshing
+    keep_open: str = _setting(one_of("options", "packet", "refresh", "never"), "options")
+    keep_open_every: int = _setting(whole_number(10, 3600, "seconds"), 25)
+    keep_open_longest: int = _setting(whole_number(10, 3600, "seconds"), 120)   # where a NAT is seen to allow it
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,14 @@ class Trunk:
     inside: str = _setting(ENDPOINT)        # "192.168.1.5:5060"; the port may be left out
     peers: tuple[str, ...] = _setting(list_of(HOST, 1))     # the provider's addresses
     outside_port: int = _setting(whole_number(0, 65535), 0)     # 0: the inside port where it is free
+
+
+@dataclass(frozen=True, slots=True)
+class Static:
+    """[[static]]: an inside host that the operator gives an outside address of its own (1:1 NAT)."""
+
+    inside: str = _setting(HOST)
+    outside: str = _setting(HOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +171,7 @@ class Settings:
     daemon: Daemon = field(default_factory=Daemon)
     peers: tuple[Peer, ...] = ()
     trunks: tuple[Trunk, ...] = ()
+    statics: tuple[Static, ...] = ()
 
 
 TABLES: dict[str, type] = {
@@ -165,7 +179,8 @@ TABLES: dict[str, type] = {
     "gateway": Gateway, "limits": Limits,
     "daemon": Daemon,
 }
-ARRAYS: dict[str, tuple[str, type]] = {"peer": ("peers", Peer), "trunk": ("trunks", Trunk)}
+ARRAYS: dict[str, tuple[str, type]] = {"peer": ("peers", Peer), "trunk": ("trunks", Trunk),
+                                      "static": ("statics", Static)}
 
 
 def config_from_text(text: str, where: str) -> Settings:
@@ -246,6 +261,10 @@ def _conflicts(settings: Settings) -> Iterator[tuple[Keys, str]]:
     yield from _twice(("peer",), "address", [peer.address for peer in settings.peers])
     yield from _twice(("trunk",), "inside", [_trunk_endpoint(trunk) for trunk in settings.trunks])
     yield from _twice(("trunk",), "outside_port", [each.outside_port for each in settings.trunks])
+    if settings.far_end.keep_open_longest < settings.far_end.keep_open_every:
+        yield ("far_end", "keep_open_longest"), "keep_open_longest is below keep_open_every"
+    yield from _twice(("static",), "inside", [each.inside for each in settings.statics])
+    yield from _twice(("static",), "outside", [each.outside for each in settings.statics])
     networks = settings.inside.networks
     if any(network.mask == 0 for network in networks):
         yield ("inside", "networks"), "0.0.0.0/0 would make everybody inside; name the phones' networks"

@@ -202,6 +202,12 @@ class MediaKeeper:
     def _is_on_gateway(self, turn: Turn) -> bool:
         return turn.sender is not None and turn.sender.inside.host in self._realms.gateway_hosts
 
+    def _is_trusted(self, turn: Turn) -> bool:
+        """Tell whether the sender is a PBX of the operator's, which hands on what its phones have said."""
+        sender = turn.sender
+        return sender is not None and (
+            sender.inside.host in self._settings.inside.pbx or self._is_on_gateway(turn))
+
     def _may_release(self, turn: Turn) -> bool:
         """Two UAs behind the same far NAT may talk there; but for the operator's word."""
         return self._policy(turn) != "full" and self._settings.media.release != "never"
@@ -248,7 +254,7 @@ class MediaKeeper:
             return "a port below 1024 is a service, not media"
         if host != sender.inside.host and not self._registrations.is_registered(host, sender.inside.host) \
                 and host not in self._settings.media.media_hosts \
-                and not (self._is_on_gateway(turn) and self._realms.is_inside(host)):
+                and not (self._is_trusted(turn) and self._realms.is_inside(host)):
             return "the host is neither the sender, nor registered, nor one of [media] media_hosts"
         if pairs > MOST_PAIRS or (pairs > 1 and endpoint.port + 2 * pairs - 1 > LAST_PORT):
             return "more port pairs than any encoding has layers, or than there are ports"

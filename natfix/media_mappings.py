@@ -105,13 +105,13 @@ class MediaMappings:
             found_rtcp = self._add(rtcp, first + 1)
         for step in range(2, count):
             self._add_further(owner, Endpoint(rtp.host, rtp.port + step), first + step)
-        self._give_back_unused(range(first, first + count), remote, now)
+        self._give_back_unused(rtp.host, range(first, first + count), remote, now)
         return mapping, found_rtcp
 
-    def _give_back_unused(self, ports: range, remote: str, now: float) -> None:
+    def _give_back_unused(self, host: str, ports: range, remote: str, now: float) -> None:
         """Free what a run of ports holds for an inside port that had its mapping before, or has no RTCP."""
         for port in ports:
-            if self._mappings.find_outside(Endpoint(self._realms.outside_host, port)) is None:
+            if self._mappings.find_outside(Endpoint(self._realms.outside_of(host), port)) is None:
                 self.pool.give_back(port, remote, now)
 
     def _add_further(self, owner: Owner, inside: Endpoint, port: int) -> None:
@@ -122,7 +122,7 @@ class MediaMappings:
     def _add(self, inside: Endpoint, port: int) -> Mapping:
         self.pool.claim(port)
         kind = Kind.RELAY if is_relay_key(inside) else Kind.MEDIA
-        return self._mappings.add(kind, inside, Endpoint(self._realms.outside_host, port))
+        return self._mappings.add(kind, inside, Endpoint(self._realms.outside_of(inside.host), port))
 
     def _port_beside(self, mapping: Mapping, remote: str, now: float) -> int:
         """Return the free port next to *mapping*'s for its RTCP, or any other."""

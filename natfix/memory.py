@@ -78,7 +78,7 @@ class Memory:
 
     def _add_known(self, kind: Kind, inside: Endpoint, outside: Endpoint) -> Mapping | None:
         """Enter a mapping from before, unless it is there, clashes, or has another outside address."""
-        if self._realms.outside_host not in ("", outside.host):
+        if self._realms.outside_of(inside.host) not in ("", outside.host):
             return None
         mapping = self._mappings.find(inside)
         if mapping is not None or self._mappings.find_outside(outside) is not None:

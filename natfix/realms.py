@@ -17,10 +17,11 @@ class Realms:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._networks: tuple[tuple[Network, str], ...] = tuple((n, "") for n in settings.inside.networks)
+        self._static = {each.inside: each.outside for each in settings.statics}
         self._known: dict[str, bool] = {}
         self._outside_interfaces: frozenset[str] = frozenset()
         self.outside_host = settings.outside.address
-        self.own_hosts: frozenset[str] = frozenset({self.outside_host} - {""})
+        self.own_hosts: frozenset[str] = frozenset({self.outside_host, *self._static.values()} - {""})
         self.gateway_hosts: frozenset[str] = frozenset()    # where a PBX on the gateway may be
 
     def update(self, report: AddressesChanged) -> bool:
@@ -31,12 +32,20 @@ class Realms:
         interface = self._settings.outside.interface
         address = self._settings.outside.address or report.outside.get(interface) or next(
             iter(report.outside.values()), self.outside_host)
-        self.own_hosts = frozenset(report.outside.values()) | {address}
+        self.own_hosts = frozenset({address, *report.outside.values(), *self._static.values()})
         if self._settings.gateway.pbx == "local":
             self.gateway_hosts = self.own_hosts.union(report.own)
         changed = address != self.outside_host
         self.outside_host = address
         return changed
+
+    def outside_of(self, host: str) -> str:
+        """Return the outside address of an inside host; "" where there is none now."""
+        return self._static.get(host, self.outside_host)
+
+    def has_own_outside(self, host: str) -> bool:
+        """Tell whether an outside address, with all its ports, is *host*'s alone (1:1 NAT)."""
+        return host in self._static
 
     def is_inside(self, host: str) -> bool:
         """Tell whether *host* is an address of an inside network."""

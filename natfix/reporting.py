@@ -86,7 +86,7 @@ class Reporting:
             self._notes.append(Note("outside-address", "", old, self._realms.outside_host,
                                     "the outside address changed; its mappings ended"))
         for mapping in self._mappings:
-            if mapping.outside.host != self._realms.outside_host:
+            if mapping.outside.host != self._realms.outside_of(mapping.inside.host):
                 self._mappings.remove(mapping, now)
         for binding in self._registrations:
             if self._mappings.find(binding.key.reached_at) is None:
@@ -96,7 +96,7 @@ class Reporting:
         """Keep the outside port of a flow that was NATed before natfix started."""
         flow = state.flow
         if not self._realms.is_inside(flow.source.host) \
-                or flow.reply_destination.host != self._realms.outside_host:
+                or flow.reply_destination.host != self._realms.outside_of(flow.source.host):
             return
         mapping = self._signalling.adopt(flow.source, flow.reply_destination.port, now)
         if mapping is None or mapping.outside != flow.reply_destination:

@@ -51,7 +51,9 @@ IPTABLES = '''\
 {marks}
 # Every packet of a marked flow waits for natfix's verdict: after DNAT and before SNAT, so that both
 # directions show inside addresses. {nobody_listens}
--A FORWARD -p udp -m connmark --mark {bit}/{bit} -j NFQUEUE --queue-num {queue}{bypass}
+# What inside networks say to each other without NAT is their own.
+-A FORWARD ! -i {outside} ! -o {outside} -p udp -m conntrack ! --ctstate DNAT {marked} -j RETURN
+-A FORWARD -p udp {marked} -j NFQUEUE --queue-num {queue}{bypass}
 {own}COMMIT
 *filter
 # RTP that comes before its mapping, or from a stranger, must not become a conntrack entry: it would own the
@@ -72,6 +74,7 @@ def iptables_text(skeleton: Skeleton) -> str:
     nobody_listens = f"Where nobody listens, they {'pass unfixed' if skeleton.bypass else 'are dropped'}."
     return IPTABLES.format(
         marks="\n".join(_mark_lines(skeleton, bit, "PREROUTING")), bit=bit, queue=skeleton.queue,
+        marked=f"-m connmark --mark {bit}/{bit}",
         bypass=bypass, own=_own_lines(skeleton, bit, bypass) if skeleton.own_pbx else "",
         nobody_listens=nobody_listens, first=first, last=last, outside=skeleton.outside_interfaces[0],
     )

@@ -58,7 +58,7 @@ class Signalling:
     def adopt(self, inside: Endpoint, port: int, now: float) -> Mapping | None:
         """Take over a flow that was NATed to *port* before natfix started; None where that is taken."""
         if self._mappings.find(inside) is None:
-            outside = Endpoint(self._realms.outside_host, port)
+            outside = Endpoint(self._realms.outside_of(inside.host), port)
             if self._mappings.find_outside(outside) is not None:
                 return None
             self._remember(inside, port)
@@ -113,7 +113,7 @@ class Signalling:
 
     def _add(self, inside: Endpoint, wanted: int) -> Mapping:
         self._mappings.check_quota(inside.host)
-        host = self._realms.outside_host
+        host = self._realms.outside_of(inside.host)
         if not host:
             raise LimitReached("there is no outside address now")
         if inside.host in self._realms.own_hosts:
@@ -138,12 +138,16 @@ class Signalling:
     def _is_free(self, port: int, inside: Endpoint) -> bool:
         """Tell whether *inside* may have *port*: the operator's forward of it must lead there too."""
         first, last = self._settings.media.ports
+        outside = Endpoint(self._realms.outside_of(inside.host), port)
+        if self._mappings.find_outside(outside) is not None:
+            return False
+        if self._realms.has_own_outside(inside.host):
+            return port == inside.port      # the operator's own NAT keeps ports as they are
         return (
             port not in self.taken
             and (port not in self._reserved or inside.host in self._realms.gateway_hosts)
             and (port not in self.forwards or self.forwards[port] == inside)
             and not first <= port <= last
-            and self._mappings.find_outside(Endpoint(self._realms.outside_host, port)) is None
         )
 
     def _remember(self, inside: Endpoint, port: int) -> None:

@@ -64,9 +64,10 @@ def flows_to_adopt(
     """
     networks = [network for network, _ in addresses.inside]
     hosts = frozenset(addresses.outside.values())
+    shown = hosts | addresses.own       # 1:1 NAT shows a host at one more address
     found = [
         FlowAdopted(state) for state in flows
-        if _is_sip(state, skeleton) and state.flow.reply_destination.host in hosts
+        if _is_sip(state, skeleton) and state.flow.reply_destination.host in shown
         and _is_inside(state.flow.source, networks, hosts)
     ]
     return sorted(found, key=lambda report: not report.state.replied)

@@ -42,7 +42,7 @@ from tests.streams import streams_of
 
 START = 1000.0              # seconds; when every world begins
 MAX_STEPS = 20_000          # timers in one advance; more means that the engine does not get on
-TABLES = {"media", "signalling", "far_end", "gateway", "peers", "trunks", "limits"}
+TABLES = {"media", "signalling", "far_end", "gateway", "peers", "trunks", "statics", "limits"}
 PHONE = Endpoint("192.168.1.10", 5060)
 OTHER_PHONE = Endpoint("192.168.1.11", 5060)
 PROVIDER = Endpoint("198.51.100.20", 5060)
@@ -211,7 +211,18 @@ class World:
             self._report_flows()
         if not delivery.trace.dropped:
             self._arrive(delivery, payload)
+        self._send(delivery.outcome)
         return delivery
+
+    def _send(self, outcome: Outcome) -> None:
+        """Deliver what natfix sends itself."""
+        self.kernel.send(outcome.send)
+        for packet in outcome.send:
+            self.log.append(f"{self.now:9.2f} {packet.source} -> {packet.destination}  natfix's own: "
+                            f"{packet.payload.splitlines()[0].decode()}")
+            for agent in self.agents:
+                if agent.endpoint == packet.destination:
+                    agent.receive(packet.payload, packet.source, packet.destination)
 
     def _show_to_engine(self, crossing: Crossing, delivery: Delivery) -> bytes:
         packet = Datagram(crossing.source, crossing.destination, delivery.payload)
@@ -311,6 +322,7 @@ class World:
             self.log.append("\n".join([f"{self.now:9.2f} report or timer", *what]))
         self._apply(outcome.commands)
         self._save()
+        self._send(outcome)
         return outcome
 
     def _apply(self, commands: list[Command]) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 
 from natfix.address import network_from_text
-from natfix.config import Media, Settings
+from natfix.config import Gateway, Media, Settings, Static
 from natfix.realms import Realms, is_usable
 from natfix.reports import AddressesChanged
 
@@ -32,6 +32,25 @@ def test_only_a_new_outside_address_is_a_change() -> None:
     assert not made.update(LINKS)
     assert made.update(AddressesChanged({"wan": "203.0.113.2"}, LINKS.inside))
     assert made.outside_host == "203.0.113.2"
+
+
+def test_an_outside_address_of_its_own() -> None:
+    """1:1 NAT: one inside host is shown at its own address, all others at the link's."""
+    made = Realms(Settings(statics=(Static("192.168.1.5", "203.0.113.5"),)))
+    made.update(LINKS)
+    assert made.outside_of("192.168.1.5") == "203.0.113.5"
+    assert made.outside_of("192.168.1.6") == "203.0.113.1"
+    assert made.has_own_outside("192.168.1.5")
+    assert not made.has_own_outside("192.168.1.6")
+    assert "203.0.113.5" in made.own_hosts
+
+
+@pytest.mark.parametrize("pbx", ["local", "none"])
+def test_where_a_pbx_on_the_gateway_may_be(pbx: str) -> None:
+    """At any address of the gateway, if there is one at all."""
+    made = Realms(Settings(gateway=Gateway(pbx=pbx)))
+    made.update(AddressesChanged(LINKS.outside, LINKS.inside, frozenset({"192.168.1.1"})))
+    assert made.gateway_hosts == ({"192.168.1.1", "203.0.113.1"} if pbx == "local" else set())
 
 
 @pytest.mark.parametrize(("release", "same", "other"), [

@@ -207,7 +207,9 @@ class FakeKernel:
     def _is_seen(self, crossing: Crossing, skeleton: Skeleton) -> bool:
         """Tell whether natfix sees SIP here: at forward, and the gateway's own where that is configured."""
         is_crossing = "outside" in (crossing.in_interface, crossing.out_interface)
-        return crossing.hook == "forward" or (skeleton.own_pbx and is_crossing)
+        if crossing.hook == "forward":
+            return is_crossing or crossing.entry.is_dnated
+        return skeleton.own_pbx and is_crossing
 
     def leave(self, crossing: Crossing) -> Trace:
         """Take a packet on from :meth:`enter`: the operator's filter, SNAT, confirmation."""

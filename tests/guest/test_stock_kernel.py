@@ -16,8 +16,8 @@ from tests.guest.marks import needs_guest
 pytestmark = needs_guest
 
 PATIENCE = 420.0        # seconds; 60 to 110 are usual
-DIVERT = re.compile(r'^\t\tct mark & 0x04000000 == 0x04000000 meta l4proto udp counter name "diverted" '
-                    r"jump to_natfix$", re.MULTILINE)
+DIVERT = re.compile(r"^\t\tct mark & 0x04000000 == 0x04000000 meta l4proto udp jump through$", re.MULTILINE)
+THROUGH = re.compile(r'^\t\tcounter name "diverted" jump to_natfix$', re.MULTILINE)
 QUEUE = re.compile(r"^\t\tqueue (?:to|num) 5060$", re.MULTILINE)
 COUNTER = re.compile(r"counter diverted \{\s*packets (\d+)")
 FIRST_PORT = "203.0.113.1 . 30000"
@@ -44,6 +44,7 @@ def test_the_queue_statement_is_native(observed: Observed) -> None:
     """`nft list ruleset` shows nft's own queue statement, where the divert chain leads and nowhere else."""
     ruleset = observed["started"]["ruleset"]
     assert DIVERT.search(object_from("chain divert", ruleset)), ruleset
+    assert THROUGH.search(object_from("chain through", ruleset)), ruleset
     assert QUEUE.search(object_from("chain to_natfix", ruleset)), ruleset
     assert len(re.findall(r"\bqueue\b|NFQUEUE|xt target", observed["started"]["ruleset"])) == 1
     assert "nft_queue" in observed["modules"]

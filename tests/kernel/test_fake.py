@@ -22,6 +22,7 @@ from natfix.kernel.fake import FakeKernel, Trace
 from natfix.kernel.fake_conntrack import STREAM, UNREPLIED, turned
 
 MARK = 0x04000000
+OUTSIDE_SIP = Endpoint("203.0.113.1", 5060)
 SKELETON = Skeleton(("outside",), (5060,), (30000, 39999), MARK, queue=5060, bypass=False)
 
 PHONE = Endpoint("192.168.1.10", 12000)
@@ -254,6 +255,15 @@ def test_sip_ports_are_diverted(source: Endpoint, destination: Endpoint) -> None
     back = kernel.trace(destination, there.source, 0.1)
     assert (there.diverted, back.diverted, back.destination) == (True, True, source)
     assert kernel.flows()[0].mark == MARK
+
+
+def test_inside_networks_among_themselves_are_not_diverted() -> None:
+    """SIP that is only routed is left alone, and what was DNATed (hairpinning) is not."""
+    other = Endpoint("192.168.2.9", 5060)
+    kernel = FakeKernel(inside=("192.168.1.0/24", "192.168.2.0/24"), forwards={OUTSIDE_SIP: other})
+    kernel.install(SKELETON)
+    assert not kernel.trace(PHONE_SIP, other, 0.0).diverted
+    assert kernel.trace(Endpoint(PHONE_SIP.host, 5062), OUTSIDE_SIP, 0.0).diverted
 
 
 def test_media_is_not_diverted() -> None:

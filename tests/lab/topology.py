@@ -114,8 +114,18 @@ def pbx_on_gateway_topology(kinds: tuple[str, ...] = ("port-restricted",), phone
     return Topology("pbx-on-gateway", far.subnets, tuple(row for row in far.hosts if row.name != "pbx"))
 
 
+def pbx_inside_topology(kinds: tuple[str, ...] = ("port-restricted",), phones: int = 1,
+                        inside_phones: int = 1, dmz: bool = False) -> Topology:
+    """Far sites, inside phones, and the PBX beside those; with *dmz* in the second inside subnet."""
+    far = far_topology(kinds, phones, inside_phones=inside_phones)
+    pbx = _row("pbx", INSIDE2, "192.168.2.5", "192.168.2.1") if dmz else far.host("pbx")
+    return Topology("pbx-inside", far.subnets,
+                    tuple(pbx if row.name == "pbx" else row for row in far.hosts))
+
+
 TOPOLOGIES: dict[str, Callable[..., Topology]] = {
     "gateway": gateway_topology,
     "far": far_topology,
+    "pbx-inside": pbx_inside_topology,
     "pbx-on-gateway": pbx_on_gateway_topology,
 }

@@ -1,0 +1,47 @@
+"""A site with natfix and a PBX anywhere: phones by name, and calls between any two of them."""
+
+from __future__ import annotations
+
+from tests.far.site import GATEWAY, HOSTS, TONES, USERS
+from tests.lab.audio import assert_two_way, talk
+from tests.lab.gateway import Natfix
+from tests.lab.host import wait_until
+from tests.lab.lab import Lab
+from tests.lab.programs import Baresip
+
+# What an operator who has a PBX that is called from outside has in his firewall.
+OPEN = 'insert rule inet firewall input iifname "outside" udp dport 5060 accept\n'
+
+
+class CallingSite:
+    """What all sites do once lab, natfix and PBX are there."""
+
+    lab: Lab
+    natfix: Natfix
+
+    def rules(self, text: str) -> None:
+        """Load rules of the operator's."""
+        self.lab.gateway.run(["nft", "-f", "-"], input=text)
+
+    def phone(self, name: str, registrar: str = GATEWAY, **options: object) -> Baresip:
+        """Start a phone, and register it."""
+        phone = self.lab.start(Baresip(**{  # type: ignore[arg-type]
+            "host": HOSTS[name], "user": name, "registrar": registrar, "password": USERS[name],
+            "tone": TONES[name], **options}))
+        phone.register()
+        return phone
+
+    def call(self, caller: Baresip, called: Baresip) -> None:
+        """Call, compare the audio of both, hang up, and see nothing left."""
+        mark = len(called.events)
+        caller.dial(f"sip:{called.user}@{caller.registrar}")
+        talk()
+        assert_two_way(caller, called)
+        caller.hang_up()
+        called.wait_closed(since=mark)
+        wait_until(self.holds_no_media, 10.0, "the end of all mappings")
+
+    def holds_no_media(self) -> bool:
+        """Tell whether natfix holds nothing of any call any more."""
+        status = self.natfix.json("status")
+        return status["media_mappings"] == status["relays"] == status["calls"] == 0
