@@ -13,11 +13,13 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.far_signs` tells who sits behind a NAT of his own.
 3. state: :mod:`~natfix.mappings` (inside endpoint <-> outside endpoint), :mod:`~natfix.ports`,
    :mod:`~natfix.dialogs` (calls), :mod:`~natfix.registrations`, :mod:`~natfix.far_ends` (UAs outside that
-   sit behind NATs of their own), :mod:`~natfix.spelling`, :mod:`~natfix.repeats`, :mod:`~natfix.deadlines`.
+   sit behind NATs of their own) with their :mod:`~natfix.pulse`, :mod:`~natfix.spelling`,
+   :mod:`~natfix.repeats`, :mod:`~natfix.deadlines`.
 4. decision: :mod:`~natfix.engine` gives each message its :mod:`~natfix.turn`:
    :mod:`~natfix.signalling` (its mapping), :mod:`~natfix.callflow` (its call), :mod:`~natfix.media` (its
    SDP; :mod:`~natfix.targets` reads and writes the lines), :mod:`~natfix.rewrite` (its headers,
    which :mod:`~natfix.headers` has in tables), :mod:`~natfix.far_fix` (the headers of far UAs),
+   :mod:`~natfix.keep_alives` (their NATs stay open),
    :mod:`~natfix.registering`; :mod:`~natfix.media_mappings` has the streams' ports,
    :mod:`~natfix.settling` what the kernel holds for them; :mod:`~natfix.reporting` takes
    what the shell reports; :mod:`~natfix.realms` knows inside from outside, :mod:`~natfix.memory`

@@ -94,10 +94,10 @@ class FarEnd:
     fix: str = _setting(one_of("auto", "never"), "auto")
     # what tells that a UA is one, see natfix.far_signs
     signs: tuple[str, ...] = _setting(list_of(one_of(*SURE_SIGNS, *LIKELY_SIGNS)), SURE_SIGNS)
-    # how their NATs are kept open once a registrar has accepted them, see natfix.keep_alives, natfix.refreshing
+    # how the NAT of one is kept open that a registrar has accepted: natfix.keep_alives, natfix.refreshing
     keep_open: str = _setting(one_of("options", "packet", "refresh", "never"), "options")
     keep_open_every: int = _setting(whole_number(10, 3600, "seconds"), 25)
-    keep_open_longest: int = _setting(whole_number(10, 3600, "seconds"), 120)   # where a NAT is seen to allow it
+    keep_open_longest: int = _setting(whole_number(10, 3600, "seconds"), 120)   # where the NAT allows it
 
 
 @dataclass(frozen=True, slots=True)

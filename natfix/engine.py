@@ -6,8 +6,8 @@ The contract with the shell that drives it (design, section 3):
 2. call exactly one of :meth:`receive_packet` (for every packet of one read of the queue),
    :meth:`handle_report`, :meth:`handle_timer`;
 3. ``kernel.apply`` all commands of that read, in one transaction;
-4. give the verdicts, with ``outcome.packet`` or the original bytes; then log the notes; then write
-   :meth:`pop_changes` to the store.
+4. give the verdicts, with ``outcome.packet`` or the original bytes; then send ``outcome.send``; then log
+   the notes; then write :meth:`pop_changes` to the store.
 
 One INVITE, from top to bottom: :meth:`receive_packet` finds the inside party's signalling mapping
 (:mod:`natfix.signalling`), :meth:`_treat` finds its call (:mod:`natfix.callflow`), treats the SDP
@@ -32,6 +32,7 @@ from natfix.edits import Edits, apply_edits
 from natfix.errors import LimitReached, MalformedMessage, MalformedPacket
 from natfix.far_ends import FarEnds
 from natfix.far_fix import FarFix
+from natfix.keep_alives import KEEP_ALIVE, KeepAlives
 from natfix.listing import calls_as_rows, far_ends_as_rows, registrations_as_rows
 from natfix.mappings import Mapping, Mappings
 from natfix.media import MediaKeeper
@@ -43,7 +44,7 @@ from natfix.registering import Registering
 from natfix.registrations import Registrations
 from natfix.repeats import Repeats
 from natfix.reporting import Reporting
-from natfix.reports import Change, Report
+from natfix.reports import Change, Report, Restored
 from natfix.rewrite import Rewriter
 from natfix.signalling import Signalling
 from natfix.sip.fields import HostPort, address_at
@@ -95,6 +96,8 @@ class Engine:
         self._now = 0.0
         self._identification = 0
         self.counters: Counter[str] = Counter()
+        self._keep_alives = KeepAlives(settings.far_end, self._far_ends, self._realms, self._mappings,
+                                       self._deadlines, self.counters)
         self._reporting = Reporting(
             settings, self._realms, self._mappings, self._registrations, self._signalling, self._media,
             self._flow, self._memory, self.counters)
@@ -122,6 +125,8 @@ class Engine:
                 and not self._realms.crosses(path.in_interface, path.out_interface):
             return self._pass(outcome, "not-ours", "the packet does not cross the outside interface")
         message, problem_text = self._read(packet.payload)
+        if not sender_inside and self._is_for_natfix(outcome, packet, message, now):
+            return outcome
         if message is None and path.hook != "forward":      # of the gateway's own only SIP is of interest
             return self._pass(outcome, "not-sip", problem_text)
         sender: Mapping | None = None
@@ -160,6 +165,14 @@ class Engine:
         if relay is not None:
             self._flow.on_source_learnt(relay, now)
         return True
+
+    def _is_for_natfix(self, outcome: Outcome, packet: Packet, message: Message | None, now: float) -> bool:
+        """Take what answers natfix itself; nobody else shall see it."""
+        is_answer, notes = self._keep_alives.take(packet, message, now)
+        outcome.notes += notes
+        if is_answer:
+            outcome.verdict = Verdict.DROP
+        return is_answer
 
     def _read(self, payload: bytes) -> tuple[Message | None, str]:
         try:
@@ -200,7 +213,7 @@ class Engine:
         edits = self._repeats.find(packet.source, packet.destination, packet.payload, now)
         if edits is None:
             turn = self._treat(packet, message, sender, receiver, now)
-            outcome.notes = [*turn.edits.notes, *turn.notes]
+            outcome.notes += [*turn.edits.notes, *turn.notes]
             edits = turn.edits.as_tuple()
             if edits:
                 self._repeats.remember(packet.source, packet.destination, packet.payload, edits, now)
@@ -242,6 +255,7 @@ class Engine:
             self._far_fix.show(turn, turn.far_sender)
         elif turn.far_receiver is not None:
             self._far_fix.restore(turn, turn.far_receiver)
+            self._keep_alives.on_response(turn, turn.far_receiver)
         self._fix_content_length(turn)
         self._follow(turn, said)
         return turn
@@ -287,6 +301,8 @@ class Engine:
         now = self._advance(now)
         outcome = Outcome()
         outcome.notes = self._reporting.take(report, now)
+        if isinstance(report, Restored):
+            self._keep_alives.resume(now)
         outcome.commands = self._take_commands()
         return outcome
 
@@ -309,6 +325,10 @@ class Engine:
                 reason = self._flow.handle_deadline(name, now)
                 if reason:
                     outcome.notes.append(Note("call-ended", "Call-ID", name.call_id, name.call_id, reason))
+            elif table == KEEP_ALIVE:
+                packets, notes = self._keep_alives.handle_deadline(name, now)
+                outcome.send += packets
+                outcome.notes += notes
             elif self._far_ends.pop_expired(now):
                 self._deadlines.set(FAR_ENDS, now + FAR_ENDS_EVERY)
         outcome.commands = self._take_commands()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from natfix.address import Endpoint
+from natfix.pulse import Pulse
 
 IDLE = 7200.0           # seconds after the last message that one which is not registered is remembered
 MOST_CONTACTS = 16      # of one UA: users of its Contacts, and addresses-of-record
@@ -25,6 +26,9 @@ class FarEnd:
     written: dict[str, str] = field(default_factory=dict)       # Contact: user -> host and port as written
     bindings: dict[str, float] = field(default_factory=dict)    # address-of-record -> until when
     asks_rport: bool = True     # it writes rport itself (RFC 3581)
+    registrar: Endpoint | None = None       # inside: who has accepted it
+    reached_at: Endpoint | None = None      # outside: where it has sent its REGISTER to
+    pulse: Pulse = field(default_factory=Pulse)
 
     @property
     def shown(self) -> str:

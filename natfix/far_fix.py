@@ -115,7 +115,7 @@ class FarFix:
                 self._restore(turn, far, uri, "Contact", RFC_CONTACT)
         if 200 <= message.status < 300:
             longest = max(granted.values(), default=0)
-            self._ends.bind(far, _aor(message), turn.now + longest if longest else 0.0, turn.now)
+            self._ends.bind(far, aor_of(message), turn.now + longest if longest else 0.0, turn.now)
 
     def _restore(self, turn: Turn, far: FarEnd, uri: Uri, header: str, rfc: str) -> None:
         written = far.written_for(uri.user)
@@ -184,7 +184,8 @@ def _number(text: str, default: int) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else default
 
 
-def _aor(message: Message) -> str:
+def aor_of(message: Message) -> str:
+    """Return To's address-of-record, "" where there is none."""
     header = message.first("to")
     if header is None:
         return ""

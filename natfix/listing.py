@@ -7,7 +7,7 @@ from typing import Any
 from natfix.address import Endpoint
 from natfix.dialogs import Call, Calls, Side
 from natfix.errors import MalformedMessage
-from natfix.far_ends import FarEnds
+from natfix.far_ends import FarEnd, FarEnds
 from natfix.mappings import Mapping, Mappings
 from natfix.registrations import Binding, Registrations
 from natfix.sip.fields import address_at
@@ -93,15 +93,22 @@ def far_ends_as_rows(far_ends: FarEnds, now: float) -> Rows:
             "contact_user": next(reversed(far.written), ""),
             "inside": "",
             "outside": far.shown,
-            "registrar": "",
+            "registrar": str(far.registrar or ""),
             "expires_in": max(round(until - now), 0),
             "registered_for": 0,
             "user_agent": far.agent,
             "written": far.written_for(next(reversed(far.written), "")),
             "signs": sorted(far.signs),
+            **_pulse_of(far),
         }
         for far in far_ends for aor, until in far.bindings.items() or (("", 0.0),)
     ]
+
+
+def _pulse_of(far: FarEnd) -> dict[str, Any]:
+    pulse = far.pulse
+    answered = {} if pulse.answer_time is None else {"answer_ms": round(pulse.answer_time * 1000, 1)}
+    return {"reachability": pulse.reachability(), **answered, "survived": round(pulse.survived)}
 
 
 def registrations_as_rows(registrations: Registrations, mappings: Mappings, now: float) -> Rows:

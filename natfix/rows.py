@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from natfix.address import Endpoint
 from natfix.dialogs import Call, CallKey, Description, Dialog, Line, Role, Side, State
 from natfix.far_ends import FarEnd
+from natfix.pulse import Pulse
 from natfix.registrations import Binding, BindingKey
 
 Row = dict[str, Any]
@@ -44,14 +45,20 @@ def row_from_far_end(far: FarEnd) -> Row:
     """Return *far* as a row."""
     return {"source": list(far.source), "signs": sorted(far.signs), "seen_at": far.seen_at,
             "agent": far.agent, "written": far.written, "bindings": far.bindings,
-            "asks_rport": far.asks_rport}
+            "asks_rport": far.asks_rport, "registrar": far.registrar and list(far.registrar),
+            "reached_at": far.reached_at and list(far.reached_at),
+            "survived": far.pulse.survived, "failed": [far.pulse.failed, far.pulse.failed_at]}
 
 
 def far_end_from_row(row: Row) -> FarEnd:
     """Return the far UA that *row* holds; KeyError, TypeError, ValueError where it is damaged."""
+    failed, failed_at = row.get("failed", (0.0, 0.0))
+    pulse = Pulse(heard_at=float(row["seen_at"]), survived=float(row.get("survived", 0.0)),
+                  failed=float(failed), failed_at=float(failed_at))
     return FarEnd(_endpoint(row["source"]), frozenset(row["signs"]), float(row["seen_at"]), row["agent"],
                   dict(row["written"]), {aor: float(until) for aor, until in row["bindings"].items()},
-                  bool(row["asks_rport"]))
+                  bool(row["asks_rport"]), endpoint_from_row(row.get("registrar")),
+                  endpoint_from_row(row.get("reached_at")), pulse)
 
 
 def _row_from_description(description: Description) -> list[list[Any]]:

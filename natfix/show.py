@@ -69,11 +69,19 @@ def registrations_text(answer: Answer) -> str:
     if not bindings:
         return "no registrations"
     return table(
-        ("ADDRESS OF RECORD", "INSIDE", "OUTSIDE", "REGISTRAR", "SINCE", "EXPIRES", "DEVICE"),
+        ("ADDRESS OF RECORD", "INSIDE", "OUTSIDE", "REGISTRAR", "SINCE", "EXPIRES", "ANSWERS", "DEVICE"),
         [(each["aor"], each["inside"], each["outside"], each["registrar"],
-          duration(each["registered_for"]), duration(each["expires_in"]), each["user_agent"])
+          duration(each["registered_for"]), duration(each["expires_in"]), _answers(each), each["user_agent"])
          for each in bindings],
     )
+
+
+def _answers(binding: Answer) -> str:
+    """Return whether a far phone answers natfix's OPTIONS, and how soon; "" where that is not known."""
+    state = binding.get("reachability", "")
+    if state == "reachable":
+        return f"in {binding['answer_ms']:.0f} ms"
+    return "not any more" if state == "unreachable" else ""
 
 
 def notes_text(answer: Answer) -> str:

@@ -78,7 +78,7 @@ class Kernel(Protocol):
         """Packets from strangers that the guard dropped, by outside endpoint."""
 
     def send(self, packets: Sequence[SendPacket]) -> int:
-        """Send *packets* past conntrack and NAT, with the addresses that they have; return how many failed."""
+        """Send *packets* as they are, past conntrack and NAT; return how many failed."""
 
     def remove(self) -> None:
         """Delete natfix's table and every conntrack entry that natfix made; absence is no error."""

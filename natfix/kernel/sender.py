@@ -40,7 +40,7 @@ class Sender:
         for packet in packets:
             try:
                 speaker.sendto(datagram(*packet), (packet.destination.host, 0))
-            except OSError:     # a firewall's drop (EPERM), no route, a full queue, longer than the link takes
+            except OSError:     # a firewall's drop, no route, a full queue, longer than the link takes
                 failed += 1
         return failed
 

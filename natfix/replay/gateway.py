@@ -225,8 +225,10 @@ def _packed(host: str) -> bytes:
 
 
 def _settings(settings: Settings, networks: tuple[Any, ...], outside: str) -> Settings:
+    # Nobody in a capture answers what natfix itself would have sent.
     return replace(
-        settings, inside=Inside(networks=networks), outside=Outside(interface=OUTSIDE, address=outside))
+        settings, inside=Inside(networks=networks), outside=Outside(interface=OUTSIDE, address=outside),
+        far_end=replace(settings.far_end, keep_open="never"))
 
 
 def _skeleton_of(settings: Settings) -> Skeleton:

@@ -1,4 +1,4 @@
-"""natfix's own packets to far phones: they leave with the outside address, and conntrack knows nothing of them."""
+"""natfix's own packets to far phones leave with the outside address, and conntrack never hears of them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_conntrack_would_spoil_it(site: Wires, queue: Queue) -> None:
 
 
 def test_the_answer_comes_to_natfix(site: Wires, queue: Queue) -> None:
-    """Long after the flow has gone it waits in the queue; dropped there it leaves no entry, and no PBX sees it."""
+    """With no flow left it comes to the queue; dropped there it leaves no entry, and no PBX sees it."""
     far, pbx = site.bind(*FAR), site.bind(*PBX)
     keep_alive(site)
     far.sendto(b"200 OK", PBX_OUT)
@@ -97,7 +97,7 @@ def test_it_does_not_come_back_to_natfix(site: Wires, queue: Queue) -> None:
 
 
 def test_what_cannot_leave_is_counted(site: Wires) -> None:
-    """The operator drops it at output, there is no route, it is longer than the link takes: only that is lost."""
+    """Dropped by the operator at output, without a route, longer than the link takes: only that is lost."""
     site.gateway.run("nft add chain inet firewall out '{ type filter hook output priority 0; policy drop; }'")
     far = site.bind(*FAR)
     assert keep_alive(site) == 1
