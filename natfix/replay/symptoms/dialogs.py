@@ -39,8 +39,7 @@ T2 = 4.0                # seconds between retransmissions, at most (RFC 3261, 17
 GIVES_UP = 24.0         # seconds after which a 2xx is hardly sent again: 64*T1 without the last two of T2
 ROUTE_HEADERS = ("record-route", "path", "service-route")
 CURE = ("Let natfix on the gateway, or the server's own setting for its outside address, name one that can "
-        "be "
-        "reached")
+        "be reached")
 
 
 # -- D05
@@ -143,6 +142,9 @@ def _why_lost(answer: Passage, ack: Passage, contact: Endpoint | None, route: Ur
                 f'another '
                 f"dialog, and the callee takes no notice of it.", "the caller, or a fixer on its way",
                 Fixed.NO, packets)
+    if contact is not None and route is None and _is_out_of_reach(answer, contact):
+        return (f"The answer's Contact names {contact}, an address of the peer's own network, and the ACK is "
+                "for that.", f"outside, at {answer.first.source.host}", Fixed.NO, packets)
     if uri is not None and contact is not None and place(uri.hostport) != contact \
             and _is_number(contact.host) and _is_number(uri.hostport.host):
         return (f"The ACK is for {place(uri.hostport)}, the answer's Contact is {contact}: somebody put "
@@ -166,6 +168,62 @@ def _why_lost(answer: Passage, ack: Passage, contact: Endpoint | None, route: Ur
 
 def _is_number(host: str) -> bool:
     return is_private(host) or is_public(host)
+
+
+def _is_out_of_reach(answer: Passage, contact: Endpoint) -> bool:
+    return answer.direction is Direction.INWARD and is_private(contact.host) \
+        and is_public(answer.first.source.host)
+
+
+def contact_out_of_reach(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
+    """D05, before it happens: the peer's answer names a Contact of its own network, and no route to it."""
+    for transaction in conversation.of("INVITE"):
+        if transaction.final is not None and not _is_2xx(transaction.final):
+            continue
+        for passage in transaction.responses:
+            message = passage.message
+            contact = next((place(uri.hostport) for uri in contact_uris(message)), None)
+            if message is None or contact is None or not _is_out_of_reach(passage, contact) \
+                    or ctx.network.side_of(contact.host) is Side.INSIDE or not _is_gone_by(message):
+                continue
+            later = _requests_in_dialog(conversation, passage)
+            is_known = any(each.first.destination.host == passage.first.source.host for each in later)
+            if is_known or _is_repeated(transaction):
+                return      # the UA sends to where the answer came from; or it has been told of above
+            yield _out_of_reach(passage, contact, later, conversation)
+            return
+
+
+def _is_gone_by(message: Message) -> bool:
+    """Tell whether an answer's receiver is the UAC, and sends what follows to the Contact itself."""
+    return _makes_a_route(message) and next(_routes(message, "record-route"), None) is None \
+        and len(list(vias(message))) == 1
+
+
+def _requests_in_dialog(conversation: Conversation, answer: Passage) -> list[Passage]:
+    return [each for each in conversation.passages
+            if each.message is not None and each.message.is_request and each.message.to_tag
+            and each.time >= answer.time and each.first.source.host == answer.last.destination.host]
+
+
+def _is_repeated(transaction: Transaction) -> bool:
+    return sum(1 for each in transaction.responses if each.repeats is not None and _is_2xx(each)) >= OFTEN
+
+
+def _out_of_reach(passage: Passage, contact: Endpoint, later: list[Passage], conversation: Conversation
+                  ) -> Finding:
+    copy, packets = passage.first, [each.first.packet for each in later]
+    return Finding(
+        "D05", Severity.BREAKS if later else Severity.HURTS,
+        f"the peer's Contact is {contact}, which cannot be reached", conversation.call_id,
+        unique((*passage.packets, *packets)),
+        f"Packet {copy.packet} comes from {copy.source}, has Contact {contact}, and no Record-Route."
+        + (f" Requests go there ({numbers(packets)})." if later else ""),
+        "The peer, or what it sits behind, names an address of its own network in Contact: ACK, PRACK and "
+        "BYE are sent there (RFC 3261, section 12.2.1.1) and get lost.",
+        f"outside, at {copy.source.host}",
+        "Have the peer's operator set its public address for signalling (external_signaling_address, "
+        "ext-sip-ip, advertised_address), or let a proxy there insert Record-Route.", Fixed.NO, passage.time)
 
 
 def ended_for_want_of_ack(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
@@ -216,8 +274,7 @@ def bye_is_not_answered(conversation: Conversation, ctx: Context) -> Iterator[Fi
             + (f" {errors[0].sender} answers with ICMP {errors[0].code} (packet {errors[0].packets[0]})."
                if errors else ""),
             "It is for an address that means nothing where it was sent: the Contact, or Record-Route, of the "
-            "other "
-            "side was not translated." if is_wrong else
+            "other side was not translated." if is_wrong else
             "The other side, or the NAT before it, is not there any more at the address that the dialog "
             "knows.",
             f"on the way to {target.host}", products.remedy(conversation, ctx, CURE) + ".",
@@ -375,8 +432,7 @@ def refresh_is_not_answered(conversation: Conversation, ctx: Context) -> Iterato
             f"on the way to {first.first.destination.host}",
             "Keep the signalling flow open for as long as the call (UDP timeout of 300 s and more, "
             "keep-alives), "
-            "or "
-            "let natfix on the gateway hold it.", Fixed.YES, first.time)
+            "or let natfix on the gateway hold it.", Fixed.YES, first.time)
         return
 
 
@@ -394,7 +450,7 @@ def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
-CONVERSATION = (ack_never_comes, ended_for_want_of_ack, bye_is_not_answered, private_route,
-                refresh_is_not_answered)
+CONVERSATION = (ack_never_comes, contact_out_of_reach, ended_for_want_of_ack, bye_is_not_answered,
+                private_route, refresh_is_not_answered)
 STATION = ()
 CAPTURE = ()

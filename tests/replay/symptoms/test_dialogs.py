@@ -105,6 +105,54 @@ def test_retransmissions_while_the_ack_is_on_its_way() -> None:
     assert found(capture) == []
 
 
+def far_contact(status: int = 183, source: Endpoint = PROVIDER, headers: tuple[str, ...] = (),
+                contact: str = "sip:bob@172.16.20.118:5060", ack: Endpoint | None = None) -> Capture:
+    """An inside phone calls; the answer from outside names its own network's address as Contact."""
+    capture = Capture()
+    capture.sip(request(), PHONE, source)
+    capture.sip(response(status, contact=contact, headers=headers), source, PHONE)
+    if ack is not None:
+        capture.sip(request("ACK", branch="z9hG4bKa", contact="", uri=contact, to=TAGGED), PHONE, ack)
+    return capture
+
+
+def test_the_peers_contact_is_private() -> None:
+    """What the phone sends next goes to an address that means nothing here; and if it did, that is shown."""
+    finding, = found(far_contact())
+    assert (finding.code, finding.severity, finding.fixed_by_natfix) == ("D05", Severity.HURTS, Fixed.NO)
+    finding, = found(far_contact(200, ack=Endpoint("172.16.20.118", 5060)))
+    assert finding.severity is Severity.BREAKS
+    assert "Requests go there (packet 3)" in finding.evidence
+
+
+@pytest.mark.parametrize("capture", [
+    far_contact(200, ack=PROVIDER), far_contact(headers=("Record-Route: <sip:198.51.100.20;lr>",)),
+    far_contact(contact=f"sip:bob@{PHONE}"), far_contact(486), far_contact(source=Endpoint("10.0.0.9", 5060)),
+    far_contact(contact="sip:bob@198.51.100.99"),
+], ids=["the phone knows better", "by a proxy", "an inside address", "refused", "a private peer", "public"])
+def test_contacts_of_peers_that_are_no_fault(capture: Capture) -> None:
+    """Where the phone's next request finds its way, or there is none, nothing is wrong."""
+    assert found(capture) == []
+
+
+def test_a_private_contact_of_a_call_that_failed() -> None:
+    """After 183 comes 480: nothing more has to go there."""
+    capture = far_contact()
+    capture.sip(response(480), PROVIDER, PHONE)
+    assert found(capture) == []
+
+
+def test_an_answer_with_a_private_contact_again_and_again() -> None:
+    """The same where the 200 is repeated: told once, with the reason."""
+    capture, contact = far_contact(200), "sip:bob@172.16.20.118:5060"
+    for number in range(5):
+        capture.sip(request("ACK", branch="z9hG4bKa", contact="", uri=contact, to=TAGGED), PHONE,
+                    Endpoint("172.16.20.118", 5060))
+        capture.sip(response(contact=contact), PROVIDER, PHONE, after=min(4.0, 0.5 * 2 ** number))
+    finding, = found(capture)
+    assert "The answer's Contact names 172.16.20.118:5060" in finding.cause
+
+
 def test_an_ack_that_came_late() -> None:
     """Four times 200, then the ACK, and quiet: the call goes on."""
     capture = called(answers=5, shown="sip:bob@203.0.113.1:5060")
