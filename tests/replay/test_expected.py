@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -28,8 +29,8 @@ def table() -> dict[str, Any]:
 
 def captures() -> Iterator[Path]:
     """Yield all captures of the data folder, the traces of issue threads, and natfix's own captures."""
-    for folder in (corpus.DATA, OWN):
-        yield from (path for path in sorted(folder.rglob("*")) if path.suffix in SUFFIXES)
+    for paths in (corpus.DATA.rglob("*"), OWN.glob("*")):
+        yield from (path for path in sorted(paths) if path.suffix in SUFFIXES)
     yield from sorted((corpus.DATA / "issue-traces").glob("*.txt"))
 
 
@@ -56,11 +57,22 @@ def test_findings(path: Path) -> None:
 
 
 def test_every_row_has_its_capture_and_reason() -> None:
-    """A row names a capture that is there, and says why it is right."""
+    """A row names a capture that is there, and says why it is right, by packet numbers."""
     if not corpus.is_there():
         pytest.skip(corpus.MISSING)
     names = {name(path) for path in captures()}
-    for row in table()["finding"]:
+    for row in (*table()["finding"], *table()["healthy"]):
         assert row["capture"] in names
-        assert row["code"] in table()["codes"]
+        assert re.search(r"packets? [0-9]", row["reason"].lower()), row
         assert len(row["reason"]) > 30
+    assert {row["code"] for row in table()["finding"]} <= {*table()["codes"]}
+
+
+def test_the_captures_are_counted() -> None:
+    """The table says of how many captures it speaks, and how many of them have no finding."""
+    if not corpus.is_there():
+        pytest.skip(corpus.MISSING)
+    names = [name(path) for path in captures()]
+    ill = {row["capture"] for row in table()["finding"]}
+    assert len(names) == table()["counted"]["captures"]
+    assert len(names) - len(ill) - table()["counted"]["unreadable"] == table()["counted"]["healthy"]
