@@ -14,13 +14,13 @@ import time
 import traceback
 from typing import Any, NamedTuple
 
-from tests.compare import calls, media, parties, trouble
+from tests.compare import calls, far, media, parties, trouble
 from tests.compare.parts import PARTS, Failed, Part
 from tests.compare.worlds import WORLDS, World
 from tests.lab import leftovers
 from tests.lab.host import LabError
 
-MODULES = (calls, media, parties, trouble)      # importing them is what fills PARTS
+MODULES = (calls, media, parties, trouble, far)      # importing them is what fills PARTS
 WORKS, FAILS, NOT_APPLICABLE, NOT_PLAYED = "works", "fails", "n/a", "not played"
 NO_PROCESS = "the kernel does all of it, so there is nothing to kill"
 # How something that did not happen shows up in the building blocks of the scenario tests.

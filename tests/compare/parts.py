@@ -40,6 +40,10 @@ TITLES = {
     23: "RTP from a stranger",
     24: "SDP that names what is not the sender's",
     25: "beside a forward of 5060; two inside subnets",
+    26: "phones behind NATs of their own: a full cone calls each of four kinds",
+    27: "likewise: an address-restricted cone calls",
+    28: "likewise: a port-restricted cone calls",
+    29: "likewise: a symmetric NAT calls",
 }
 
 

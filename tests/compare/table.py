@@ -30,8 +30,9 @@ same firewall, with `policy drop`.
 - **{helper}**: the kernel's helper on UDP port 5060, with the settings it comes with ({parameters}).
 - **{proxy}**: Kamailio with nathelper, and rtpengine, on the gateway, configured as the `kamailio.cfg` that
   Debian ships does, with Path. Every phone has it as its outbound proxy; the firewall lets SIP and its media
-  ports in.
+  ports in. For the phones outside that have NATs of their own (26 to 29) it is their registrar itself.
 - **{natfix}**: no setting but the trunk (8; parts of 2, 5, 17) and, in 18, the phone behind a proxy inside.
+  In 26 to 29 the PBX is inside, a Kamailio that knows nothing of NAT, and port 5060 is forwarded to it.
 """
 
 

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple, TypeVar
 
 from tests.compare.trace import Tap
+from tests.far.site import FORWARD, GATEWAY, USERS
 from tests.lab.gateway import Natfix
 from tests.lab.host import Host
 from tests.lab.lab import Lab, Program
 from tests.lab.namespaces import SWITCH, socket_in
 from tests.lab.programs import Baresip, Kamailio, Linphone, NatProxy, Sipp
-from tests.lab.topology import HostRow
+from tests.lab.topology import INSIDE, INSIDE2, HostRow
 
 P = TypeVar("P", bound=Program)
 HELPER_PARAMETERS = Path("/sys/module/nf_conntrack_sip/parameters")
 SYMBOLS = Path("/proc/kallsyms")        # of the kernel and of all modules that are loaded
 PROXY_PROGRAMS = ("kamailio", "rtpengine")
+INSIDE_SUBNETS = (INSIDE, INSIDE2)
 HELPER = """
 table ip sip_helper {
     ct helper sip { type "sip" protocol udp; l3proto ip; }
@@ -95,6 +97,11 @@ class World(Lab):
         """Load the operator's *rules* that forward port 5060 to the PBX of the setting."""
         self.gateway.run(["nft", "-f", "-"], input=rules)
 
+    def serve_far_phones(self) -> None:
+        """Set up what phones outside register with: a PBX inside, to which the gateway forwards SIP."""
+        self.forward(FORWARD)
+        self.start(Kamailio("pbx", users=USERS, aliases=(GATEWAY,)))
+
     def crash(self) -> None:
         """Kill what gets SIP through NAT; only where the world *has_process*."""
         raise NotImplementedError
@@ -140,7 +147,7 @@ class OutboundProxy(World):
 
     def start(self, program: P) -> P:
         host = getattr(program, "host_name", "")
-        if host in self.hosts and self[host].row.links and self[host].address.startswith("192.168."):
+        if host in self.hosts and any(link.subnet in INSIDE_SUBNETS for link in self[host].row.links):
             _use_proxy(program, self.proxy.outbound, self[host].address)
         return super().start(program)
 
@@ -149,6 +156,11 @@ class OutboundProxy(World):
 
     def forward(self, rules: str) -> None:
         """Port 5060 is the proxy's own; it has the PBX as its trunk instead."""
+
+    def serve_far_phones(self) -> None:
+        """As its books have it, the proxy with nathelper is the registrar itself."""
+        self.proxy.kill()
+        super().start(NatProxy(is_registrar=True))
 
     def crash(self) -> None:
         self.proxy.kill()

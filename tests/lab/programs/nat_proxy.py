@@ -1,6 +1,6 @@
 """Kamailio with nathelper, and rtpengine, on the gateway: how calls get through NAT with a proxy and a relay.
 
-The phones need a setting, the outbound proxy; the firewall must let SIP and the relay's ports in.
+Inside phones need a setting, the outbound proxy; the firewall must let SIP and the relay's ports in.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.lab.lab import Lab
 
 CONFIG = Path(__file__).with_suffix(".cfg")
+REGISTRAR_CONFIG = CONFIG.with_name("nat_registrar.cfg")
 INSIDE_ADDRESSES = ("192.168.1.1", "192.168.2.1")
 INSIDE_NET = "192.168.0.0/16"
 RELAY_PORTS = (23000, 23999)
@@ -28,10 +29,12 @@ insert rule inet firewall input udp dport {0}-{1} accept
 class NatProxy:
     """The proxy and its relay. *trunk* ("address:port") gets the calls from outside that are for nobody
     registered; :attr:`outbound` is what the phones of the first inside subnet are to be set to. *log_level*
-    is rtpengine's, *memory* Kamailio's in megabytes."""
+    is rtpengine's, *memory* Kamailio's in megabytes. With *is_registrar* it is the registrar of phones
+    outside that sit behind NATs of their own."""
 
     def __init__(self, trunk: str = "", children: int = 2, relay_ports: tuple[int, int] = RELAY_PORTS,
-                 log_level: int = 6, memory: int = 32) -> None:
+                 log_level: int = 6, memory: int = 32, is_registrar: bool = False) -> None:
+        self.template = REGISTRAR_CONFIG if is_registrar else CONFIG
         self.trunk, self.children = trunk, children
         self.relay_ports, self.log_level, self.memory = relay_ports, log_level, memory
         self.outbound = f"{INSIDE_ADDRESSES[0]}:5060"
@@ -44,7 +47,7 @@ class NatProxy:
         self.lab = lab
         lab.gateway.run(["nft", "-f", "-"], input=OPEN.format(*self.relay_ports))
         directory = lab.path("nat-proxy")
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
         (directory / "kamailio.cfg").write_text(self.config())
         self.run()
 
@@ -77,7 +80,7 @@ class NatProxy:
             "LISTEN": "\n".join(f"listen=udp:{address}:5060"
                                 for address in (*INSIDE_ADDRESSES, GATEWAY_ADDRESS)),
         }
-        text = CONFIG.read_text()
+        text = self.template.read_text()
         for word, value in words.items():
             text = text.replace(f"@{word}@", value)
         return text
