@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("NATFIX_DATA", PROJECT.parent / "shared" / "data"))
 LAB_TOOLS = ("ip", "nft", "conntrack", "kamailio", "baresip", "linphonec", "sipp", "tcpdump", "tshark", "ss")
+
+# A shell's background jobs ignore Ctrl-C, and so would all programs that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

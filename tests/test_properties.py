@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, example, given, note, settings
 from hypothesis import strategies as st
 
 from natfix.address import Endpoint
-from natfix.config import FarEnd
 from natfix.commands import Verdict
+from natfix.config import FarEnd
 from natfix.engine import Path
 from tests import judge
 from tests.agent import Agent
@@ -149,7 +149,7 @@ def test_does_no_harm(own: Endpoint, spoken: Spoken) -> None:
 @properties
 @given(endpoints, requests(PUBLIC))
 def test_does_no_harm_on_the_way_in(own: Endpoint, spoken: Spoken) -> None:
-    """A message from outside that names nothing natfix has shown is not touched, if far ends are left alone."""
+    """What comes from outside and names nothing natfix has shown is not touched, if far ends are left alone."""
     world, phone, hello = said(own, b"\r\n\r\n", far_end=FarEnd("never"))
     assert hello.trace is not None
     delivery = world.transmit(PROVIDER, hello.trace.source, spoken.payload)

@@ -38,7 +38,8 @@ def call_packets(number: int, rtp: int = 0) -> Iterator[Packet]:
     start, branch = START + number * EVERY, f"z9hG4bK{number}"
     call_id, tagged = f"{number}@{phone.host}", TO + f";tag=b{number}"
     ask: dict[str, Any] = {"via": phone, "contact": phone, "call_id": call_id, "headers": EXTRA}
-    answer: dict[str, Any] = {"via": phone, "call_id": call_id, "branch": branch, "seen_as": seen_as, "to": tagged,
+    answer: dict[str, Any] = {"via": phone, "call_id": call_id, "branch": branch, "seen_as": seen_as,
+                              "to": tagged,
               "headers": EXTRA}
     yield start, phone, PROVIDER, request(branch=branch, sdp=audio(media), **ask)
     yield start + 0.02, PROVIDER, phone, response(100, **{**answer, "to": TO})
