@@ -149,7 +149,7 @@ def test_does_no_harm(own: Endpoint, spoken: Spoken) -> None:
 @properties
 @given(endpoints, requests(PUBLIC))
 def test_does_no_harm_on_the_way_in(own: Endpoint, spoken: Spoken) -> None:
-    """What comes from outside and names nothing natfix has shown is not touched, if far ends are left alone."""
+    """What comes from outside and names nothing that natfix has shown is not touched, far ends apart."""
     world, phone, hello = said(own, b"\r\n\r\n", far_end=FarEnd("never"))
     assert hello.trace is not None
     delivery = world.transmit(PROVIDER, hello.trace.source, spoken.payload)

@@ -39,8 +39,7 @@ def call_packets(number: int, rtp: int = 0) -> Iterator[Packet]:
     call_id, tagged = f"{number}@{phone.host}", TO + f";tag=b{number}"
     ask: dict[str, Any] = {"via": phone, "contact": phone, "call_id": call_id, "headers": EXTRA}
     answer: dict[str, Any] = {"via": phone, "call_id": call_id, "branch": branch, "seen_as": seen_as,
-                              "to": tagged,
-              "headers": EXTRA}
+                              "to": tagged, "headers": EXTRA}
     yield start, phone, PROVIDER, request(branch=branch, sdp=audio(media), **ask)
     yield start + 0.02, PROVIDER, phone, response(100, **{**answer, "to": TO})
     yield start + 0.3, PROVIDER, phone, response(180, **answer)
