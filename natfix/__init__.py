@@ -52,7 +52,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.replay.messages` (out of :mod:`~natfix.replay.tcp` by :mod:`~natfix.replay.framing`),
    :mod:`~natfix.replay.icmp` errors and :mod:`~natfix.replay.media_seen`.
    :mod:`~natfix.replay.replay` makes a :mod:`~natfix.replay.result` in two passes, with a
-   :mod:`~natfix.replay.spool` between them: :mod:`~natfix.replay.network` finds out where the NAT is,
+   :mod:`~natfix.replay.spool` of :mod:`~natfix.replay.parsed` messages between them:
+   :mod:`~natfix.replay.network` finds out where the NAT is,
    :mod:`~natfix.replay.stages` and :mod:`~natfix.replay.passages` what is one packet,
    :mod:`~natfix.replay.drive` shows it to the engine on a :mod:`~natfix.replay.gateway` in memory (with
    :mod:`~natfix.replay.echoes` of what natfix would have shown), :mod:`~natfix.replay.conversations` puts

@@ -27,6 +27,7 @@ from natfix.errors import MalformedMessage
 from natfix.replay.echoes import Echo, Known, counterfactual
 from natfix.replay.gateway import LONGEST, Carried, Gateway
 from natfix.replay.model import Direction, NetworkView, Passage, Repair, Side, Sighting
+from natfix.replay.parsed import moved
 from natfix.sip.fields import address_at, uri_at
 from natfix.sip.message import Message
 
@@ -42,9 +43,9 @@ class Feed(NamedTuple):
     copy: Sighting
     source: Endpoint
     destination: Endpoint
-    payload: bytes
+    message: Message                    # with ``echoes`` in it
     inside: Endpoint                    # the UA it is about
-    echoes: tuple[Echo, ...] = ()       # already in ``payload``
+    echoes: tuple[Echo, ...] = ()
     notes: tuple[Note, ...] = ()
 
 
@@ -99,7 +100,8 @@ class Drive:
         if inner is not None:
             if outer is not None:
                 self._known.translated(inner.source, outer.source)
-            return Feed(inner, inner.source, inner.destination, inner.payload, inner.source)
+            assert inner.message is not None
+            return Feed(inner, inner.source, inner.destination, inner.message, inner.source)
         assert outer is not None
         assert outer.message is not None
         inside = self._named_by(outer.message) or self._known.behind(outer.source)
@@ -109,7 +111,7 @@ class Drive:
         self._known.translated(inside, outer.source)
         note = Note(INFERRED, "Via", reason=f"only the copy behind the NAT was captured; the message names "
                                             f"{inside} as its sender")
-        return Feed(outer, inside, outer.destination, outer.payload, inside, notes=(note,))
+        return Feed(outer, inside, outer.destination, outer.message, inside, notes=(note,))
 
     def _named_by(self, message: Message) -> Endpoint | None:
         """Return the inside endpoint that a message from behind the NAT names as its sender."""
@@ -140,18 +142,20 @@ class Drive:
         if outside is None:
             outside, notes = self._open_way(gateway, inside, copy.source)
         echoes = counterfactual(message, self._known.echoed(message, inside, outside))
-        payload = _with_echoes(copy.payload, echoes)
-        return Feed(copy, copy.source, outside, payload, inside, echoes, notes)
+        if echoes:
+            edits = tuple(echo[:3] for echo in echoes)
+            message = moved(message, edits, apply_edits(message.raw, edits))
+        return Feed(copy, copy.source, outside, message, inside, echoes, notes)
 
     def _transmit(self, gateway: Gateway, feed: Feed) -> tuple[Carried, tuple[Note, ...]]:
         """Carry a packet; where only what came before the capture can have opened its way, open that."""
-        copy = feed.copy
-        carried = gateway.transmit(feed.source, feed.destination, feed.payload, copy.time)
+        time, message = feed.copy.time, feed.message
+        carried = gateway.transmit(feed.source, feed.destination, message.raw, time, message)
         may_open = feed.inside != feed.source and feed.inside not in self._registered
         if not carried.dropped or carried.was_shown or not may_open:
             return carried, feed.notes
         _, notes = self._open_way(gateway, feed.inside, feed.source)
-        return gateway.transmit(feed.source, feed.destination, feed.payload, copy.time), notes
+        return gateway.transmit(feed.source, feed.destination, message.raw, time, message), notes
 
     def _note_translation(
         self, message: Message, inside: Endpoint, inner: Sighting | None, outer: Sighting | None
@@ -213,7 +217,7 @@ class Drive:
         notes = self._notes_of(feed, carried)
         if passage.direction is Direction.OUTWARD:
             self._learn(copy, feed.inside, notes)
-        edits, spans = composed(copy.payload, feed.echoes, carried, notes)
+        edits, spans = composed(copy.payload, feed.message.raw, feed.echoes, carried, notes)
         left_alone = [*inferred, *(note for note in notes if not note.is_edit)]
         if not carried.was_shown and not carried.dropped:
             left_alone.append(Note(NOT_SHOWN, reason=f"neither {feed.source} nor {feed.destination} has one "
@@ -223,7 +227,7 @@ class Drive:
 
     def _notes_of(self, feed: Feed, carried: Carried) -> list[Note]:
         """Return the notes of a message; a retransmission's are those of the first transmission."""
-        key = hash((feed.source, feed.destination, feed.payload))
+        key = hash((feed.source, feed.destination, feed.message.raw))
         if any(note.rule == "repeated" for note in carried.notes):
             first = [note for note in self._notes.get(key, []) if note.is_edit]
             return [*first, *carried.notes]
@@ -265,11 +269,11 @@ _REFUSED = (
 
 
 def composed(
-    captured: bytes, echoes: tuple[Echo, ...], carried: Carried, notes: list[Note],
+    captured: bytes, shown: bytes, echoes: tuple[Echo, ...], carried: Carried, notes: list[Note],
 ) -> tuple[list[Note], list[tuple[int, int]]]:
     """Return what changed between the captured payload and natfix's, and where in the captured one.
 
-    *echoes* led from the captured payload to the one that natfix edited; what it put back is no change.
+    *echoes* led from the captured payload to the one that natfix was *shown*; what it put back is no change.
     """
     by_text: dict[tuple[str, str], list[Note]] = defaultdict(list)
     for note in notes:
@@ -279,7 +283,6 @@ def composed(
         return _direct(captured, carried.edits, by_text)
     edits: list[Note] = []
     spans: list[tuple[int, int]] = []
-    shown = _with_echoes(captured, echoes)
     for (start, end), (shown_start, shown_end), inner in _groups(echoes, carried.edits):
         new = _applied(shown, shown_start, shown_end, inner).decode("latin-1")
         old = captured[start:end].decode("latin-1")
@@ -365,7 +368,3 @@ def _note_for(
     if inner:
         return Note("edit", header, reason="natfix changed it")
     return Note("echo", header, reason="the peer echoes the outside endpoint that natfix shows it")
-
-
-def _with_echoes(captured: bytes, echoes: tuple[Echo, ...]) -> bytes:
-    return apply_edits(captured, tuple(echo[:3] for echo in echoes))

@@ -32,6 +32,7 @@ from natfix.kernel.fake_conntrack import turned
 from natfix.packet import UDP
 from natfix.quirks import Quirks
 from natfix.reports import AddressesChanged, FlowAdopted, FlowBegan, FlowDestroyed, Report
+from natfix.sip.message import Message
 
 OUTSIDE = "outside"             # the interface's name in here
 HEADERS = struct.Struct("!BBHHHBBH4s4sHHHH")
@@ -73,6 +74,17 @@ class QuickKernel(FakeKernel):
         return name
 
 
+class ReadEngine(Engine):
+    """The engine, which need not read again what was read already."""
+
+    read: Message | None = None         # a message that was taken apart before
+
+    def _read(self, payload: bytes) -> tuple[Message | None, str]:
+        if self.read is not None and self.read.raw == payload:
+            return self.read, ""
+        return super()._read(payload)
+
+
 class Gateway:
     """natfix at work between *inside* (IPv4 prefixes) and *outside* (an address)."""
 
@@ -82,7 +94,7 @@ class Gateway:
         self._kernel = QuickKernel(inside, outside)
         networks = tuple(self._kernel.networks.values())
         self.settings = _settings(settings, networks, outside)
-        self._engine = Engine(self.settings, quirks)
+        self._engine = ReadEngine(self.settings, quirks)
         self._kernel.install(_skeleton_of(self.settings))
         self._now = 0.0
         self._turns = 0
@@ -131,8 +143,10 @@ class Gateway:
         flow = Flow(inside, peer, peer, outside)
         self._report(FlowAdopted(FlowState(flow, ADOPTED, 0, 0, 0, True)))
 
-    def transmit(self, source: Endpoint, destination: Endpoint, payload: bytes, now: float) -> Carried:
-        """Carry one datagram that comes to the gateway at *now*."""
+    def transmit(self, source: Endpoint, destination: Endpoint, payload: bytes, now: float,
+                 message: Message | None = None) -> Carried:
+        """Carry one datagram that comes to the gateway at *now*; *message* is what it holds, where known."""
+        self._engine.read = message
         self.advance(now)
         now = self._now
         crossing = self._kernel.enter(source, destination, now)

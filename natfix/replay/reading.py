@@ -78,8 +78,8 @@ class Reading:
         spool = self.spools.get(file)
         if spool is None:
             spool = self.spools[file] = SortedSpool()
-        spool.append(sighting.time, record_from_sighting(sighting))
         self.evidence.note(sighting)
+        spool.append(sighting.time, record_from_sighting(sighting))
         self.meetings.note(sighting)
         message = sighting.message
         if message is None:

@@ -253,5 +253,5 @@ def test_composed(echoes: list[tuple[int, int, bytes]], edits: list[tuple[int, i
     places = tuple(Echo(*each, "Via") for each in echoes)
     shown = apply_edits(captured, tuple(echoes))
     done = carried(shown, *edits)
-    notes, spans = composed(captured, places, done, [Note("rule", "Via", "bc", "xyz", "why")])
+    notes, spans = composed(captured, shown, places, done, [Note("rule", "Via", "bc", "xyz", "why")])
     check(Repair(captured, done.payload, tuple(notes), spans=tuple(spans)))
