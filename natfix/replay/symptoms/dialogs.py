@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from natfix.address import Endpoint
 from natfix.replay import products
@@ -34,6 +35,7 @@ from natfix.replay.symptoms.talking import end_time
 from natfix.sip.fields import Uri
 from natfix.sip.message import Message
 
+MOST_JUDGED = 32        # messages of one conversation that need a closer look
 OFTEN = 3               # retransmissions that are no chance: 0.5 + 1 + 2 s on the T1 schedule
 T2 = 4.0                # seconds between retransmissions, at most (RFC 3261, 17.1.2.2)
 GIVES_UP = 24.0         # seconds after which a 2xx is hardly sent again: 64*T1 without the last two of T2
@@ -47,13 +49,7 @@ CURE = ("Let natfix on the gateway, or the server's own setting for its outside 
 
 def ack_never_comes(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
     """D05: a 2xx to INVITE is sent again and again (RFC 3261, section 13.3.1.4), since no ACK comes."""
-    for transaction in conversation.of("INVITE"):
-        first = next((each for each in transaction.responses if each.repeats is None and _is_2xx(each)), None)
-        if first is None:
-            continue
-        again = [each for each in transaction.responses if each.repeats is first]
-        if len(again) < OFTEN:
-            continue
+    for first, again in islice(_repeated(conversation), MOST_JUDGED):
         acks = _acks(conversation, first)
         if _came_late(first, again[-1], acks, ctx):
             continue
@@ -70,6 +66,15 @@ def ack_never_comes(conversation: Conversation, ctx: Context) -> Iterator[Findin
             f"({numbers(each.first.packet for each in again)}).{gone} {_acks_text(acks)}",
             cause, where, products.remedy(conversation, ctx, CURE) + ".", fixed, first.time)
         return
+
+
+def _repeated(conversation: Conversation) -> Iterator[tuple[Passage, list[Passage]]]:
+    """Yield the 2xx to each INVITE that are sent too often, and how."""
+    for transaction in conversation.of("INVITE"):
+        first = next((each for each in transaction.responses if each.repeats is None and _is_2xx(each)), None)
+        again = [each for each in transaction.responses if first is not None and each.repeats is first]
+        if first is not None and len(again) >= OFTEN:
+            yield first, again
 
 
 def _is_2xx(passage: Passage) -> bool:
@@ -287,17 +292,23 @@ def bye_is_not_answered(conversation: Conversation, ctx: Context) -> Iterator[Fi
 
 def private_route(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
     """D13: a Record-Route, Path or Service-Route has crossed with an address that nobody there can reach."""
-    for passage in conversation.passages:
-        copy = _crossed(passage, ctx) if passage.repeats is None else None
-        for name in ROUTE_HEADERS if copy is not None else ():
-            uri = _dead_end(copy, name, passage, conversation, ctx) if copy is not None else None
-            if copy is None or uri is None:
-                continue
+    for passage, copy, name in islice(_with_routes(conversation, ctx), MOST_JUDGED):
+        uri = _dead_end(copy, name, passage, conversation, ctx)
+        if uri is not None:
             after = _requests_back(conversation, passage)
             if name == "record-route" and after and all(_is_answered(each) for each in after):
                 return      # the peer has found its way all the same
             yield _private_route(passage, copy, name, uri, after, conversation, ctx)
             return
+
+
+def _with_routes(conversation: Conversation, ctx: Context) -> Iterator[tuple[Passage, Sighting, str]]:
+    """Yield the messages that cross, by the headers in which proxies name themselves."""
+    for passage in conversation.passages:
+        copy = _crossed(passage, ctx) if passage.repeats is None else None
+        if copy is not None and copy.message is not None:
+            names = (name for name in ROUTE_HEADERS if copy.message.first(name) is not None)
+            yield from ((passage, copy, name) for name in names)
 
 
 def _crossed(passage: Passage, ctx: Context) -> Sighting | None:

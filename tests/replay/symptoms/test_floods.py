@@ -7,6 +7,7 @@ import time
 import pytest
 
 from natfix.address import Endpoint
+from natfix.replay.diagnosis import judge_conversation
 from natfix.replay.model import PacketId, Vantage
 from tests.replay.sip import PHONE, PROVIDER, audio, request, response
 from tests.replay.symptoms.capture import EXT, Capture
@@ -63,6 +64,52 @@ def large() -> Capture:
             capture.sip(request(headers=("Subject: " + "x" * 1300,), **names), after=0.5)
         capture.icmp("192.168.1.1", "fragmentation-needed", PHONE, Endpoint("192.0.2.1", number))
     return capture
+
+
+def answered(**changes: object) -> Capture:
+    """Hundreds of INVITEs in one Call-ID, each answered again and again, with an ACK for each."""
+    capture = Capture()
+    for number in range(COUNT // 6):
+        names = {"cseq": number + 1, "branch": f"z9hG4bK{number}"}
+        capture.sip(request(sdp=audio(PHONE), **names))
+        for _ in range(4):
+            capture.sip(response(sdp=audio(PROVIDER), **names, **changes), PROVIDER, PHONE, after=0.5)
+        capture.sip(request("ACK", contact="", **names), after=0.1)
+        capture.time += 20
+    capture.context.end = capture.time
+    return capture
+
+
+def routed() -> Capture:
+    """The same with a Record-Route of the phone's own network, which the requests did not have."""
+    return answered(headers=("Record-Route: <sip:192.168.1.9;lr>",))
+
+
+def private() -> Capture:
+    """The same with a Contact that cannot be reached; the phone knows better."""
+    return answered(contact="sip:bob@10.20.30.40")
+
+
+def hung_up() -> Capture:
+    """Thousands of BYEs, answered and not, and RTCP that is refused."""
+    capture = Capture()
+    for number in range(COUNT // 4):
+        names = {"cseq": number + 1, "branch": f"z9hG4bK{number}"}
+        for _ in range(3):
+            capture.sip(request("BYE", contact="", **names), after=0.5)
+        capture.icmp(PROVIDER.host, "port-unreachable", PHONE, PROVIDER)
+    return capture
+
+
+@pytest.mark.parametrize("make", [answered, routed, private, hung_up])
+def test_floods_of_calls(make: object) -> None:
+    """The same of the rules about calls."""
+    capture: Capture = make()       # type: ignore[operator]
+    conversation, = capture.conversations()
+    began = time.perf_counter()
+    findings = [*judge_conversation(conversation, capture.context)]
+    assert time.perf_counter() - began < SLOWEST
+    assert len(findings) <= 4
 
 
 @pytest.mark.parametrize("make", [one_transaction, many_transactions, vanished, damaged, large])
