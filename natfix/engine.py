@@ -40,6 +40,7 @@ from natfix.memory import Memory
 from natfix.packet import Packet, packet_from_bytes, rebuild
 from natfix.quirks import Quirks
 from natfix.realms import Realms
+from natfix.refreshing import Refreshing
 from natfix.registering import Registering
 from natfix.registrations import Registrations
 from natfix.repeats import Repeats
@@ -98,6 +99,7 @@ class Engine:
         self.counters: Counter[str] = Counter()
         self._keep_alives = KeepAlives(settings.far_end, self._far_ends, self._realms, self._mappings,
                                        self._deadlines, self.counters)
+        self._refreshing = Refreshing(settings.far_end, self._far_ends, self._keep_alives, self.counters)
         self._reporting = Reporting(
             settings, self._realms, self._mappings, self._registrations, self._signalling, self._media,
             self._flow, self._memory, self.counters)
@@ -170,9 +172,13 @@ class Engine:
         """Take what answers natfix itself; nobody else shall see it."""
         is_answer, notes = self._keep_alives.take(packet, message, now)
         outcome.notes += notes
-        if is_answer:
+        refresh = self._refreshing.answer(packet, message, now) if message is not None else None
+        if refresh is not None and message is not None:
+            outcome.send, outcome.summary, outcome.call_id = [refresh[0]], _summary(message), message.call_id
+            outcome.notes.append(refresh[1])
+        if is_answer or refresh is not None:
             outcome.verdict = Verdict.DROP
-        return is_answer
+        return outcome.verdict is Verdict.DROP
 
     def _read(self, payload: bytes) -> tuple[Message | None, str]:
         try:
@@ -253,10 +259,13 @@ class Engine:
             self._rewriter.restore(turn)
         if turn.far_sender is not None:
             self._far_fix.show(turn, turn.far_sender)
+            self._refreshing.on_request(turn)
         elif turn.far_receiver is not None:
             self._far_fix.restore(turn, turn.far_receiver)
             self._keep_alives.on_response(turn, turn.far_receiver)
         self._fix_content_length(turn)
+        if turn.far_receiver is not None:
+            self._refreshing.on_response(turn, turn.far_receiver)
         self._follow(turn, said)
         return turn
 

@@ -170,24 +170,27 @@ class KeepAlives:
     # -- what ------------------------------------------------------------------------------------------
 
     def _send(self, far: FarEnd, now: float) -> list[SendPacket]:
-        if far.reached_at is None or not self._is_current(far, far.reached_at):
+        outside, pulse = self.way_to(far), far.pulse
+        if outside is None:
             return []       # until it registers anew
-        pulse = far.pulse
         if self._kind == "packet" or pulse.is_deaf:
             pulse.sent_at, payload = now, EMPTY
         else:
             pulse.ask(now)
-            payload = _options(far, far.reached_at, now)
+            payload = _options(far, outside, now)
         self._counters["keep-alives"] += 1
         self._plan(far, now)
-        return [SendPacket(far.reached_at, far.source, payload)]
+        return [SendPacket(outside, far.source, payload)]
 
-    def _is_current(self, far: FarEnd, outside: Endpoint) -> bool:
-        """Tell whether the endpoint that the UA knows still is the PBX's: its NAT lets in no other."""
-        holder = self._mappings.find_outside(outside)
-        mapping = self._mappings.find(far.registrar) if far.registrar else None
-        return (outside.host in self._realms.own_hosts and (holder is None or holder.inside == far.registrar)
-                and (mapping is None or mapping.outside == outside))
+    def way_to(self, far: FarEnd) -> Endpoint | None:
+        """Return the outside endpoint that the UA's NAT lets in from; None where it is not the PBX's."""
+        outside, registrar = far.reached_at, far.registrar
+        if outside is None or registrar is None or outside.host not in self._realms.own_hosts:
+            return None
+        holder, mapping = self._mappings.find_outside(outside), self._mappings.find(registrar)
+        if (holder and holder.inside != registrar) or (mapping and mapping.outside != outside):
+            return None
+        return outside
 
 
 def _options(far: FarEnd, outside: Endpoint, now: float) -> bytes:

@@ -34,6 +34,7 @@ class Pulse:
     silence: float = 0.0        # before the first OPTIONS that was not answered, or the last that was
     missed: int = 0             # OPTIONS unanswered, in a row
     answer_time: float | None = None    # of the last answer
+    ignored: int = 0            # times that it spoke by itself and had not answered, before its first answer
     is_deaf: bool = False       # it has never answered any
     survived: float = 0.0       # the longest silence that its NAT has survived
     failed: float = 0.0         # the shortest that it has not
@@ -53,10 +54,18 @@ class Pulse:
         """Take note of a packet that the UA sent by itself; True where it was unreachable."""
         was_unreachable = self.reachability() == "unreachable"
         is_late = self.waiting and now - self.sent_at > LATE_ANSWER
-        if self.answer_time is not None and (self.missed or is_late):
-            self.fail(self.silence, now)
+        if self.missed or is_late:
+            self._explain(now)
         self.heard_at, self.missed, self.waiting = now, 0, False
         return was_unreachable
+
+    def _explain(self, now: float) -> None:
+        """It is there, and did not answer: its NAT was closed, or it never answers."""
+        if self.answer_time is not None:
+            self.fail(self.silence, now)
+        else:
+            self.ignored += 1
+            self.is_deaf = self.ignored >= MISSES
 
     def fail(self, silence: float, now: float) -> None:
         """Take note of a silence that the NAT did not survive."""

@@ -21,8 +21,8 @@ LAYERS: dict[int, str] = {
     2: "algs catalogue commands config document edits expect far_signs headers kernel kernel.base packet "
        "quirks reports sdp shipped sip sip.fields sip.message",
     3: "deadlines dialogs far_ends mappings ports pulse registrations repeats spelling",
-    4: "callflow engine far_fix keep_alives listing media media_mappings memory realms registering reporting "
-       "rewrite rows settling signalling targets turn",
+    4: "callflow engine far_fix keep_alives listing media media_mappings memory realms refreshing "
+       "registering reporting rewrite rows settling signalling targets turn",
     5: "firewall firewall_iptables firewall_nft firewall_now interfaces kernel.conntrack kernel.divert "
        "kernel.elements kernel.events kernel.fake kernel.fake_conntrack kernel.fake_elements "
        "kernel.libnftables kernel.netfilter kernel.netlink kernel.probe "

@@ -30,7 +30,8 @@ def site_of(make_lab: Callable[..., Lab], nat: str, kind: str) -> Site:
 
 def far_row(site: Site) -> dict[str, Any]:
     """Return what `natfix registrations` says of the far phone."""
-    return next(row for row in site.natfix.json("registrations")["registrations"] if "signs" in row and row["aor"].startswith("dora"))
+    rows = site.natfix.json("registrations")["registrations"]
+    return next(row for row in rows if "signs" in row and row["aor"].startswith("dora"))
 
 
 def entries(site: Site) -> list[str]:
