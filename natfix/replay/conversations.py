@@ -30,7 +30,8 @@ from natfix.replay.model import (
     Stream,
     Transaction,
 )
-from natfix.sdp import Session, find_sdp, session_from_span
+from natfix.replay.symptoms.reading import sdp_of
+from natfix.sdp import Session
 from natfix.sip.fields import Address, address_at, split_values
 from natfix.sip.message import Message
 
@@ -44,6 +45,7 @@ MOST_PEERS = 64                 # ... and peers
 MOST_ENDPOINTS = 64             # media endpoints of one conversation
 MOST_GONE = 200_000             # retired Call-IDs that are remembered
 KEEPS_DIALOG = frozenset({"INVITE", "SUBSCRIBE", "NOTIFY", "UPDATE", "PRACK", "INFO", "REFER", "MESSAGE"})
+NEAR = (Direction.OUTWARD, Direction.INWARD, Direction.INTERNAL)       # at least one end is inside
 MOST_PER_CALL = 20_000          # passages of one Call-ID; a flood must not grow without bound
 
 
@@ -57,7 +59,6 @@ class Held:
     by_key: dict[tuple[object, ...], Transaction] = field(default_factory=dict)
     last: Transaction | None = None
     firsts: dict[tuple[object, ...], Passage] = field(default_factory=dict)     # first transmissions
-    media: set[Endpoint] = field(default_factory=set)       # that its SDP names, with RTCP next to RTP
     is_remainder: bool = False      # its beginning was retired
 
 
@@ -76,23 +77,24 @@ class Conversations:
         message = passage.message
         if message is None:
             return None
-        held = self._held.get(message.call_id)
+        call_id = message.call_id
+        held = self._held.get(call_id)
         if held is None:
-            is_remainder = hash(message.call_id) in self._gone
-            held = self._held[message.call_id] = Held(
-                Conversation(message.call_id), is_remainder=is_remainder)
-        self._held.move_to_end(message.call_id)
-        self._note_over(message)
+            held = self._held[call_id] = Held(
+                Conversation(call_id), is_remainder=hash(call_id) in self._gone)
+        self._held.move_to_end(call_id)
+        self._note_over(held, message)
         passages = held.conversation.passages
         if len(passages) >= MOST_PER_CALL:
             held.left_out += 1
             return None
         passages.append(passage)
-        cost = sum(PASSAGE_COST + len(each.payload) + len(each.ip) for each in passage.sightings)
+        cost = 0
+        for each in passage.sightings:
+            cost += PASSAGE_COST + len(each.payload) + len(each.ip)
         held.cost += cost
         self._octets += cost
         _enter(held, passage, message)
-        _note_media(held, passage)
         return held
 
     def retired(self) -> Iterator[Held]:
@@ -103,17 +105,12 @@ class Conversations:
                 self._gone.add(hash(call_id))
             yield self._take(call_id)
 
-    def _note_over(self, message: Message) -> None:
+    def _note_over(self, held: Held, message: Message) -> None:
         """A dialog is over when its BYE is answered, all else when it is answered or has failed."""
         is_over = message.status >= (200 if message.cseq_method not in KEEPS_DIALOG else 300)
         self._over.pop(message.call_id, None)
-        if is_over or (message.is_request and message.method == "ACK" and self._was_refused(message)):
+        if is_over or (message.is_request and message.method == "ACK" and _was_refused(held, message)):
             self._over[message.call_id] = None
-
-    def _was_refused(self, message: Message) -> bool:
-        held = self._held[message.call_id]
-        invite = held.by_key.get(("INVITE", message.branch))
-        return invite is not None and invite.final is not None
 
     def _take(self, call_id: str) -> Held:
         held = self._held.pop(call_id)
@@ -126,6 +123,11 @@ class Conversations:
         order = sorted(self._held.values(), key=lambda held: _beginning(held.conversation))
         for held in order:
             yield self._take(held.conversation.call_id)
+
+
+def _was_refused(held: Held, message: Message) -> bool:
+    invite = held.by_key.get(("INVITE", message.branch))
+    return invite is not None and invite.final is not None
 
 
 def _beginning(conversation: Conversation) -> tuple[float, str]:
@@ -171,28 +173,23 @@ def _key(held: Held, message: Message) -> tuple[object, ...]:
 # -- media ---------------------------------------------------------------------------------------------------
 
 
-def session_of(message: Message) -> Session | None:
-    """Return the session description that a message carries, None without a readable one."""
-    try:
-        span = find_sdp(message)
-        return session_from_span(message.raw, *span) if span is not None else None
-    except MalformedMessage:
-        return None
-
-
-def _note_media(held: Held, passage: Passage) -> None:
-    """Collect the media endpoints of every copy: what was sent, and what NATs and fixers made of it.
+def media_endpoints(conversation: Conversation) -> set[Endpoint]:
+    """Return the media endpoints of every copy: what was sent, and what NATs and fixers made of it.
 
     natfix's own are not looked for: in the capture nobody was told them.
     """
-    if passage.repeats is not None or len(held.media) >= MOST_ENDPOINTS:
-        return
-    for sighting in passage.sightings:
-        if sighting.message is None or sighting.message.body[0] == sighting.message.body[1]:
+    found: set[Endpoint] = set()
+    for passage in conversation.passages:
+        if passage.repeats is not None:
             continue
-        session = session_of(sighting.message)
-        if session is not None:
-            held.media |= set(_endpoints(session, sighting))
+        if len(found) >= MOST_ENDPOINTS:
+            break
+        for sighting in passage.sightings:
+            message = sighting.message
+            session = sdp_of(message) if message is not None and message.body[0] < message.body[1] else None
+            if session is not None:
+                found.update(_endpoints(session, sighting))
+    return found
 
 
 def _endpoints(session: Session, sighting: Sighting) -> Iterator[Endpoint]:
@@ -225,7 +222,8 @@ class MediaIndex:
         """Give a conversation the streams at its media endpoints, in its time, and the errors about it."""
         conversation = held.conversation
         start, end = conversation.passages[0].time, conversation.passages[-1].time
-        ends = held.media & self._streams.keys()
+        media = media_endpoints(conversation)
+        ends = media & self._streams.keys()
         latest = end + (CLOSING if _has_ended(conversation) else AFTERWARDS)
         streams = {id(each): each for endpoint in ends for each in self._streams[endpoint]
                    if each.end >= start and each.start <= latest}
@@ -233,9 +231,9 @@ class MediaIndex:
             streams.values(), key=lambda each: (each.start, each.first_packet, each.source, each.destination))
         flows = {(copy.source, copy.destination) for passage in conversation.passages
                  for copy in passage.sightings}
-        wanted = held.media | {source for source, _ in flows}
+        wanted = media | {source for source, _ in flows}
         errors = {id(each): each for endpoint in wanted & self._errors.keys()
-                  for each in self._errors[endpoint] if self._concerns(each, held.media, flows, start, end)}
+                  for each in self._errors[endpoint] if self._concerns(each, media, flows, start, end)}
         conversation.errors = sorted(errors.values(), key=lambda each: (each.time, each.packets))
 
     @staticmethod
@@ -270,14 +268,13 @@ class Stations:
 
     def note(self, passage: Passage) -> None:
         """Take one passage: who sent, who heard."""
-        if passage.direction not in (Direction.OUTWARD, Direction.INWARD, Direction.INTERNAL):
+        if passage.direction not in NEAR:
             return
-        for sighting, endpoint, peer, sent in (
-            (passage.first, passage.first.source, passage.first.destination, True),
-            (passage.last, passage.last.destination, passage.last.source, False),
-        ):
-            if self._is_ours(endpoint):
-                self._note_end(sighting, endpoint, peer, sent)
+        first, last = passage.first, passage.last
+        if self._is_ours(first.source):
+            self._note_end(first, first.source, first.destination, True)
+        if self._is_ours(last.destination):
+            self._note_end(last, last.destination, last.source, False)
 
     def _note_end(self, sighting: Sighting, endpoint: Endpoint, peer: Endpoint, sent: bool) -> None:
         station = self._station(endpoint)

@@ -17,7 +17,8 @@ natfix repairs whole IPv4/UDP datagrams. All others are left alone, with a note 
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
+from functools import lru_cache
 from typing import NamedTuple
 
 from natfix.address import Endpoint, is_ipv4
@@ -88,10 +89,9 @@ class Drive:
         raise LeftAlone(_ELSEWHERE[passage.direction])
 
     def _refuse(self, passage: Passage) -> None:
-        copy = passage.first
-        for applies, reason in _REFUSED:
-            if applies(copy):
-                raise LeftAlone(reason)
+        reason = refusal(passage.first)
+        if reason:
+            raise LeftAlone(reason)
         if self._gateway is None:
             raise LeftAlone(_ELSEWHERE[passage.direction])
 
@@ -215,10 +215,13 @@ class Drive:
         copy = feed.copy
         carried, inferred = self._transmit(gateway, feed)
         notes = self._notes_of(feed, carried)
+        changes = [note for note in notes if note.is_edit]
         if passage.direction is Direction.OUTWARD:
-            self._learn(copy, feed.inside, notes)
-        edits, spans = composed(copy.payload, feed.message.raw, feed.echoes, carried, notes)
-        left_alone = [*inferred, *(note for note in notes if not note.is_edit)]
+            self._learn(copy, feed.inside, changes)
+        edits, spans = composed(copy.payload, feed.message.raw, feed.echoes, carried, changes)
+        left_alone = [*inferred]
+        if len(changes) < len(notes):
+            left_alone += [note for note in notes if not note.is_edit]
         if not carried.was_shown and not carried.dropped:
             left_alone.append(Note(NOT_SHOWN, reason=f"neither {feed.source} nor {feed.destination} has one "
                                                      "of [signalling] ports: it is not diverted to natfix"))
@@ -228,25 +231,26 @@ class Drive:
     def _notes_of(self, feed: Feed, carried: Carried) -> list[Note]:
         """Return the notes of a message; a retransmission's are those of the first transmission."""
         key = hash((feed.source, feed.destination, feed.message.raw))
-        if any(note.rule == "repeated" for note in carried.notes):
-            first = [note for note in self._notes.get(key, []) if note.is_edit]
-            return [*first, *carried.notes]
+        for note in carried.notes:
+            if note.rule == "repeated":
+                first = [each for each in self._notes.get(key, []) if each.is_edit]
+                return [*first, *carried.notes]
         self._notes[key] = carried.notes
         if len(self._notes) > MOST_REMEMBERED:
             self._notes.popitem(last=False)
         return carried.notes
 
-    def _learn(self, copy: Sighting, inside: Endpoint, notes: list[Note]) -> None:
+    def _learn(self, copy: Sighting, inside: Endpoint, changes: list[Note]) -> None:
         """Remember what natfix showed, for the echoes of it."""
         message = copy.message
         if message is None:
             return
-        via = next((note.new for note in notes if note.rule == "via" and note.is_edit), "")
+        via = next((note.new for note in changes if note.rule == "via"), "")
         self._known.sent(message, inside, via)
         if message.is_request and message.method == "REGISTER":
             self._registered.add(inside)
-        for note in notes:
-            if note.rule in RULE_KINDS and note.is_edit:
+        for note in changes:
+            if note.rule in RULE_KINDS:
                 self._known.shown(inside, note.rule, note.old, note.new)
 
 
@@ -257,40 +261,46 @@ _ELSEWHERE = {
     Direction.EXTERNAL: "both ends are outside: it does not cross the NAT",
     Direction.UNKNOWN: "nothing says which end is inside",
 }
-_REFUSED = (
-    (lambda copy: copy.transport != "udp", "natfix repairs SIP over UDP only, as yet: this is TCP"),
-    (lambda copy: not (is_ipv4(copy.source.host) and is_ipv4(copy.destination.host)),
-     "natfix repairs IPv4 only"),
-    (lambda copy: copy.facts.cut, "the capture cut the packet: what is not there cannot be repaired"),
-    (lambda copy: copy.facts.incomplete, "fragments of the packet are missing"),
-    (lambda copy: len(copy.payload) > LONGEST, "it is longer than an IPv4 packet"),
-    (lambda copy: copy.message is None, "it is not readable as SIP"),
-)
+_is_ipv4 = lru_cache(maxsize=8192)(is_ipv4)
+
+
+def refusal(copy: Sighting) -> str:
+    """Return why natfix is not shown such a packet, "" where it is."""
+    facts = copy.facts
+    if copy.transport != "udp":
+        return "natfix repairs SIP over UDP only, as yet: this is TCP"
+    if not (_is_ipv4(copy.source.host) and _is_ipv4(copy.destination.host)):
+        return "natfix repairs IPv4 only"
+    if facts.cut:
+        return "the capture cut the packet: what is not there cannot be repaired"
+    if facts.incomplete:
+        return "fragments of the packet are missing"
+    if len(copy.payload) > LONGEST:
+        return "it is longer than an IPv4 packet"
+    return "it is not readable as SIP" if copy.message is None else ""
 
 
 def composed(
-    captured: bytes, shown: bytes, echoes: tuple[Echo, ...], carried: Carried, notes: list[Note],
+    captured: bytes, shown: bytes, echoes: tuple[Echo, ...], carried: Carried, changes: list[Note],
 ) -> tuple[list[Note], list[tuple[int, int]]]:
     """Return what changed between the captured payload and natfix's, and where in the captured one.
 
     *echoes* led from the captured payload to the one that natfix was *shown*; what it put back is no change.
     """
-    by_text: dict[tuple[str, str], list[Note]] = defaultdict(list)
-    for note in notes:
-        if note.is_edit:
-            by_text[note.old, note.new].append(note)
+    by_text: dict[tuple[str, str], list[Note]] = {}
+    for note in changes:
+        by_text.setdefault((note.old, note.new), []).append(note)
     if not echoes:
         return _direct(captured, carried.edits, by_text)
     edits: list[Note] = []
     spans: list[tuple[int, int]] = []
     for (start, end), (shown_start, shown_end), inner in _groups(echoes, carried.edits):
-        new = _applied(shown, shown_start, shown_end, inner).decode("latin-1")
-        old = captured[start:end].decode("latin-1")
+        old, new = captured[start:end], _applied(shown, shown_start, shown_end, inner)
         if old == new:
             continue
         header = next((echo.header for echo in echoes if start <= echo.start < end), "")
         note = _note_for(shown, header, inner, by_text)
-        edits.append(note._replace(old=old, new=new))
+        edits.append(note._replace(old=old.decode("latin-1"), new=new.decode("latin-1")))
         spans.append((start, end))
     return edits, spans
 
@@ -302,12 +312,14 @@ def _direct(
     notes = []
     for start, end, new in edits:
         old, text = captured[start:end].decode("latin-1"), new.decode("latin-1")
-        found = _taken(by_text, old, text, _before(captured, start))
+        found = _taken(by_text, old, text, captured, start)
         notes.append(found if found is not None else Note("edit", "", old, text, "natfix changed it"))
     return notes, [(start, end) for start, end, _ in edits]
 
 
-def _taken(by_text: dict[tuple[str, str], list[Note]], old: str, new: str, line: str) -> Note | None:
+def _taken(
+    by_text: dict[tuple[str, str], list[Note]], old: str, new: str, payload: bytes, start: int
+) -> Note | None:
     """Return the next note about such an edit; of several with the same text that of the line, else in order.
 
     The engine does not tell them in the order in which they stand: c= comes before o=.
@@ -315,9 +327,12 @@ def _taken(by_text: dict[tuple[str, str], list[Note]], old: str, new: str, line:
     found = by_text.get((old, new))
     if not found:
         return None
+    if len(found) == 1:
+        return found[0]
+    line = _before(payload, start)
     place = next((place for place, note in enumerate(found) if note.header and line.startswith(
         note.header.lower())), 0)
-    return found.pop(place) if len(found) > 1 else found[0]
+    return found.pop(place)
 
 
 def _before(payload: bytes, start: int) -> str:
@@ -352,8 +367,10 @@ def _groups(echoes: tuple[Echo, ...], edits: EditTuple) -> list[Group]:
 
 
 def _applied(shown: bytes, start: int, end: int, inner: list[tuple[int, int, bytes]]) -> bytes:
-    moved = tuple((edit_start - start, edit_end - start, new) for edit_start, edit_end, new in inner)
-    return apply_edits(shown[start:end], moved)
+    if not inner:
+        return shown[start:end]
+    return apply_edits(shown[start:end], tuple([
+        (edit_start - start, edit_end - start, new) for edit_start, edit_end, new in inner]))
 
 
 def _note_for(
@@ -362,7 +379,7 @@ def _note_for(
     """Return the note of natfix's edit; of an echo that it did not touch, one that says so."""
     for start, end, new in inner:
         old, text = shown[start:end].decode("latin-1"), new.decode("latin-1")
-        found = _taken(by_text, old, text, _before(shown, start))
+        found = _taken(by_text, old, text, shown, start)
         if found is not None:
             return found
     if inner:

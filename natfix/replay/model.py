@@ -178,7 +178,10 @@ class Passage:
 
     def at(self, side: Side) -> Sighting | None:
         """Return the sighting on one side of the NAT, None where it was not seen there."""
-        return next((sighting for sighting in self.sightings if sighting.side is side), None)
+        for sighting in self.sightings:
+            if sighting.side is side:
+                return sighting
+        return None
 
 
 @dataclass(slots=True, eq=False)

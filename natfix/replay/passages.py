@@ -7,8 +7,8 @@ copies for as long as a box may hold a packet, only where there are several poin
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from natfix.replay.model import NetworkView, Passage, Side, Sighting
@@ -32,65 +32,67 @@ class Passages:
     """Puts sightings together; *view* says on which side each was taken."""
 
     view: NetworkView
-    _open: OrderedDict[int, _Open] = field(default_factory=OrderedDict)
+    _open: deque[_Open] = field(default_factory=deque)
     _by_key: dict[Hashable, list[_Open]] = field(default_factory=dict)
     _chain: Chain = field(default_factory=Chain)
     _of_record: dict[int, _Open] = field(default_factory=dict)     # header-only sightings, by id
-    _number: int = 0
 
-    def add(self, sighting: Sighting) -> Iterator[Passage]:
-        """Take the next sighting; yield the passages that nothing can be added to any more."""
+    def add(self, sighting: Sighting) -> list[Passage]:
+        """Take the next sighting; return the passages that nothing can be added to any more."""
         sighting.side = side_of_copy(self.view, sighting.source.host, sighting.destination.host)
-        yield from self._close(sighting.time - WAIT, MOST_OPEN)
-        entry = self._find(sighting)
+        complete = self._close(sighting.time - WAIT, MOST_OPEN)
+        message, point = sighting.message, point_of(sighting)
+        key = (identity(message), sighting.transport) if message is not None else None
+        entry = self._find(sighting, key)
         if entry is not None:
             entry.passage.sightings.append(sighting)
-            entry.points.add(point_of(sighting))
+            entry.points.add(point)
         else:
-            entry = self._begin(sighting)
-        if sighting.message is None:
+            entry = self._begin(sighting, point, key)
+        if message is None:
             self._of_record[id(sighting)] = entry
+        return complete
 
-    def finish(self) -> Iterator[Passage]:
-        """Yield what is still open."""
-        yield from self._close(float("inf"), 0)
+    def finish(self) -> list[Passage]:
+        """Return what is still open."""
+        return self._close(float("inf"), 0)
 
-    def _begin(self, sighting: Sighting) -> _Open:
-        message = sighting.message
-        key = (identity(message), sighting.transport) if message is not None else None
-        entry = _Open(Passage([sighting]), {point_of(sighting)}, key)
-        self._number += 1
-        self._open[self._number] = entry
+    def _begin(self, sighting: Sighting, point: Point, key: Hashable) -> _Open:
+        entry = _Open(Passage([sighting]), {point}, key)
+        self._open.append(entry)
         if key is not None:
             self._by_key.setdefault(key, []).append(entry)
         return entry
 
-    def _find(self, sighting: Sighting) -> _Open | None:
+    def _find(self, sighting: Sighting, key: Hashable) -> _Open | None:
         """Return the open passage that *sighting* is one more copy of; of several the nearest in time."""
-        if sighting.message is None:
+        if key is None:
             before = self._chain.follow(sighting)
             return self._of_record.pop(id(before), None) if before is not None else None
-        key = (identity(sighting.message), sighting.transport)
-        entries = [entry for entry in self._by_key.get(key, ()) if _can_join(entry, sighting)]
+        alike = self._by_key.get(key)
+        if alike is None:
+            return None
+        entries = [entry for entry in alike if _can_join(entry, sighting)]
         return min(entries, key=lambda entry: abs(sighting.time - entry.passage.first.time), default=None)
 
-    def _close(self, before: float, most: int) -> Iterator[Passage]:
-        while self._open:
-            number, entry = next(iter(self._open.items()))
-            if entry.passage.sightings[0].time >= before and len(self._open) <= most:
-                return
-            del self._open[number]
+    def _close(self, before: float, most: int) -> list[Passage]:
+        complete = []
+        waiting = self._open
+        while waiting and (waiting[0].passage.sightings[0].time < before or len(waiting) > most):
+            entry = waiting.popleft()
             self._forget(entry)
-            yield self._finished(entry.passage)
+            complete.append(self._finished(entry.passage))
+        return complete
 
     def _forget(self, entry: _Open) -> None:
-        if entry.key is not None:
-            entries = self._by_key[entry.key]
-            entries.remove(entry)
-            if not entries:
-                del self._by_key[entry.key]
-        for sighting in entry.passage.sightings:
-            self._of_record.pop(id(sighting), None)
+        if entry.key is None:
+            for sighting in entry.passage.sightings:
+                self._of_record.pop(id(sighting), None)
+            return
+        entries = self._by_key[entry.key]
+        entries.remove(entry)
+        if not entries:
+            del self._by_key[entry.key]
 
     def _finished(self, passage: Passage) -> Passage:
         """Bring the copies into path order and tell the direction."""

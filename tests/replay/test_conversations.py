@@ -6,7 +6,7 @@ import pytest
 
 from natfix.address import Endpoint
 from natfix.replay import conversations as module
-from natfix.replay.conversations import Conversations, Held, MediaIndex, Stations, registered, session_of
+from natfix.replay.conversations import Conversations, Held, MediaIndex, Stations, registered
 from natfix.replay.model import (
     Context,
     Conversation,
@@ -20,7 +20,6 @@ from natfix.replay.model import (
     Stream,
 )
 from natfix.replay.network import direction_of, side_of_copy
-from natfix.sip.message import message_from_bytes
 from tests.replay.sip import MAPPED, OTHER_PHONE, PHONE, PROVIDER, TO, audio, request, response, sighting
 
 VIEW = NetworkView(("192.168.1.0/24",), MAPPED.host)
@@ -183,11 +182,6 @@ def test_errors_are_attached() -> None:
     assert held.conversation.errors == wanted
 
 
-def test_session_of() -> None:
-    """A description that cannot be read is none."""
-    assert session_of(message_from_bytes(request(sdp="v=0\r\nm=audio x RTP/AVP 0\r\n"))) is None
-    assert session_of(message_from_bytes(request())) is None
-    assert session_of(message_from_bytes(request(sdp=audio(RTP)))) is not None
 
 
 def register(number: int = 1, seen_as: Endpoint = MAPPED, status: int = 200) -> list[Passage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from natfix.address import Endpoint
@@ -45,8 +46,13 @@ class Said(NamedTuple):
             and self.media.direction in ("sendrecv", "recvonly")
 
 
-def said(conversation: Conversation, direction: Direction, side: Side) -> Iterator[Said]:
-    """Yield the streams of all descriptions that went one way, as seen on one side of the NAT."""
+@lru_cache(maxsize=8)       # several rules ask the same of the conversation at hand
+def said(conversation: Conversation, direction: Direction, side: Side) -> tuple[Said, ...]:
+    """Return the streams of all descriptions that went one way, as seen on one side of the NAT."""
+    return tuple(_said(conversation, direction, side))
+
+
+def _said(conversation: Conversation, direction: Direction, side: Side) -> Iterator[Said]:
     for passage in conversation.passages:
         if passage.direction is not direction or passage.repeats is not None:
             continue

@@ -60,6 +60,7 @@ def test_sdp_and_lines() -> None:
     assert session is not None
     assert session.media[0].port == 5060
     assert reading.sdp_of(message_from_bytes(request())) is None
+    assert reading.sdp_of(message_from_bytes(request(sdp="v=0\r\nm=audio x RTP/AVP 0\r\n"))) is None
     assert reading.status_line(message) == "INVITE"
     assert reading.status_line(message_from_bytes(CHALLENGE)) == "401 to REGISTER"
 

@@ -33,5 +33,5 @@ def test_what_is_no_wish() -> None:
     for endpoint, tail, wanted in ((RTP, "", True), (RTP, "a=sendonly\r\n", False),
                                    (RTP._replace(port=0), "", False), (Endpoint("0.0.0.0", 4000), "", False)):
         conversation, = call(side="inside", own_sdp=audio(endpoint) + tail).conversations()
-        first = next(said(conversation, Direction.OUTWARD, Side.INSIDE))
+        first = said(conversation, Direction.OUTWARD, Side.INSIDE)[0]
         assert first.is_wanted is wanted
