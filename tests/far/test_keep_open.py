@@ -51,7 +51,7 @@ def test_it_is_forgotten_otherwise(make_lab: Callable[..., Lab]) -> None:
     assert far_row(site)["reachability"] == "unknown"
 
 
-@pytest.mark.parametrize("kind", ["options", "packet"])
+@pytest.mark.parametrize("kind", ["options", "packet", "refresh"])
 @pytest.mark.parametrize("nat", [PORT_RESTRICTED, SYMMETRIC])
 def test_it_can_be_called(make_lab: Callable[..., Lab], nat: str, kind: str) -> None:
     """After a silence of twice the NAT's memory, by every means; the gateway has no entry too many."""
@@ -65,6 +65,8 @@ def test_it_can_be_called(make_lab: Callable[..., Lab], nat: str, kind: str) -> 
     emil.hang_up()
     dora.wait_closed()
     assert_two_way(emil, dora)
-    counters = site.natfix.json("status")["shell"]
-    assert counters["sent"] >= 2
-    assert counters["not_sent"] == 0
+    status = site.natfix.json("status")
+    assert status["shell"]["sent"] >= 2
+    assert status["shell"]["not_sent"] == 0
+    counted = {"options": "keep-alives answered", "packet": "keep-alives", "refresh": "refreshes answered"}
+    assert status["counters"][counted[kind]] >= 2
