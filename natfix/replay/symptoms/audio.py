@@ -129,8 +129,10 @@ def wrong_host_from_outside(conversation: Conversation, ctx: Context) -> Iterato
         out = [s for s in leaving(streams, ctx) if s.destination.host == each.copy.source.host]
         if count(heard(streams, ctx)) >= SOME_AUDIO and count(out) >= SOME_AUDIO:
             return      # both sides have found each other all the same
+        is_talk = astray or answer_time(conversation) is not None
         yield Finding(
-            "D02", Severity.BREAKS, f"the peer's SDP asks for audio at {each.endpoint}", conversation.call_id,
+            "D02", Severity.BREAKS if is_talk else Severity.HURTS,
+            f"the peer's SDP asks for audio at {each.endpoint}", conversation.call_id,
             unique((*each.passage.packets, *_ends(astray))),
             f"{_said(each)}, from {each.copy.source}."
             + (f" {count(astray)} packets of audio went there ({numbers(_ends(astray))})." if astray else ""),

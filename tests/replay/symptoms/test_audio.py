@@ -162,6 +162,13 @@ def test_the_peer_names_a_private_address() -> None:
     assert "c=IN IP4 10.20.30.40" in finding.evidence
 
 
+def test_a_private_address_in_a_call_that_nobody_took() -> None:
+    """Nobody was to be heard yet: it hurts, and breaks nothing."""
+    capture = Capture()
+    capture.sip(request(via=PROVIDER, sdp=audio(Endpoint("10.20.30.40", 40000))), PROVIDER, PHONE)
+    assert codes(capture) == [("D02", Severity.HURTS)]
+
+
 @pytest.mark.parametrize("far", ["0.0.0.0", "198.51.100.99"])
 def test_a_peer_that_holds_or_has_a_media_server(far: str) -> None:
     """0.0.0.0 is hold; another public address is a media server."""
