@@ -38,7 +38,8 @@ LAYERS: dict[int, str] = {
        "replay.result replay.sightings replay.sip_text replay.snoop replay.source replay.spool "
        "replay.stages replay.summaries "
        "replay.symptoms.abuse replay.symptoms.audio replay.symptoms.dialogs replay.symptoms.families "
-       "replay.symptoms.fixers replay.symptoms.gateways replay.symptoms.reading replay.symptoms.replies "
+       "replay.symptoms.fixers replay.symptoms.gateways replay.symptoms.reading "
+       "replay.symptoms.registrations replay.symptoms.replies "
        "replay.symptoms.talking replay.symptoms.transport replay.tcp replay.text_heads replay.texts "
        "replay.visitors replay.work replay.write",
 }

@@ -328,7 +328,8 @@ def registered(transaction: Transaction) -> Registered:
         response.status if response is not None else 0, _granted(response), received, rport,
         outer.source if outer is not None else None, request.call_id,
         request.first("authorization") is not None or request.first("proxy-authorization") is not None,
-        response is not None and _STALE.search(response.raw, 0, response.body[0]) is not None)
+        response is not None and _STALE.search(response.raw, 0, response.body[0]) is not None,
+        passage.first.destination, passage.first.transport, len(transaction.requests))
 
 
 def addresses(message: Message, name: str) -> Iterator[Address]:

@@ -324,6 +324,9 @@ class Registered(NamedTuple):
     call_id: str = ""
     has_credentials: bool = False   # the request had, and status is the answer to them
     is_stale: bool = False          # a challenge with stale=true: only the nonce was too old
+    registrar: Endpoint | None = None       # where the request went, nearest to the station
+    transport: str = "udp"
+    tries: int = 1                  # transmissions of the request
 
 
 @dataclass(slots=True, eq=False)
