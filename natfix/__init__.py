@@ -10,7 +10,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.quirks`, both read by :mod:`~natfix.document` (TOML with line numbers) as
    :mod:`~natfix.expect` says, as are :mod:`~natfix.catalogue` (what each code means) and
    :mod:`~natfix.algs` (the SIP ALGs of others); :mod:`~natfix.shipped` finds the files that come along;
-   :mod:`~natfix.far_signs` tells who sits behind a NAT of his own.
+   :mod:`~natfix.stun` asks for our own address; :mod:`~natfix.far_signs` tells who sits behind a NAT of his
+   own.
 3. state: :mod:`~natfix.mappings` (inside endpoint <-> outside endpoint), :mod:`~natfix.ports`,
    :mod:`~natfix.dialogs` (calls), :mod:`~natfix.registrations`, :mod:`~natfix.far_ends` (UAs outside that
    sit behind NATs of their own) with their :mod:`~natfix.pulse`, :mod:`~natfix.spelling`,
@@ -28,7 +29,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.kernel.conntrack` on :mod:`~natfix.kernel.netlink`, :mod:`~natfix.kernel.divert`,
    :mod:`~natfix.kernel.events`, :mod:`~natfix.kernel.sender` (packets of natfix's own),
    :mod:`~natfix.kernel.probe` (what this kernel can do) and
-   :mod:`~natfix.kernel.libnftables`; :mod:`~natfix.kernel.fake` (:mod:`~natfix.kernel.fake_elements`,
+   :mod:`~natfix.kernel.libnftables`; :mod:`~natfix.kernel.advertise` beside another NAT;
+   :mod:`~natfix.kernel.fake` (:mod:`~natfix.kernel.fake_elements`,
    :mod:`~natfix.kernel.fake_conntrack`) for tests. What others have set up: :mod:`~natfix.interfaces`,
    :mod:`~natfix.firewall` (rule sets as :mod:`~natfix.firewall_nft` and :mod:`~natfix.firewall_iptables`
    read them; :mod:`~natfix.firewall_now` asks for them by :mod:`~natfix.programs`).
@@ -36,7 +38,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    `natfix run` is :mod:`~natfix.live`, after what :mod:`~natfix.startup` demands: :mod:`~natfix.loop` drives
    the engine with packets of the :mod:`~natfix.queue_reader`, :mod:`~natfix.upkeep` with all that is not a
    packet (:mod:`~natfix.watch` for links and ports, :mod:`~natfix.leak` for what left unNATed,
-   :mod:`~natfix.background` for slow questions); :mod:`~natfix.control` answers other commands,
+   :mod:`~natfix.background` for slow questions, :mod:`~natfix.advertiser` for the address that others see);
+   :mod:`~natfix.control` answers other commands,
    :mod:`~natfix.journal` logs, :mod:`~natfix.store` writes. `natfix check` is :mod:`~natfix.check`
    (:mod:`~natfix.check_host`, :mod:`~natfix.check_firewall`, in the words of :mod:`~natfix.findings`),
    `natfix rules` :mod:`~natfix.rules`, `natfix down` :mod:`~natfix.removal`; :mod:`~natfix.show` prints

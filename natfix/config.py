@@ -13,6 +13,8 @@ from typing import Any
 from natfix.address import Network, contains
 from natfix.document import Document, Form, Keys, document_from_file, table_name
 from natfix.expect import (
+    ADVERTISED,
+    DOMAIN,
     ENDPOINT,
     HOST,
     INTERFACE,
@@ -59,6 +61,10 @@ class Outside:
     # empty: the interface of the default route; several are an error
     interface: str = _setting(optional(INTERFACE), "")
     address: str = _setting(optional(HOST), "")     # empty: the interface's first address
+    # what is shown instead, where another NAT stands before the link
+    advertise: str = _setting(optional(ADVERTISED), "")
+    # networks that the link leads to without NAT: left alone
+    intranet: tuple[Network, ...] = _setting(list_of(NETWORK), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +123,15 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
+class Domain:
+    """[[domain]]: what holds for messages whose To or From names a domain."""
+
+    name: str = _setting(DOMAIN)                # "*.example.com" stands for its subdomains
+    # instead of [media] policy; what a peer has comes first
+    media: str = _setting(one_of("auto", "full", "never"))
+
+
+@dataclass(frozen=True, slots=True)
 class Trunk:
     """[[trunk]]: a PBX inside that does not register, and the provider that may call it."""
 
@@ -170,6 +185,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     daemon: Daemon = field(default_factory=Daemon)
     peers: tuple[Peer, ...] = ()
+    domains: tuple[Domain, ...] = ()
     trunks: tuple[Trunk, ...] = ()
     statics: tuple[Static, ...] = ()
 
@@ -179,8 +195,10 @@ TABLES: dict[str, type] = {
     "gateway": Gateway, "limits": Limits,
     "daemon": Daemon,
 }
-ARRAYS: dict[str, tuple[str, type]] = {"peer": ("peers", Peer), "trunk": ("trunks", Trunk),
-                                      "static": ("statics", Static)}
+ARRAYS: dict[str, tuple[str, type]] = {
+    "peer": ("peers", Peer), "domain": ("domains", Domain), "trunk": ("trunks", Trunk),
+    "static": ("statics", Static),
+}
 
 
 def config_from_text(text: str, where: str) -> Settings:
@@ -259,6 +277,7 @@ def _conflicts(settings: Settings) -> Iterator[tuple[Keys, str]]:
     """Yield what is right by itself, and wrong together."""
     yield from _port_conflicts(settings)
     yield from _twice(("peer",), "address", [peer.address for peer in settings.peers])
+    yield from _twice(("domain",), "name", [domain.name.lower() for domain in settings.domains])
     yield from _twice(("trunk",), "inside", [_trunk_endpoint(trunk) for trunk in settings.trunks])
     yield from _twice(("trunk",), "outside_port", [each.outside_port for each in settings.trunks])
     if settings.far_end.keep_open_longest < settings.far_end.keep_open_every:

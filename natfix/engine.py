@@ -159,7 +159,7 @@ class Engine:
 
         It never goes on: without its entry it would become one that leads nowhere.
         """
-        mapping = self._mappings.find_outside(packet.destination)
+        mapping = self._mappings.find_outside(self._realms.seen(packet.destination))
         if mapping is None or mapping.permission is not Kind.RELAY:
             return False
         self.counters["relay packets"] += 1

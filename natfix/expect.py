@@ -132,13 +132,24 @@ def endpoint_from_setting(value: str, default_port: int) -> Endpoint:
     return Endpoint(host, int(port or default_port))
 
 
+def _is_advertised(value: str) -> bool:
+    if not value.startswith("stun:"):
+        return _is_host(value)
+    server = re.fullmatch(r"stun:[A-Za-z0-9.-]{1,253}(?::([1-9][0-9]{0,4}))?", value)
+    return server is not None and int(server[1] or 0) <= 65535
+
+
 def _is_path(value: str) -> bool:
     return value.startswith("/") and "\0" not in value and len(value.encode()) <= MAX_PATH
 
 
 PORT = whole_number(1, 65535)
 HOST = text('an IPv4 address of a host, as in "192.0.2.10"', _is_host)
+DOMAIN = text('a domain, as in "example.com", or "*.example.com" for all below it',
+              re.compile(r"(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63}){0,10}").fullmatch)
 ENDPOINT = text('an IPv4 address, with or without a UDP port, as in "192.0.2.10:5060"', _is_endpoint)
+ADVERTISED = text('an IPv4 address, or "stun:" and a STUN server, as in "stun:stun.example.net:3478"',
+                  _is_advertised)
 NETWORK = Expectation('an IPv4 network, as in "192.168.1.0/24"', _read_network)
 INTERFACE = text('the name of a network interface, as in "eth0"', INTERFACE_NAME.fullmatch)
 MARK = Expectation("one single bit of 32, as in 0x04000000", _read_mark)

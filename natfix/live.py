@@ -16,10 +16,12 @@ import signal
 import socket
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from natfix import __version__
+from natfix.advertiser import ASK_EVERY, Advertiser
 from natfix.config import Settings
 from natfix.control import ControlServer, Handler
 from natfix.engine import Engine
@@ -27,13 +29,15 @@ from natfix.errors import DONE
 from natfix.findings import Host, Question
 from natfix.interfaces import addresses_report, links_by_program
 from natfix.journal import RING, set_up_log
+from natfix.kernel.advertise import AdvertisedFlows, AdvertisedKernel
+from natfix.kernel.base import Kernel
 from natfix.kernel.events import ConntrackEvents, NewMediaFlows, NftEvents
 from natfix.kernel.netfilter import NetfilterKernel
 from natfix.kernel.probe import divert_form
 from natfix.loop import Clock, Loop
 from natfix.queue_reader import NetfilterQueueReader, queue_counters
 from natfix.quirks import Quirks
-from natfix.reports import FlowBegan, Restored
+from natfix.reports import AddressesChanged, FlowBegan, Restored
 from natfix.startup import (
     flows_to_adopt,
     refuse_beside_helper,
@@ -41,7 +45,7 @@ from natfix.startup import (
     skeleton_from_settings,
 )
 from natfix.store import Store
-from natfix.upkeep import Facts, Upkeep
+from natfix.upkeep import Facts, FlowEvents, Upkeep
 from natfix.watch import LinkEvents, ports_in_use
 
 SWITCH_INTERVAL = 0.0005    # seconds that a thread may keep a packet waiting for the interpreter
@@ -75,6 +79,7 @@ class _Daemon:
         signals = _Signals()
         handlers: dict[str, Handler] = {}
         refuse_without_rights()
+        self._settings = settings
         self._addresses = addresses_report(settings, host.links())
         server = ControlServer(settings.daemon.control_socket, handlers, selector)
         held.callback(server.close)
@@ -84,19 +89,32 @@ class _Daemon:
         held.callback(self._reader.close)
         self._store = Store(settings.daemon.state_file)
         held.callback(self._store.close)
-        self._kernel = NetfilterKernel(settings.signalling.mark)
-        held.callback(self._kernel.close)
+        self._rows = self._store.load()
+        self._advertiser = Advertiser(settings.outside.advertise, self._rows, self._store.put)
+        self._addresses = self._advertiser.complete(self._addresses)
+        netfilter = NetfilterKernel(settings.signalling.mark)
+        held.callback(netfilter.close)
+        self._kernel: Kernel = netfilter
         self._ports = ports_in_use(self._addresses, host.ruleset)
         self._skeleton = skeleton_from_settings(settings, self._addresses)
+        ended: FlowEvents = ConntrackEvents()
+        begun: FlowEvents = NewMediaFlows(settings.media.ports)
+        facts = Facts(self._look_at_links, ports_in_use, ASK_EVERY if self._advertiser.asks else 0.0)
+        if settings.outside.advertise:
+            kernel = AdvertisedKernel(netfilter, self._addresses)
+            self._kernel, facts = kernel, replace(facts, follow=kernel.follow)
+            ended, begun = AdvertisedFlows(ended, kernel), AdvertisedFlows(begun, kernel)
         self.loop = Loop(Engine(settings, quirks), self._kernel, self._skeleton, self._reader, self._store,
                          Clock(), selector)
         self._started = self.loop.clock()
-        facts = Facts(lambda: addresses_report(settings, links_by_program()), ports_in_use)
         self._upkeep = Upkeep(
-            self.loop, facts, NftEvents(self._kernel), ConntrackEvents(), NewMediaFlows(settings.media.ports),
-            LinkEvents(), self._reader, self._addresses)
+            self.loop, facts, NftEvents(netfilter), ended, begun, LinkEvents(), self._reader, self._addresses)
         handlers.update(self._handlers())
         signals.tell(self.loop)
+
+    def _look_at_links(self) -> AddressesChanged:
+        """Return the links as they are now; this takes long."""
+        return self._advertiser.complete(addresses_report(self._settings, links_by_program()))
 
     def begin(self) -> None:
         """Take up what was before, install the rules, and be ready."""
@@ -104,8 +122,9 @@ class _Daemon:
         self.loop.inform([
             self._ports,        # first: trunks choose their ports when they hear of the address
             self._addresses,
-            Restored(tuple(self._kernel.mappings()), self._store.load()),
+            Restored(tuple(self._kernel.mappings()), self._rows),
         ], now)
+        self._rows = ()
         self._upkeep.begin(now)
         self._kernel.install(self._skeleton)
         # From here on nothing may end the start: the rules lead SIP to a daemon that has to be there.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from natfix.address import UNUSABLE, Network, contains
+from natfix.address import UNUSABLE, Endpoint, Network, contains
 from natfix.config import Settings
 from natfix.reports import AddressesChanged
 
@@ -23,6 +23,8 @@ class Realms:
         self.outside_host = settings.outside.address
         self.own_hosts: frozenset[str] = frozenset({self.outside_host, *self._static.values()} - {""})
         self.gateway_hosts: frozenset[str] = frozenset()    # where a PBX on the gateway may be
+        self.link_hosts: frozenset[str] = frozenset()       # the outside link's own, whatever others see
+        self._unseen: frozenset[str] = frozenset()
 
     def update(self, report: AddressesChanged) -> bool:
         """Take the links as they are now; True where the outside address became another one."""
@@ -30,14 +32,22 @@ class Realms:
         self._outside_interfaces = frozenset(report.outside)
         self._known.clear()
         interface = self._settings.outside.interface
-        address = self._settings.outside.address or report.outside.get(interface) or next(
+        link = self._settings.outside.address or report.outside.get(interface) or next(
             iter(report.outside.values()), self.outside_host)
-        self.own_hosts = frozenset({address, *report.outside.values(), *self._static.values()})
-        if self._settings.gateway.pbx == "local":
-            self.gateway_hosts = self.own_hosts.union(report.own)
+        address = report.advertised or link
+        self.link_hosts = frozenset({link, *report.outside.values()})
+        has_pbx = self._settings.gateway.pbx == "local"
+        # A PBX on the gateway that names an address which others do not see is helped as one inside is.
+        self._unseen = self.link_hosts - {address} if has_pbx and report.advertised else frozenset()
+        self.own_hosts = self.link_hosts.union({address}, self._static.values()) - self._unseen
+        self.gateway_hosts = self.link_hosts.union(report.own) if has_pbx else frozenset()
         changed = address != self.outside_host
         self.outside_host = address
         return changed
+
+    def seen(self, endpoint: Endpoint) -> Endpoint:
+        """Return an endpoint of the link as others see it; any other as it is."""
+        return endpoint._replace(host=self.outside_host) if endpoint.host in self.link_hosts else endpoint
 
     def outside_of(self, host: str) -> str:
         """Return the outside address of an inside host; "" where there is none now."""
@@ -53,7 +63,8 @@ class Realms:
         if known is None:
             if len(self._known) >= MAX_REMEMBERED:
                 self._known.clear()
-            known = host not in self.own_hosts and contains((n for n, _ in self._networks), host)
+            known = host not in self.own_hosts and (
+                host in self._unseen or contains((n for n, _ in self._networks), host))
             self._known[host] = known
         return known
 

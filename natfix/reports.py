@@ -25,6 +25,7 @@ class AddressesChanged:
     outside: dict[str, str]                         # interface -> its address
     inside: tuple[tuple[Network, str], ...]         # connected and routed inside networks, with interface
     own: frozenset[str] = frozenset()               # all addresses of the gateway, but for loopback's
+    advertised: str = ""                            # what others see; "": the address itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ IPTABLES = '''\
 # directions show inside addresses. {nobody_listens}
 # What inside networks say to each other without NAT is their own.
 -A FORWARD ! -i {outside} ! -o {outside} -p udp -m conntrack ! --ctstate DNAT {marked} -j RETURN
--A FORWARD -p udp {marked} -j NFQUEUE --queue-num {queue}{bypass}
+{intranet}-A FORWARD -p udp {marked} -j NFQUEUE --queue-num {queue}{bypass}
 {own}COMMIT
 *filter
 # RTP that comes before its mapping, or from a stranger, must not become a conntrack entry: it would own the
@@ -76,6 +76,8 @@ def iptables_text(skeleton: Skeleton) -> str:
         marks="\n".join(_mark_lines(skeleton, bit, "PREROUTING")), bit=bit, queue=skeleton.queue,
         marked=f"-m connmark --mark {bit}/{bit}",
         bypass=bypass, own=_own_lines(skeleton, bit, bypass) if skeleton.own_pbx else "",
+        intranet="".join(f"-A FORWARD -{end} {each} -p udp -j RETURN\n"
+                         for each in skeleton.intranet for end in "ds"),
         nobody_listens=nobody_listens, first=first, last=last, outside=skeleton.outside_interfaces[0],
     )
 

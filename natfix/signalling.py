@@ -144,7 +144,7 @@ class Signalling:
         if self._realms.has_own_outside(inside.host):
             return port == inside.port      # the operator's own NAT keeps ports as they are
         return (
-            port not in self.taken
+            (port not in self.taken or (inside.host in self._realms.link_hosts and port == inside.port))
             and (port not in self._reserved or inside.host in self._realms.gateway_hosts)
             and (port not in self.forwards or self.forwards[port] == inside)
             and not first <= port <= last

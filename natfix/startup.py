@@ -50,6 +50,7 @@ def skeleton_from_settings(settings: Settings, addresses: AddressesChanged) -> S
         bypass=signalling.on_failure == "pass",
         divert=signalling.divert,
         own_pbx=settings.gateway.pbx == "local",
+        intranet=settings.outside.intranet,
     )
 
 
@@ -64,7 +65,8 @@ def flows_to_adopt(
     """
     networks = [network for network, _ in addresses.inside]
     hosts = frozenset(addresses.outside.values())
-    shown = hosts | addresses.own       # 1:1 NAT shows a host at one more address
+    # 1:1 NAT shows a host at one more address, and what natfix advertises is none of the link's.
+    shown = hosts | addresses.own | {addresses.advertised}
     found = [
         FlowAdopted(state) for state in flows
         if _is_sip(state, skeleton) and state.flow.reply_destination.host in shown

@@ -54,6 +54,8 @@ class Facts:
 
     addresses: Callable[[], AddressesChanged]
     ports_in_use: Callable[[AddressesChanged], PortsInUse]
+    addresses_every: float = 0.0        # seconds between two looks without an event; 0: none
+    follow: Callable[[AddressesChanged], None] = lambda addresses: None     # called before the engine hears
 
 
 class Upkeep:
@@ -92,6 +94,7 @@ class Upkeep:
         self._loop.listen(self._links, self._on_links)
         self._loop.call_at(now + COUNT_EVERY, self._count)
         self._loop.call_at(now + PORTS_EVERY, self._look_at_ports)
+        self._ask_again(now)
 
     # rules
 
@@ -186,18 +189,27 @@ class Upkeep:
             self._reader.forget_interfaces()
             self._loop.call_at(self._loop.clock() + SETTLE, self._look_at_links)
 
-    def _look_at_links(self, _now: float) -> None:
+    def _look_at_links(self, now: float) -> None:
         self._background.ask("links", self._facts.addresses, self._tell_addresses, self._complain)
+        self._ask_again(now)
+
+    def _ask_again(self, now: float) -> None:
+        if self._facts.addresses_every:
+            self._loop.call_at(now + self._facts.addresses_every, self._look_at_links)
 
     def _tell_addresses(self, addresses: AddressesChanged) -> None:
         self._complaint = ""
         if addresses == self._addresses:
             return
-        self._addresses = addresses
+        before, self._addresses = self._addresses, addresses
         now = self._loop.clock()
-        log.info("the links changed: outside is %s", addresses.outside)
+        seen = f", seen as {addresses.advertised}" if addresses.advertised else ""
+        log.info("the links changed: outside is %s%s", addresses.outside, seen)
         self._follow_interface(tuple(addresses.outside), now)
+        self._facts.follow(addresses)
         self._loop.report([addresses], now)
+        if addresses.advertised and addresses.outside != before.outside:
+            self._loop.call_at(now, self._loop.repair)      # the mappings stay, for the link they are others
         self._look_at_ports(now)
 
     def _follow_interface(self, interfaces: tuple[str, ...], now: float) -> None:

@@ -108,11 +108,20 @@ def test_everything_is_read() -> None:
      '4: 192.168.1.5 lies in none of the [inside] networks'),
     ('[[trunk]]\ninside = "10.0.0.5"\npeers = ["192.0.2.1"]\noutside_port = 30002',
      '4: 30002 lies in [media] ports 30000 to 39999; choose another'),
+    ('[[domain]]\nname = "a.test"\nmedia = "full"\n[[domain]]\nname = "A.test"\nmedia = "auto"',
+     '5: [[domain]] name a.test is there already, above'),
+    ('[[domain]]\nname = "a.*.test"\nmedia = "full"', '2: name = "a.*.test" in [[domain]] must be a domain'),
     ('[[peer]]\naddress = "192.0.2.1"\n[[peer]]\naddress = "192.0.2.1"',
      '4: [[peer]] address 192.0.2.1 is there already, above'),
     ('[[trunk]]\ninside = "10.0.0.5"\npeers = ["192.0.2.1"]\n'
      '[[trunk]]\ninside = "10.0.0.5:5060"\npeers = ["192.0.2.2"]',
      '5: [[trunk]] inside 10.0.0.5:5060 is there already, above'),
+    ('[[static]]\ninside = "10.0.0.5"\noutside = "192.0.2.1"\n'
+     '[[static]]\ninside = "10.0.0.6"\noutside = "192.0.2.1"',
+     '6: [[static]] outside 192.0.2.1 is there already, above'),
+    ('[gateway]\npbx = "lokal"', 'did you mean "local"?'),
+    ('[outside]\nadvertise = "stun.example.net"',
+     '2: advertise = "stun.example.net" in [outside] must be an IPv4 address'),
     ('[daemon]\ncontrol_socket = "run/x"', '2: control_socket = "run/x" in [daemon] must be an absolute'),
     ('version = 2', '1: version = 2 must be a whole number that is 1'),
 ])

@@ -8,6 +8,7 @@ import pytest
 
 from natfix.address import Endpoint, network_from_text
 from natfix.expect import (
+    ADVERTISED,
     ENDPOINT,
     HOST,
     INTERFACE,
@@ -45,6 +46,9 @@ TAKEN = [
     (MARK, 1, 1),
     (ENDPOINT, "192.0.2.1", "192.0.2.1"),
     (ENDPOINT, "192.0.2.1:65535", "192.0.2.1:65535"),
+    (ADVERTISED, "192.0.2.1", "192.0.2.1"),
+    (ADVERTISED, "stun:stun.example.net", "stun:stun.example.net"),
+    (ADVERTISED, "stun:192.0.2.1:65535", "stun:192.0.2.1:65535"),
     (INTERFACE, "eth0.10@if3", "eth0.10@if3"),
     (PATH, "/a", "/a"),
     (SOCKET_PATH, "/" + "x" * 106, "/" + "x" * 106),
@@ -89,6 +93,11 @@ REFUSED = [
     (ENDPOINT, "192.0.2.1:65536"),
     (ENDPOINT, "192.0.2.1:5060x"),
     (ENDPOINT, "127.0.0.1:5060"),
+    (ADVERTISED, "stun.example.net"),
+    (ADVERTISED, "stun:"),
+    (ADVERTISED, "stun:a:65536"),
+    (ADVERTISED, "stun:a:0"),
+    (ADVERTISED, "127.0.0.1"),
     (INTERFACE, "a" * 16),
     (INTERFACE, "a b"),
     (INTERFACE, ""),

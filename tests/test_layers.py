@@ -19,16 +19,16 @@ MAX_MODULE = 500        # lines
 LAYERS: dict[int, str] = {
     1: "natfix address errors",
     2: "algs catalogue commands config document edits expect far_signs headers kernel kernel.base packet "
-       "quirks reports sdp shipped sip sip.fields sip.message",
+       "quirks reports sdp shipped sip sip.fields sip.message stun",
     3: "deadlines dialogs far_ends mappings ports pulse registrations repeats spelling",
     4: "callflow engine far_fix keep_alives listing media media_mappings memory realms refreshing "
        "registering reporting rewrite rows settling signalling targets turn",
-    5: "firewall firewall_iptables firewall_nft firewall_now interfaces kernel.conntrack kernel.divert "
-       "kernel.elements kernel.events kernel.fake kernel.fake_conntrack kernel.fake_elements "
+    5: "firewall firewall_iptables firewall_nft firewall_now interfaces kernel.advertise kernel.conntrack "
+       "kernel.divert kernel.elements kernel.events kernel.fake kernel.fake_conntrack kernel.fake_elements "
        "kernel.libnftables kernel.netfilter kernel.netlink kernel.probe "
        "kernel.sender programs",
-    6: "__main__ background check check_firewall check_host cli control findings journal leak live loop "
-       "queue_reader removal rules show startup store tables upkeep watch",
+    6: "__main__ advertiser background check check_firewall check_host cli control findings journal leak "
+       "live loop queue_reader removal rules show startup store tables upkeep watch",
     7: "replay replay.as_json replay.as_text replay.capture replay.conversations replay.counts "
        "replay.datagrams replay.diagnosis replay.diff replay.drive replay.echoes replay.fragments "
        "replay.framing replay.gateway replay.hexdump replay.icmp replay.ip replay.ladder replay.link "

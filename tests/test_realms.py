@@ -1,8 +1,10 @@
 """Inside, outside, and who can reach whom."""
 
+from dataclasses import replace
+
 import pytest
 
-from natfix.address import network_from_text
+from natfix.address import Endpoint, network_from_text
 from natfix.config import Gateway, Media, Settings, Static
 from natfix.realms import Realms, is_usable
 from natfix.reports import AddressesChanged
@@ -43,6 +45,18 @@ def test_an_outside_address_of_its_own() -> None:
     assert made.has_own_outside("192.168.1.5")
     assert not made.has_own_outside("192.168.1.6")
     assert "203.0.113.5" in made.own_hosts
+
+
+@pytest.mark.parametrize("pbx", ["local", "none"])
+def test_an_advertised_address(pbx: str) -> None:
+    """It is what is shown; the link's own is the gateway's, or a PBX's that needs help as one inside does."""
+    made = Realms(Settings(gateway=Gateway(pbx=pbx)))
+    assert made.update(replace(LINKS, advertised="198.51.100.9"))
+    assert made.outside_host == "198.51.100.9"
+    assert made.seen(Endpoint("203.0.113.1", 30000)) == Endpoint("198.51.100.9", 30000)
+    assert made.seen(Endpoint("203.0.113.2", 30000)) == Endpoint("203.0.113.2", 30000)
+    assert ("203.0.113.1" in made.own_hosts, made.is_inside("203.0.113.1")) == (pbx == "none", pbx == "local")
+    assert not made.update(replace(LINKS, advertised="198.51.100.9", outside={"wan": "203.0.113.2"}))
 
 
 @pytest.mark.parametrize("pbx", ["local", "none"])

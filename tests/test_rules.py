@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from natfix.address import network_from_text
 from natfix.config import config_from_text
 from natfix.errors import ConfigError, KernelRefused
 from natfix.rules import iptables_text, nft_text, skeleton_for
@@ -24,6 +25,7 @@ queue = 77
 '''
 SKELETON = skeleton_for(config_from_text(CONFIG, "x"))
 BYPASS = replace(SKELETON, bypass=True)
+WHOLE = replace(SKELETON, own_pbx=True, intranet=(network_from_text("10.8.0.0/16"),))
 
 
 def test_configured_interface_need_not_be_there() -> None:
@@ -88,6 +90,18 @@ def test_a_pbx_on_the_gateway() -> None:
     assert nft_text(SKELETON, CAPABLE).count("        #own ") == 4
 
 
+def test_an_intranet() -> None:
+    """Its networks are left alone in both forms, in both directions; without one no rule speaks of it."""
+    text = '[outside]\ninterface = "wan0"\nintranet = ["10.8.0.0/16"]'
+    there = replace(SKELETON, intranet=skeleton_for(config_from_text(text, "x")).intranet)
+    for end in "ds":
+        assert f"-A FORWARD -{end} 10.8.0.0/16 -p udp -j RETURN" in iptables_text(there)
+    rules = nft_text(there, CAPABLE)
+    assert "\n        oifname $outside ip daddr { 10.8.0.0/16 } return" in rules
+    assert "#intranet" not in rules
+    assert "#intranet" in nft_text(SKELETON, CAPABLE)
+
+
 def test_iptables_text_bypass() -> None:
     """on_failure = "pass" is the queue's bypass, and is said."""
     assert "--queue-num 77 --queue-bypass\n" in iptables_text(BYPASS)
@@ -105,7 +119,7 @@ class TestRealPrograms:
 
     pytestmark = kernel_test
 
-    @pytest.mark.parametrize("skeleton", [SKELETON, BYPASS, replace(SKELETON, own_pbx=True)])
+    @pytest.mark.parametrize("skeleton", [SKELETON, BYPASS, WHOLE])
     def test_iptables_restore_takes_it(self, skeleton: object) -> None:
         """iptables-restore tests and loads the text."""
         with namespace() as here:

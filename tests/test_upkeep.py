@@ -7,6 +7,7 @@ import os
 import select
 import selectors
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -122,6 +123,28 @@ def bench() -> Iterator[Bench]:
     for source in (bench.reader, bench.rules, bench.flows, bench.links):
         source.close()
     bench.selector.close()
+
+
+def test_the_address_that_others_see_is_asked_for(bench: Bench) -> None:
+    """Without any event, now and then; who follows it hears before the engine does."""
+    told: list[tuple[AddressesChanged, int]] = []
+    bench.upkeep._facts = replace(
+        bench.upkeep._facts, addresses_every=60.0,
+        follow=lambda addresses: told.append((addresses, len(bench.engine.reports))))
+    bench.upkeep._ask_again(bench.now)
+    bench.addresses = replace(AT_HOME, advertised="198.51.100.9")
+    bench.turn(59)
+    assert not bench.reports(AddressesChanged)
+    bench.turn(1)
+    bench.answer()
+    assert bench.reports(AddressesChanged) == [bench.addresses]
+    assert told == [(bench.addresses, len(bench.engine.reports) - 1)]
+    assert "resync" not in bench.kernel.verbs()
+    bench.addresses = replace(bench.addresses, outside={"wan0": "203.0.113.2"})
+    bench.turn(60)
+    bench.answer()
+    bench.turn()
+    assert "resync" in bench.kernel.verbs(), "the mappings stay, their elements do not"
 
 
 def test_flushed_table_is_put_back_at_once(bench: Bench) -> None:

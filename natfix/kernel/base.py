@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from natfix.address import Endpoint
+from natfix.address import Endpoint, Network
 from natfix.commands import Command, Flow, Kind, SendPacket
 
 
@@ -44,13 +44,19 @@ class Skeleton:
     bypass: bool                        # on_failure = "pass": SIP passes unfixed while nobody listens
     divert: str = "auto"                # "auto" (probe), "queue" (nft statement) or "nfqueue" (xt target)
     own_pbx: bool = False               # SIP of the gateway's own is diverted, too
+    intranet: tuple[Network, ...] = ()  # behind the outside interface, without NAT: left alone
 
 
 class Kernel(Protocol):
     """What a back end can do. Every method raises KernelRefused with one sentence where it cannot."""
 
-    entries_refused: int
-    last_refusal: str       # one sentence
+    @property
+    def entries_refused(self) -> int:
+        """Times that conntrack did not take what natfix wanted."""
+
+    @property
+    def last_refusal(self) -> str:
+        """What it said the last time, in one sentence."""
 
     def install(self, skeleton: Skeleton) -> None:
         """Put natfix's own table in place, in one transaction; what its maps already hold stays."""

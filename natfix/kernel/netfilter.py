@@ -51,6 +51,7 @@ GET_CHAIN, GET_RULE = NFTABLES << 8 | 4, NFTABLES << 8 | 7
 TABLE_NAME = 1      # NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE
 
 QUEUE_RULE = re.compile(r"^( *)(queue num \$sip_queue)$", re.MULTILINE)
+INTRANET_RULE = "#intranet "    # before the rules that leave networks alone
 OWN_RULE = "#own "      # before the rules that a PBX on the gateway needs
 FLUSH_QUEUE = f"flush chain ip {TABLE} {CHAIN}\n"
 
@@ -250,6 +251,9 @@ def skeleton_text(skeleton: Skeleton, form: str) -> str:
     }
     for name, value in values.items():
         rules = re.sub(rf"^(define {name} = ).*?( +#.*)?$", rf"\g<1>{value}\g<2>", rules, flags=re.MULTILINE)
+    if skeleton.intranet:
+        networks = ", ".join(map(str, skeleton.intranet))
+        rules = rules.replace(INTRANET_RULE, "").replace("192.0.2.0/24", networks)
     if skeleton.own_pbx:
         rules = rules.replace(OWN_RULE, "")
     if form == "queue":

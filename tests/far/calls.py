@@ -18,16 +18,17 @@ class CallingSite:
 
     lab: Lab
     natfix: Natfix
+    registrar = GATEWAY
 
     def rules(self, text: str) -> None:
         """Load rules of the operator's."""
         self.lab.gateway.run(["nft", "-f", "-"], input=text)
 
-    def phone(self, name: str, registrar: str = GATEWAY, **options: object) -> Baresip:
+    def phone(self, name: str, registrar: str = "", **options: object) -> Baresip:
         """Start a phone, and register it."""
-        phone = self.lab.start(Baresip(**{  # type: ignore[arg-type]
-            "host": HOSTS[name], "user": name, "registrar": registrar, "password": USERS[name],
-            "tone": TONES[name], **options}))
+        usual = {"host": HOSTS[name], "user": name, "registrar": registrar or self.registrar,
+                 "password": USERS[name], "tone": TONES[name]}
+        phone = self.lab.start(Baresip(**{**usual, **options}))     # type: ignore[arg-type]
         phone.register()
         return phone
 

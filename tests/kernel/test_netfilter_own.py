@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from natfix.address import Endpoint
-from natfix.commands import AllowRemote, Flow, Kind, OpenFlow
+from natfix.address import Endpoint, network_from_text
+from natfix.commands import AddMapping, AllowRemote, Flow, Kind, OpenFlow
 from tests.kernel.wires import (
     GATEWAY,
     GATEWAY_INSIDE,
@@ -97,3 +97,21 @@ def test_an_entry_carries_its_stream(gateway: Wires, pbx: Endpoint, shown: Endpo
     gateway.kernel.apply([OpenFlow(MEDIA, Flow(pbx, RELAY, FAR, shown), 60)])
     assert sent(own, RELAY, far) == shown
     assert sent(far, shown, own) == RELAY
+
+
+def test_an_intranet_is_left_alone(bare: Wires) -> None:
+    """What goes to a network behind the outside interface, and comes from it, is neither shown nor queued."""
+    bare.firewall()
+    bare.gateway.run("nft insert rule ip nat postrouting ip daddr 203.0.113.48/28 return; "
+                     "nft insert rule inet firewall forward ip saddr 203.0.113.48/28 accept")
+    bare.outside.run(f"ip route add 192.168.1.0/24 via {GATEWAY}")
+    bare.install(replace(SKELETON, intranet=(network_from_text("203.0.113.48/28"),)))
+    inside, outside = Endpoint(PHONE, 5060), Endpoint(REMOTE, 5060)
+    bare.kernel.apply([AddMapping(Kind.SIGNALLING, inside, Endpoint(GATEWAY, 15060), 60, inward=False)])
+    queue = Queue(bare)
+    try:
+        phone, remote = bare.bind(*inside), bare.bind(*outside)
+        assert sent(phone, outside, remote) == inside
+        assert sent(remote, inside, phone) == outside
+    finally:
+        queue.close()

@@ -123,9 +123,24 @@ def pbx_inside_topology(kinds: tuple[str, ...] = ("port-restricted",), phones: i
                     tuple(pbx if row.name == "pbx" else row for row in far.hosts))
 
 
+def double_nat_topology(kinds: tuple[str, ...] = ("port-restricted",), phones: int = 1,
+                        inside_phones: int = 1) -> Topology:
+    """The same with one more NAT, ``upstream`` (203.0.113.7), between the gateway (10.0.0.2) and outside."""
+    near = pbx_inside_topology(kinds, phones, inside_phones)
+    gateway = near.host("gateway")
+    hidden = HostRow("gateway", (*gateway.links[:-1], Link(OUTSIDE, "between", "10.0.0.2")), "10.0.0.1",
+                     forwards=True)
+    upstream = HostRow("upstream", (
+        Link("inside", "between", "10.0.0.1"), Link(OUTSIDE, OUTSIDE, "203.0.113.7"),
+    ), VOID_ADDRESS, forwards=True)
+    rows = [hidden if row is gateway else row for row in near.hosts]
+    return Topology("double-nat", {**near.subnets, "between": (24, "")}, (*rows, upstream))
+
+
 TOPOLOGIES: dict[str, Callable[..., Topology]] = {
     "gateway": gateway_topology,
     "far": far_topology,
     "pbx-inside": pbx_inside_topology,
+    "double-nat": double_nat_topology,
     "pbx-on-gateway": pbx_on_gateway_topology,
 }
