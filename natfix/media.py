@@ -15,6 +15,7 @@ from natfix.far_ends import FarEnds
 from natfix.far_signs import SDP_PRIVATE, is_unreachable
 from natfix.mappings import Mapping, Mappings, relay_key
 from natfix.media_mappings import MediaMappings, Owner
+from natfix.policies import MediaPolicies
 from natfix.realms import Realms, is_usable
 from natfix.registrations import Registrations
 from natfix.sdp import Media, find_sdp, session_from_span
@@ -47,7 +48,7 @@ class MediaKeeper:
         self._realms = realms
         self._mappings = mappings
         self._registrations = registrations
-        self._policies = {peer.address: peer.media for peer in settings.peers if peer.media}
+        self._policy = MediaPolicies(settings).of
         self._streams = MediaMappings(settings, realms, mappings)
         self.pool = self._streams.pool
         self.hold, self.release = self._streams.hold, self._streams.release
@@ -75,14 +76,6 @@ class MediaKeeper:
         targets = [self._target(turn, media) for media in session.media]
         write(turn, session, targets)
         return tuple(t.sent for t in targets), tuple(t.received for t in targets)
-
-    def _policy(self, turn: Turn) -> str:
-        packet = turn.packet
-        return (
-            self._policies.get(packet.destination.host)
-            or self._policies.get(packet.source.host)
-            or self._settings.media.policy
-        )
 
     def _target(self, turn: Turn, media: Media) -> Target:
         rtp, rtcp = endpoints_of(media)
