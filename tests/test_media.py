@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from natfix.address import Endpoint
 from natfix.commands import Kind
-from natfix.config import Inside, Media, Peer, Settings
+from natfix.config import Domain, Inside, Media, Peer, Settings
 from tests.playbook import PROVIDER, World
 from tests.streams import streams_of
 
@@ -144,10 +145,12 @@ def test_two_phones_of_one_subnet_talk_directly() -> None:
     assert hairpin_call(world) == (world.other_phone.rtp, world.phone.rtp)
 
 
-def test_full_keeps_media_on_the_gateway() -> None:
-    """[media] policy = "full": each is told an outside port, and is heard through it."""
+@pytest.mark.parametrize("chosen", [
+    {"media": Media(policy="full")}, {"domains": (Domain("provider.example", "full"),)}], ids=["all", "domain"])
+def test_full_keeps_media_on_the_gateway(chosen: dict[str, Any]) -> None:
+    """Policy "full", of all or of a domain: each is told an outside port, and is heard through it."""
     networks = tuple(World().kernel.networks.values())
-    world = World(Settings(inside=Inside(networks), media=Media(policy="full")), dnat_accepted=True)
+    world = World(Settings(inside=Inside(networks), **chosen), dnat_accepted=True)
     to_phone, to_other = hairpin_call(world)
     assert {to_phone.host, to_other.host} == {"203.0.113.1"}
     assert world.trace_rtp(world.phone.rtp, to_phone).destination == world.other_phone.rtp
