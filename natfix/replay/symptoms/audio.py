@@ -32,6 +32,7 @@ from natfix.replay.symptoms.talking import (
 )
 from natfix.sip.message import Message
 
+A_SIGN = 5              # RTP packets that a peer sends to a place that it was not told of
 LONG_ENOUGH = 3.0       # seconds of an answered call in which somebody should have been heard
 NAT_CURE = ("Let one box translate the SDP: natfix on the gateway, or the PBX's own setting for its outside "
             "address (externaddr, external_media_address)")
@@ -48,15 +49,16 @@ def private_sdp_outside(conversation: Conversation, ctx: Context) -> Iterator[Fi
         return
     streams = rtp(conversation, first.copy.time)
     arrived, out = heard(streams, ctx), leaving(streams, ctx)
-    if count(arrived) >= SOME_AUDIO:
+    if count(arrived) >= A_SIGN:
         return      # the peer sends to where the audio comes from (symmetric RTP), or a relay does
-    is_talk = answer_time(conversation) is not None or out
+    is_talk = count(out) >= (SOME_AUDIO if answer_time(conversation) is None else A_SIGN)
     yield Finding(
         "D01", Severity.BREAKS if is_talk else Severity.HURTS,
         f"the SDP asks a peer outside to send audio to {first.endpoint}", conversation.call_id,
         unique((*first.passage.packets, *_ends(out), *_ends(arrived))),
         f"{_said(first)}, sent from {first.copy.source} to {first.copy.destination}. "
-        f"{_heard_text(count(out), count(arrived), streams)}{_contact_text(first, ctx)}",
+        f"{_heard_text(count(out), count(arrived), streams)}"
+        f"{_contact_text(first, conversation, ctx)}",
         "Nobody translated the SDP on the way out: outside, the address means nothing. The peer's audio goes "
         "there and is lost.",
         "the gateway, from inside to outside", products.remedy(conversation, ctx, NAT_CURE) + ".",
@@ -71,11 +73,13 @@ def _is_unreachable(each: Said, ctx: Context) -> bool:
     return is_private(host) and (is_public(peer) or is_hidden)
 
 
-def _contact_text(each: Said, ctx: Context) -> str:
-    """Say what else of that message leads nowhere."""
+def _contact_text(each: Said, conversation: Conversation, ctx: Context) -> str:
+    """Say what else of that message leads nowhere; "" where the peer has found its way."""
     contact = next((place(uri.hostport) for uri in contact_uris(each.copy.message)), None)
     is_hidden = contact is not None and ctx.network.side_of(contact.host) is Side.INSIDE
-    if contact is None or not is_hidden or not is_private(contact.host):
+    has_come = any(other.direction is Direction.INWARD and other.message is not None
+                   and other.message.is_request for other in conversation.passages)
+    if contact is None or not is_hidden or not is_private(contact.host) or has_come:
         return ""
     return f" Contact names {contact}, too: later requests of the peer, BYE among them, go there."
 

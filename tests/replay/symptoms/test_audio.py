@@ -65,6 +65,18 @@ def test_a_peer_that_helps() -> None:
     assert codes(capture) == []
 
 
+def test_a_short_call_that_is_heard() -> None:
+    """Ten packets in are enough: they came to a place that the SDP does not name."""
+    capture = call(shown=RTP)
+    talk(capture, seconds=0.2)
+    assert codes(capture) == []
+
+
+def test_no_audio_was_captured() -> None:
+    """SIP alone does not say whether the peer, or a relay, helps: it hurts where nobody does."""
+    assert codes(call(shown=RTP)) == [("D01", Severity.HURTS)]
+
+
 def test_audio_that_the_gateway_drops() -> None:
     """The peer's audio reaches the gateway, and nobody inside: that is not heard."""
     capture = call(shown=RTP)
@@ -89,6 +101,9 @@ def test_contact_is_named_with_the_sdp() -> None:
     capture.sip(request(sdp=audio(RTP)), EXT)
     finding, = rules.private_sdp_outside(capture.conversations()[0], capture.context)
     assert "Contact names 192.168.1.10:5060, too" in finding.evidence
+    capture.sip(request("BYE", via=PROVIDER, branch="z9hG4bKb"), PROVIDER, EXT)
+    finding, = rules.private_sdp_outside(capture.conversations()[0], capture.context)
+    assert "Contact" not in finding.evidence        # the peer has found its way
 
 
 @pytest.mark.parametrize(("source", "sdp", "expected"), [
