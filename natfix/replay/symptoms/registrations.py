@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Container, Iterator
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from natfix.address import SIP_PORT, Endpoint
@@ -32,6 +32,7 @@ SHORTEST_TIMEOUT = 30.0     # seconds that NATs keep a UDP mapping at least: Lin
 STILL_THERE = 180.0     # seconds since its last packet for which a UA is taken to be switched on
 TIMER_N = 32.0          # seconds within which a subscription's first NOTIFY comes (RFC 6665, 4.1.2.4)
 MTU = 1500
+MOST_JUDGED = 32        # lost requests of one conversation that need a closer look
 SHOWN = 8               # registrations that a finding tells of
 BOTH_SIDES = (Vantage.BOTH, Vantage.ANY)
 TO_A_MAPPING = ("INVITE", "OPTIONS", "NOTIFY", "MESSAGE")
@@ -52,18 +53,26 @@ def mapping_forgotten(conversation: Conversation, ctx: Context) -> Iterator[Find
     """D07: the registrar's request comes to where a UA is registered, and the NAT does not know it."""
     if any(conversation.of("SUBSCRIBE")):
         return              # D32 tells of that
-    for transaction in conversation.transactions:
-        lost = _lost(transaction, ctx) if transaction.method in TO_A_MAPPING else None
-        holder = _holder(lost, ctx) if lost is not None else None
-        if lost is None or holder is None:
+    refused = {(each.source, each.destination): each for each in conversation.errors
+               if each.code == "port-unreachable"}
+    for transaction, lost in islice(_all_lost(conversation, refused, ctx), MOST_JUDGED):
+        holder = _holder(lost, ctx)
+        if holder is None:
             continue
-        error = _refusal(lost, conversation)
-        if error is None and len(transaction.requests) <= OFTEN:
-            continue
-        idle = lost.time - _last_word(holder, lost)
+        error, idle = refused.get((lost.source, lost.destination)), lost.time - _last_word(holder, lost)
         if _is_shown(lost, holder, idle, error, ctx):
             yield _forgotten(lost, transaction, holder, idle, error, conversation, ctx)
             return
+
+
+def _all_lost(conversation: Conversation, refused: Container[tuple[Endpoint, Endpoint]], ctx: Context
+              ) -> Iterator[tuple[Transaction, Sighting]]:
+    """Yield the requests that came to the NAT in vain: refused, or sent again too often for chance."""
+    for transaction in conversation.transactions:
+        lost = _lost(transaction, ctx) if transaction.method in TO_A_MAPPING else None
+        if lost is not None and (len(transaction.requests) > OFTEN
+                                 or (lost.source, lost.destination) in refused):
+            yield transaction, lost
 
 
 def _lost(transaction: Transaction, ctx: Context) -> Sighting | None:
@@ -81,11 +90,12 @@ def _lost(transaction: Transaction, ctx: Context) -> Sighting | None:
 def _holder(lost: Sighting, ctx: Context) -> _Holder | None:
     """Return who is registered, by the latest REGISTER, at the place that *lost* was sent to."""
     for station in ctx.stations.values():
-        rows = [each for each in station.registrations if each.time < lost.time and each.status // 100 == 2
-                and each.registrar == lost.source and each.transport == "udp"]
-        if rows and outside_of(rows[-1]) == lost.destination \
-                and rows[-1].expires and rows[-1].time + rows[-1].expires > lost.time:
-            return _Holder(station, rows[-1], lost.destination)
+        row = next((each for each in reversed(station.registrations)
+                    if each.time < lost.time and each.status // 100 == 2
+                    and each.registrar == lost.source and each.transport == "udp"), None)
+        if row is not None and outside_of(row) == lost.destination \
+                and row.expires and row.time + row.expires > lost.time:
+            return _Holder(station, row, lost.destination)
     return None
 
 
@@ -101,11 +111,6 @@ def _last_word(holder: _Holder, lost: Sighting) -> float:
     times = [each.time for each in holder.station.registrations if each.registrar == lost.source]
     times += [time for peer, (time, _) in holder.station.sent_last.items() if peer == lost.source]
     return max(time for time in times if time < lost.time)
-
-
-def _refusal(lost: Sighting, conversation: Conversation) -> IcmpError | None:
-    return next((each for each in conversation.errors if each.code == "port-unreachable"
-                 and (each.source, each.destination) == (lost.source, lost.destination)), None)
 
 
 def _is_shown(lost: Sighting, holder: _Holder, idle: float, error: IcmpError | None, ctx: Context) -> bool:
@@ -228,8 +233,9 @@ def stuck_with_private_source(conversation: Conversation, ctx: Context) -> Itera
     stuck = [each for transaction in conversation.of("REGISTER") if not transaction.responses
              for each in transaction.requests]
     flows: dict[tuple[Endpoint, Endpoint], list[Passage]] = {}
+    behind = _points_behind(conversation) if len(stuck) > OFTEN else set()
     for passage in stuck:
-        if passage.first.transport == "udp" and _leaves_untranslated(passage, conversation, ctx):
+        if passage.first.transport == "udp" and _leaves_untranslated(passage, behind, ctx):
             flows.setdefault((passage.first.source, passage.first.destination), []).append(passage)
     for (source, destination), passages in flows.items():
         if len(passages) > OFTEN:
@@ -246,23 +252,25 @@ def stuck_with_private_source(conversation: Conversation, ctx: Context) -> Itera
                 first.time)
 
 
-def _leaves_untranslated(passage: Passage, conversation: Conversation, ctx: Context) -> bool:
+def _leaves_untranslated(passage: Passage, behind: set[Point], ctx: Context) -> bool:
     first, last = passage.first, passage.last
+    is_behind = _point(last) in behind or (len(ctx.stages) > 1 and last.stage == ctx.stages[-1])
     return first is not last and first.source == last.source and first.destination == last.destination \
         and is_private(last.source.host) and is_public(last.destination.host) \
-        and _point(first) != _point(last) and _is_behind(last, conversation, ctx)
+        and _point(first) != _point(last) and is_behind
 
 
-def _point(copy: Sighting) -> tuple[str, str, str]:
+Point = tuple[str, str, str]
+
+
+def _point(copy: Sighting) -> Point:
     return copy.packet.file, copy.stage, copy.interface
 
 
-def _is_behind(copy: Sighting, conversation: Conversation, ctx: Context) -> bool:
-    """Tell whether a copy was taken behind the NAT: the last stage, or where others are translated."""
-    if len(ctx.stages) > 1 and copy.stage == ctx.stages[-1]:
-        return True
-    return any(each.side is Side.OUTSIDE and _point(each) == _point(copy)
-               for passage in conversation.passages for each in passage.sightings)
+def _points_behind(conversation: Conversation) -> set[Point]:
+    """Return where copies with a translated address were taken."""
+    return {_point(each) for passage in conversation.passages for each in passage.sightings
+            if each.side is Side.OUTSIDE}
 
 
 def _delete(source: Endpoint) -> str:
@@ -272,29 +280,31 @@ def _delete(source: Endpoint) -> str:
 
 def stuck_with_old_address(ctx: Context) -> Iterator[Finding]:
     """D09: one UA's REGISTERs leave with the gateway's old address, unanswered, others' with its new one."""
-    answered = [row for station in ctx.stations.values() for row in station.registrations
-                if row.status and row.seen_as is not None]
+    at_address, at_registrar = _latest_answered(ctx)
     for station in ctx.stations.values():
-        silent = [row for row in station.registrations if not row.status and row.seen_as is not None
-                  and row.transport == "udp" and is_public(row.seen_as.host) and row.seen_as != row.source]
-        flows = {(row.seen_as, row.registrar): row for row in silent}
-        for seen_as, registrar in flows:
-            rows = [row for row in silent if (row.seen_as, row.registrar) == (seen_as, registrar)]
-            new = _new_address(rows, answered)
-            if sum(row.tries for row in rows) > OFTEN and new is not None:
-                yield _old_address(station, rows, new)
+        flows: dict[tuple[Endpoint | None, Endpoint | None], list[Registered]] = {}
+        for row in station.registrations:
+            if not row.status and row.seen_as is not None and row.transport == "udp" \
+                    and is_public(row.seen_as.host) and row.seen_as != row.source:
+                flows.setdefault((row.seen_as, row.registrar), []).append(row)
+        for (seen_as, registrar), rows in flows.items():
+            worked = at_address.get(seen_as.host) if seen_as is not None else None
+            new = at_registrar.get(registrar)
+            stuck = [row for row in rows if worked is not None and row.time > worked.time]
+            if new is not None and sum(row.tries for row in stuck) > OFTEN and new.time >= stuck[0].time:
+                yield _old_address(station, stuck, new)
 
 
-def _new_address(rows: list[Registered], answered: list[Registered]) -> Registered | None:
-    """Return a REGISTER that the same registrar answered at another address, after all that worked here."""
-    first = rows[0]
-    old = first.seen_as.host if first.seen_as is not None else ""
-    here = {row.seen_as.host for row in answered if row.seen_as is not None and row.time >= first.time}
-    was_ours = any(row.seen_as is not None and row.seen_as.host == old for row in answered)
-    if old in here or not was_ours:
-        return None
-    return next((row for row in answered if row.time >= first.time and row.registrar == first.registrar
-                 and row.seen_as is not None and is_public(row.seen_as.host)), None)
+Latest = tuple[dict[str, Registered], dict[Endpoint | None, Registered]]
+
+
+def _latest_answered(ctx: Context) -> Latest:
+    """Return the last REGISTER that was answered, by outside address and by registrar."""
+    answered = sorted((row for station in ctx.stations.values() for row in station.registrations
+                       if row.status and row.seen_as is not None and is_public(row.seen_as.host)),
+                      key=lambda row: row.time)
+    return ({row.seen_as.host: row for row in answered if row.seen_as is not None},
+            {row.registrar: row for row in answered})
 
 
 def _old_address(station: Station, rows: list[Registered], new: Registered) -> Finding:
@@ -305,9 +315,9 @@ def _old_address(station: Station, rows: list[Registered], new: Registered) -> F
         f"REGISTER of {first.source} to {first.registrar} leaves as {first.seen_as} {tries} times "
         f"({numbers(row.packets[0] for row in rows)}), and no response was seen. {new.source} registers "
         f"at the same registrar as {new.seen_as} ({numbers(new.packets)}), and is answered.",
-        "The gateway's outside address has changed, and the connection is tracked with the old one; the "
-        "repetitions keep it alive.", "the gateway's connection tracking", _delete(station.endpoint),
-        Fixed.YES, first.time)
+        "The gateway's outside address has changed, or that link is down, and the connection is still "
+        "tracked with the old one; the repetitions keep it alive.", "the gateway's connection tracking",
+        _delete(station.endpoint), Fixed.YES, first.time)
 
 
 # -- D32

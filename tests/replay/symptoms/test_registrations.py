@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from natfix.address import Endpoint
@@ -13,6 +15,8 @@ from tests.replay.symptoms.capture import EXT, GATEWAY, Capture, check
 
 OTHER_EXT = Endpoint(GATEWAY, 40777)
 OLD = Endpoint("203.0.113.200", 40625)
+COUNT = 1000
+SLOWEST = 4.0       # seconds; some 0.1 alone
 ALICE = f"sip:alice@{PHONE}"
 
 
@@ -335,6 +339,17 @@ def test_two_links_that_both_work() -> None:
     assert codes(capture) == []
 
 
+def test_old_address_had_failed_before() -> None:
+    """What was lost before the old address worked does not count, and does not hide what is stuck now."""
+    capture = Capture(Vantage.BOTH)
+    silent(capture, OLD, 2, "lost")
+    register(capture, 1, OLD)
+    silent(capture, OLD)
+    register(capture, 1, EXT, call_id="other", phone=OTHER_PHONE)
+    finding, = found(capture)
+    assert f"leaves as {OLD} 6 times" in finding.evidence
+
+
 # -- D32
 
 
@@ -449,6 +464,27 @@ def test_behind_a_working_far_end_fix() -> None:
     notify(capture, PHONE, 1)
     capture.sip(response(200, "NOTIFY", PROVIDER, call_id="s", branch="z9hG4bKn"), PHONE, PROVIDER)
     assert codes(capture, 60.0) == []
+
+
+def test_floods() -> None:
+    """Thousands of phones, and requests that never arrive, are judged in seconds."""
+    capture = Capture(Vantage.BOTH)
+    for number in range(COUNT):
+        phone = Endpoint("192.168.1.10", 10000 + number)
+        register(capture, 1, Endpoint(GATEWAY, 20000 + number), call_id=f"r{number}", phone=phone)
+    for number in range(COUNT // 2):
+        payload = request("INVITE", PROVIDER, PROVIDER, "call", number + 1, branch=f"z9hG4bK{number}")
+        for _ in range(5):
+            capture.sip(payload, PROVIDER, Endpoint(GATEWAY, 9999), "outside", 0.5)
+    silent(capture, PHONE, COUNT)
+    capture.context.end = capture.time
+    conversations = capture.conversations()
+    began = time.perf_counter()
+    findings = [finding for each in conversations for rule in registrations.CONVERSATION
+                for finding in rule(each, capture.context)]
+    findings += [finding for rule in registrations.CAPTURE for finding in rule(capture.context)]
+    assert time.perf_counter() - began < SLOWEST
+    assert findings == []
 
 
 def test_rules_are_asked() -> None:
