@@ -355,6 +355,7 @@ class Visitor:
     users: dict[str, PacketId] = field(default_factory=dict)    # whom it asked for, the first 200
     answers: dict[int, int] = field(default_factory=dict)       # by status: final ones
     is_known: bool = False          # an inside host sent it a request of its own, or registered with it
+    notifies: bool = False          # it sent NOTIFY, in a dialog or not
 
 
 class Vantage(StrEnum):
@@ -434,6 +435,7 @@ class Context:
 
     network: NetworkView
     stages: tuple[str, ...] = ()                # in path order, inside first, where several were captured
+    behind: frozenset[tuple[str, str, bool | None]] = frozenset()   # points that showed translated packets
     stations: dict[Endpoint, Station] = field(default_factory=dict)
     visitors: dict[str, Visitor] = field(default_factory=dict)  # by host
     streams: list[Stream] = field(default_factory=list)

@@ -31,7 +31,7 @@ from natfix.replay.reading import Input, Reading, read_inputs
 from natfix.replay.redact import Redactor
 from natfix.replay.result import Result
 from natfix.replay.spool import Record, SortedSpool, record_from_row, sighting_from_record
-from natfix.replay.stages import clock_offsets
+from natfix.replay.stages import Point, clock_offsets
 from natfix.replay.summaries import dialog_row, row_from_passage
 from natfix.replay.visitors import Visitors
 from natfix.replay.work import Work
@@ -214,7 +214,8 @@ def _context(reading: Reading, view: NetworkView, offsets: dict[str, float]) -> 
                    side=side_of_copy(view, each.source.host, each.destination.host)) for each in reading.tls]
     times = [(file["start"], file["end"]) for file in reading.files if file["end"]]
     return Context(
-        view, _stages(reading, view), streams=reading.streams, errors=errors, log=reading.log,
+        view, _stages(reading, view), _behind(reading, view), streams=reading.streams, errors=errors,
+        log=reading.log,
         formats=tuple(dict.fromkeys(file["format"] for file in reading.files)),
         neighbours=reading.neighbours, unreadable=reading.unreadable, resets=resets, tls=tls,
         start=min((start for start, _ in times), default=0.0),
@@ -230,6 +231,12 @@ def _stages(reading: Reading, view: NetworkView) -> tuple[str, ...]:
     order = {Side.INSIDE: 0, Side.UNKNOWN: 1, Side.OUTSIDE: 2}
     depth = {stage: sum(order[side] for side in seen) / len(seen) for stage, seen in sides.items()}
     return tuple(sorted(sides, key=lambda stage: depth[stage]))
+
+
+def _behind(reading: Reading, view: NetworkView) -> frozenset[Point]:
+    """Return the points at which packets were seen as they are outside of the NAT."""
+    return frozenset(point for point, source, destination in reading.evidence.pairs
+                     if side_of_copy(view, source, destination) is Side.OUTSIDE)
 
 
 def _gateway(options: Options, reading: Reading, view: NetworkView) -> Gateway | None:

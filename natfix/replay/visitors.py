@@ -37,6 +37,8 @@ class Visitors:
 
     def _note_request(self, passage: Passage, message: Message) -> None:
         visitor = self._visitor(passage, passage.first.source.host)
+        if visitor is not None and message.cseq_method == "NOTIFY":
+            visitor.notifies = True
         if visitor is None or message.to_tag or message.cseq_method in IN_DIALOG:
             return
         visitor.last_packet = passage.first.packet

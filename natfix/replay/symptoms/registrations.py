@@ -7,7 +7,6 @@ from itertools import islice, pairwise
 from typing import NamedTuple
 
 from natfix.address import SIP_PORT, Endpoint
-from natfix.replay import products
 from natfix.replay.model import (
     Context,
     Conversation,
@@ -25,6 +24,7 @@ from natfix.replay.model import (
     Vantage,
 )
 from natfix.replay.network import is_private, is_public
+from natfix.replay.stages import point_of
 from natfix.replay.symptoms.reading import contact_uris, numbers, outside, place, point, unique
 
 OFTEN = 3               # retransmissions that are no chance: 0.5 + 1 + 2 s on the T1 schedule
@@ -166,7 +166,7 @@ def flapping(ctx: Context) -> Iterator[Finding]:
     for rows in _refreshes(ctx).values():
         changes = [change for pair in pairwise(rows) if (change := _change(*pair)) is not None]
         if len(changes) > 1 or any(each.is_listed for each in changes):
-            yield _flapping(changes, ctx)
+            yield _flapping(changes)
 
 
 def _refreshes(ctx: Context) -> dict[tuple[object, ...], list[Registered]]:
@@ -205,7 +205,7 @@ def _change(before: Registered, after: Registered) -> _Change | None:
     return _Change(before, after, both)
 
 
-def _flapping(changes: list[_Change], ctx: Context) -> Finding:
+def _flapping(changes: list[_Change]) -> Finding:
     first = changes[0].before
     rows = list(dict.fromkeys(row for each in changes for row in (each.before, each.after)))[:SHOWN]
     listed = next((each for each in changes if each.is_listed), None)
@@ -213,15 +213,15 @@ def _flapping(changes: list[_Change], ctx: Context) -> Finding:
     told = (f" The 200 (packet {listed.after.packets[-1]}) lists {outside_of(listed.before)} and "
             f"{outside_of(listed.after)} for the one UA.") if listed is not None else ""
     return Finding(
-        "D08", Severity.HURTS, f"{first.aor} registers from another outside port each time", "",
+        "D08", Severity.HURTS, f"{first.aor} registers from another outside place again and again", "",
         unique(packet for row in rows for packet in row.packets),
         f"{first.source} registers {first.aor} with one Call-ID, and is seen {seen}, each time before the "
         f"last registration, for {first.expires} s, has run out.{told}",
         "The NAT forgets the UA between two REGISTERs and gives it another port: calls that the registrar "
         "sends to the place it has stored get lost.", "the gateway's NAT",
-        products.remedy(None, ctx, "Make the NAT keep its mappings (static port in pf, consistent NAT in "
-                                   "SonicWall), register more often than it forgets them, and let the "
-                                   "registrar replace old contacts (Asterisk: remove_existing=yes)") + ".",
+        "Make the NAT keep its mappings (static port in pf, consistent NAT in SonicWall), register more "
+        "often than it forgets them, and let the registrar replace old contacts (Asterisk: "
+        "remove_existing=yes).",
         Fixed.YES, changes[0].after.time)
 
 
@@ -233,9 +233,8 @@ def stuck_with_private_source(conversation: Conversation, ctx: Context) -> Itera
     stuck = [each for transaction in conversation.of("REGISTER") if not transaction.responses
              for each in transaction.requests]
     flows: dict[tuple[Endpoint, Endpoint], list[Passage]] = {}
-    behind = _points_behind(conversation) if len(stuck) > OFTEN else set()
     for passage in stuck:
-        if passage.first.transport == "udp" and _leaves_untranslated(passage, behind, ctx):
+        if passage.first.transport == "udp" and _leaves_untranslated(passage, ctx):
             flows.setdefault((passage.first.source, passage.first.destination), []).append(passage)
     for (source, destination), passages in flows.items():
         if len(passages) > OFTEN:
@@ -252,25 +251,12 @@ def stuck_with_private_source(conversation: Conversation, ctx: Context) -> Itera
                 first.time)
 
 
-def _leaves_untranslated(passage: Passage, behind: set[Point], ctx: Context) -> bool:
+def _leaves_untranslated(passage: Passage, ctx: Context) -> bool:
     first, last = passage.first, passage.last
-    is_behind = _point(last) in behind or (len(ctx.stages) > 1 and last.stage == ctx.stages[-1])
+    is_behind = point_of(last) in ctx.behind or (len(ctx.stages) > 1 and last.stage == ctx.stages[-1])
     return first is not last and first.source == last.source and first.destination == last.destination \
         and is_private(last.source.host) and is_public(last.destination.host) \
-        and _point(first) != _point(last) and is_behind
-
-
-Point = tuple[str, str, str]
-
-
-def _point(copy: Sighting) -> Point:
-    return copy.packet.file, copy.stage, copy.interface
-
-
-def _points_behind(conversation: Conversation) -> set[Point]:
-    """Return where copies with a translated address were taken."""
-    return {_point(each) for passage in conversation.passages for each in passage.sightings
-            if each.side is Side.OUTSIDE}
+        and point_of(first) != point_of(last) and is_behind
 
 
 def _delete(source: Endpoint) -> str:
@@ -433,9 +419,9 @@ def _is_over(final: Passage) -> bool:
 
 
 def _notifies(request: Passage, ctx: Context) -> bool:
-    """Tell whether the server sends NOTIFY on its own, outside of the dialog."""
+    """Tell whether the server sends NOTIFY elsewhere, as some do for the lamp without being asked."""
     visitor = ctx.visitors.get(request.last.destination.host)
-    return visitor is not None and visitor.requests.get("NOTIFY", 0) > 0
+    return visitor is not None and visitor.notifies
 
 
 CONVERSATION = (mapping_forgotten, stuck_with_private_source, notify_unanswered, notify_never_comes)

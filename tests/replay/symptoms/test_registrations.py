@@ -288,8 +288,9 @@ def test_leaves_with_the_private_source() -> None:
 def test_private_source_where_others_were_translated() -> None:
     """That a point is behind the NAT is told by what was translated there before."""
     capture = Capture(Vantage.BOTH)
-    register(capture)
-    silent(capture, PHONE)
+    register(capture, phone=OTHER_PHONE)
+    silent(capture, PHONE, call_id="stuck")
+    capture.context.behind = frozenset({("outside", "", None)})
     assert codes(capture) == ["D09"]
 
 
@@ -455,6 +456,16 @@ def test_no_notify_is_due(kind: dict[str, object], after: float) -> None:
     capture = Capture(Vantage.BOTH)
     subscribe(capture, **kind)      # type: ignore[arg-type]
     assert codes(capture, after) == []
+
+
+def test_server_that_notifies_without_being_asked() -> None:
+    """Where NOTIFYs come outside of the subscription, the lamp is lit by those."""
+    capture = Capture()
+    subscribe(capture)
+    unasked = {"call_id": "own", "branch": "z9hG4bKown"}
+    capture.sip(request("NOTIFY", PROVIDER, PROVIDER, uri=ALICE, **unasked), PROVIDER, PHONE)
+    capture.sip(response(200, "NOTIFY", PROVIDER, **unasked), PHONE, PROVIDER)
+    assert codes(capture, 60.0) == []
 
 
 def test_behind_a_working_far_end_fix() -> None:
