@@ -126,12 +126,14 @@ def wrong_host_from_outside(conversation: Conversation, ctx: Context) -> Iterato
     side = Side.OUTSIDE if _has_outside(conversation) else Side.INSIDE
     for each in said(conversation, Direction.INWARD, side):
         host = each.endpoint.host
-        if not each.is_wanted or not is_public(each.copy.source.host) or not _is_nowhere(host, ctx):
+        if not each.is_wanted or not is_public(each.copy.source.host) or not is_private(host):
             continue
         streams = rtp(conversation, each.copy.time)
         astray = [s for s in streams if s.destination == each.endpoint]
-        out = [s for s in leaving(streams, ctx) if s.destination.host == each.copy.source.host]
-        if count(heard(streams, ctx)) >= SOME_AUDIO and count(out) >= SOME_AUDIO:
+        if not _is_nowhere(host, astray, streams, ctx):
+            continue
+        out = [s for s in leaving(streams, ctx) if is_public(s.destination.host)]
+        if count(heard(streams, ctx)) >= A_SIGN and count(out) >= A_SIGN:
             return      # both sides have found each other all the same
         is_talk = astray or answer_time(conversation) is not None
         yield Finding(
@@ -149,8 +151,10 @@ def wrong_host_from_outside(conversation: Conversation, ctx: Context) -> Iterato
         return
 
 
-def _is_nowhere(host: str, ctx: Context) -> bool:
-    return is_private(host) and ctx.network.side_of(host) is not Side.INSIDE
+def _is_nowhere(host: str, astray: list[Stream], streams: list[Stream], ctx: Context) -> bool:
+    """Tell whether a private address is the peer's; in a network numbered as ours silence tells."""
+    is_silence = not any(each.source.host == host for each in streams) and not heard(streams, ctx)
+    return ctx.network.side_of(host) is not Side.INSIDE or (is_silence and count(astray) >= SOME_AUDIO)
 
 
 def _has_outside(conversation: Conversation) -> bool:

@@ -177,6 +177,15 @@ def test_the_peer_names_a_private_address() -> None:
     assert "c=IN IP4 10.20.30.40" in finding.evidence
 
 
+@pytest.mark.parametrize(("back", "expected"), [(False, [("D02", Severity.BREAKS)]), (True, [])])
+def test_two_networks_with_the_same_numbers(back: bool, expected: list[tuple[str, Severity]]) -> None:
+    """The peer's private address could be one of ours: if somebody answers there it is, else it is not."""
+    twin = Endpoint("192.168.1.77", 40000)
+    capture = call(side="inside", far_sdp=audio(twin))
+    talk(capture, far=twin, back=back)
+    assert codes(capture) == expected
+
+
 def test_a_private_address_in_a_call_that_nobody_took() -> None:
     """Nobody was to be heard yet: it hurts, and breaks nothing."""
     capture = Capture()
