@@ -19,6 +19,7 @@ from natfix.replay.model import (
     Side,
     Sighting,
     TcpReset,
+    Vantage,
 )
 from natfix.replay.network import side_of_copy
 from natfix.replay.symptoms import families
@@ -195,7 +196,7 @@ def large_request_lost(conversation: Conversation, ctx: Context) -> Iterator[Fin
         copy = requests[0].first
         cut = _seen_in_part(requests, ctx)
         if len(copy.payload) > LARGE and (cut or len(requests) >= GIVEN_UP):
-            small = _answered_small(conversation, copy, ctx)
+            small = _answered_small(conversation, copy, ctx, _is_lost_here(requests, ctx))
             if cut is not None or small is not None:
                 yield _lost(requests, cut, small, conversation)
                 return
@@ -240,8 +241,19 @@ def _seen_in_part(requests: list[Passage], ctx: Context) -> Sighting | None:
                  and call_id in each.payload and abs(each.time - copy.time) < 64), None)
 
 
-def _answered_small(conversation: Conversation, copy: Sighting, ctx: Context) -> PacketId | None:
-    """Return a packet that shows that small requests of the same UA are answered."""
+def _is_lost_here(requests: list[Passage], ctx: Context) -> bool:
+    """Tell whether the gateway itself swallowed it: seen inside in fragments, and never outside."""
+    return ctx.network.vantage in (Vantage.BOTH, Vantage.ANY) and all(
+        each.first.side is Side.INSIDE and each.first.facts.fragments > 1 and outside(each) is None
+        for each in requests)
+
+
+def _answered_small(conversation: Conversation, copy: Sighting, ctx: Context, before_counts: bool
+                    ) -> PacketId | None:
+    """Return a packet that shows that small requests of the same UA are answered.
+
+    Those before it count only where nobody else can have lost it: a server may have died meanwhile.
+    """
     for transaction in conversation.transactions:
         answered = next((each for each in transaction.requests
                          if transaction.responses and each.first.source == copy.source
@@ -250,7 +262,7 @@ def _answered_small(conversation: Conversation, copy: Sighting, ctx: Context) ->
             return transaction.responses[0].first.packet
     station = ctx.stations.get(copy.source)
     heard = station.heard_last.get(copy.destination) if station is not None else None
-    return heard[1] if heard is not None and heard[0] > copy.time else None
+    return heard[1] if heard is not None and (before_counts or heard[0] > copy.time) else None
 
 
 def _lost(requests: list[Passage], cut: Sighting | None, small: PacketId | None,

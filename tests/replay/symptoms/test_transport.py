@@ -187,6 +187,22 @@ def test_requests_that_are_lost_for_other_reasons(capture: Capture) -> None:
     assert capture.findings() == []
 
 
+@pytest.mark.parametrize(("vantage", "codes"), [(Vantage.BOTH, ["D16"]), (Vantage.INSIDE, [])])
+def test_the_gateway_swallows_fragments(vantage: Vantage, codes: list[str]) -> None:
+    """Seen inside in two fragments, and never outside: what was answered before is enough to compare with."""
+    capture = Capture(vantage)
+    small = {"method": "OPTIONS", "call_id": "2", "branch": "z9hG4bKsmall"}
+    if vantage is Vantage.BOTH:
+        capture.out(request(**small))       # type: ignore[arg-type]
+        capture.back(response(**small))     # type: ignore[arg-type]
+    else:
+        capture.sip(request(**small))       # type: ignore[arg-type]
+        capture.sip(response(**small), PROVIDER, PHONE)     # type: ignore[arg-type]
+    for number in range(4):
+        capture.sip(LARGE, after=0.5 * 2 ** number, fragments=2)
+    assert capture.codes() == codes
+
+
 def test_a_large_request_that_is_answered() -> None:
     """Size alone is no fault."""
     capture = large(1)
