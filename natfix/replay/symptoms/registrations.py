@@ -25,7 +25,7 @@ from natfix.replay.model import (
 )
 from natfix.replay.network import is_private, is_public
 from natfix.replay.stages import point_of
-from natfix.replay.symptoms.reading import contact_uris, numbers, outside, place, point, unique
+from natfix.replay.symptoms.reading import contact_uris, numbers, outside, place, unique
 
 OFTEN = 3               # retransmissions that are no chance: 0.5 + 1 + 2 s on the T1 schedule
 SHORTEST_TIMEOUT = 30.0     # seconds that NATs keep a UDP mapping at least: Linux without an answer
@@ -243,8 +243,8 @@ def stuck_with_private_source(conversation: Conversation, ctx: Context) -> Itera
                 "D09", Severity.BREAKS, f"REGISTER of {source} leaves without NAT, and nothing returns",
                 conversation.call_id, unique(packet for each in passages for packet in each.packets),
                 f"REGISTER {source} -> {destination} was sent {len(passages)} times "
-                f"({numbers(each.first.packet for each in passages)}); at {point(first.last)}, behind the "
-                f"NAT, it still has the source {first.last.source} (packet {first.last.packet}). No response "
+                f"({numbers(each.first.packet for each in passages)}); behind the NAT, it still has the "
+                f"source {first.last.source} ({_seen_at(first.last)}packet {first.last.packet}). No response "
                 f"was seen.",
                 "The connection was tracked before the NAT's rules were there, as after a restart; the "
                 "repetitions keep it alive.", "the gateway's connection tracking", _delete(source), Fixed.YES,
@@ -257,6 +257,11 @@ def _leaves_untranslated(passage: Passage, ctx: Context) -> bool:
     return first is not last and first.source == last.source and first.destination == last.destination \
         and is_private(last.source.host) and is_public(last.destination.host) \
         and point_of(first) != point_of(last) and is_behind
+
+
+def _seen_at(copy: Sighting) -> str:
+    name = copy.stage or copy.interface
+    return f"at {name}, " if name else ""
 
 
 def _delete(source: Endpoint) -> str:
