@@ -218,4 +218,4 @@ def _share(source: Endpoint) -> float:
 
 
 def _note(rule: str, far: FarEnd, reason: str) -> Note:
-    return Note(rule, "", str(far.source), str(far.source), reason)
+    return Note(rule, reason=f"{far.source}: {reason}")

@@ -46,6 +46,10 @@ IPTABLES = '''\
 #     ESTABLISHED.
 #   - Who may begin a stream (the sets *_allowed), and how many packets of strangers came to each port.
 #   - All of it at once: a table of nft is replaced in one transaction.
+*raw
+# What natfix itself sends to far phones (keep-alives) has the outside address already, and leaves no entry.
+-A OUTPUT -m mark --mark {bit}/{bit} -j CT --notrack
+COMMIT
 *mangle
 # SIP flows get one bit of the conntrack mark, by either port; other bits stay. RTP pays one test of that bit.
 {marks}

@@ -98,6 +98,7 @@ def test_everything_is_read() -> None:
     ('[media]\nsilence = "1h"', '2: silence = "1h" in [media] must be a whole number of seconds'),
     ('[media]\nports = [30000, 70000]', '2: ports = [30000, 70000] in [media] must be two UDP ports'),
     ('[media]\nports = [30001, 30002]', '2: 30001 to 30002 holds no even port with the odd one above it'),
+    ('[far_end]\nkeep_open_longest = 20', '2: keep_open_longest is below keep_open_every'),
     ('[media]\nports = [25000, 31000]', '2: 20000 to 29999 overlaps [media] ports 25000 to 31000'),
     ('[signalling]\nports = [31000]', '2: SIP port 31000 lies in [media] ports 30000 to 39999'),
     ('[signalling]\nmark = 0x0300', '2: mark = 768 in [signalling] must be one single bit of 32'),

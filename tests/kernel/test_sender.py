@@ -52,6 +52,14 @@ def test_it_leaves_from_the_outside_address(site: Wires) -> None:
     assert site.entries() == []
 
 
+def test_from_an_address_that_is_not_the_gateways(site: Wires) -> None:
+    """A PBX with an outside address of its own (1:1 NAT): that of the operator's rules, not of a link."""
+    far = site.bind(*FAR)
+    own = Endpoint("203.0.113.5", 5060)
+    assert keep_alive(site, PING._replace(source=own)) == 0
+    assert far.recvfrom(100)[1] == tuple(own)
+
+
 def test_a_living_flow_stays_as_it_is(site: Wires, queue: Queue) -> None:
     """Beside the phone's own flow through the operator's forward: neither moved to a port nor counted."""
     far, pbx = site.bind(*FAR), site.bind(*PBX)
