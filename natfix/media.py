@@ -78,7 +78,8 @@ class MediaKeeper:
         return tuple(t.sent for t in targets), tuple(t.received for t in targets)
 
     def _target(self, turn: Turn, media: Media) -> Target:
-        rtp, rtcp = endpoints_of(media)
+        named = endpoints_of(media)
+        rtp, rtcp = self._known(turn, named[0]), self._known(turn, named[1])
         if rtp is None:
             if names_host(media):
                 turn.leave("sdp-host-name", "c=", "a host name is not ours to resolve", host_of(media))
@@ -108,8 +109,18 @@ class MediaKeeper:
         if turn.receiver is not None:
             final_rtp, final_rtcp = self._released(turn, shown_rtp, shown_rtcp)
         received = Line(media.index, media.kind, final_rtp, final_rtcp, hosts)
-        changed = (final_rtp, final_rtcp) != (rtp, rtcp)
+        if turn.receiver is not None:
+            final_rtp = self._realms.on_link(final_rtp)
+            final_rtcp = self._realms.on_link(final_rtcp) if final_rtcp else None
+        changed = (final_rtp, final_rtcp) != named
         return Target(media, final_rtp if changed else None, final_rtcp, sent, received)
+
+    def _known(self, turn: Turn, endpoint: Endpoint | None) -> Endpoint | None:
+        """Inside is told the link's own address: what it hands on is known by the one that others see."""
+        if endpoint is None or turn.sender is None:
+            return endpoint
+        seen = self._realms.seen(endpoint)
+        return endpoint if self._mappings.find_outside(seen) is None else seen
 
     def _line_on_hold(self, turn: Turn, media: Media) -> Line | None:
         """A UA that holds by c=0.0.0.0 (RFC 3264, section 8.4) keeps the mapping that it will resume with."""

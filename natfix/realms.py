@@ -16,7 +16,9 @@ class Realms:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._networks: tuple[tuple[Network, str], ...] = tuple((n, "") for n in settings.inside.networks)
+        self._intranet = tuple((network, "") for network in settings.outside.intranet)
+        self._networks: tuple[tuple[Network, str], ...] = (
+            *((network, "") for network in settings.inside.networks), *self._intranet)
         self._static = {each.inside: each.outside for each in settings.statics}
         self._known: dict[str, bool] = {}
         self._outside_interfaces: frozenset[str] = frozenset()
@@ -24,17 +26,19 @@ class Realms:
         self.own_hosts: frozenset[str] = frozenset({self.outside_host, *self._static.values()} - {""})
         self.gateway_hosts: frozenset[str] = frozenset()    # where a PBX on the gateway may be
         self.link_hosts: frozenset[str] = frozenset()       # the outside link's own, whatever others see
+        self._link = self.outside_host
         self._unseen: frozenset[str] = frozenset()
 
     def update(self, report: AddressesChanged) -> bool:
         """Take the links as they are now; True where the outside address became another one."""
-        self._networks = report.inside
+        self._networks = report.inside + self._intranet
         self._outside_interfaces = frozenset(report.outside)
         self._known.clear()
         interface = self._settings.outside.interface
         link = self._settings.outside.address or report.outside.get(interface) or next(
             iter(report.outside.values()), self.outside_host)
         address = report.advertised or link
+        self._link = link
         self.link_hosts = frozenset({link, *report.outside.values()})
         has_pbx = self._settings.gateway.pbx == "local"
         # A PBX on the gateway that names an address which others do not see is helped as one inside is.
@@ -48,6 +52,11 @@ class Realms:
     def seen(self, endpoint: Endpoint) -> Endpoint:
         """Return an endpoint of the link as others see it; any other as it is."""
         return endpoint._replace(host=self.outside_host) if endpoint.host in self.link_hosts else endpoint
+
+    def on_link(self, endpoint: Endpoint) -> Endpoint:
+        """Return an endpoint that others see as what it is on the link: the way there from inside."""
+        is_seen = endpoint.host == self.outside_host != self._link
+        return endpoint._replace(host=self._link) if is_seen else endpoint
 
     def outside_of(self, host: str) -> str:
         """Return the outside address of an inside host; "" where there is none now."""

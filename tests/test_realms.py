@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from natfix.address import Endpoint, network_from_text
-from natfix.config import Gateway, Media, Settings, Static
+from natfix.config import Gateway, Media, Outside, Settings, Static
 from natfix.realms import Realms, is_usable
 from natfix.reports import AddressesChanged
 
@@ -90,3 +90,22 @@ def test_usable_addresses() -> None:
     """No mapping leads to loopback, multicast or nothing."""
     assert [host for host in ("127.0.0.1", "239.0.0.1", "0.0.0.0", "169.254.1.1", "", "8.8.8.8")
             if is_usable(host)] == ["8.8.8.8"]
+
+
+def test_the_way_from_inside() -> None:
+    """Inside is told the link's own address of what others see; everything else is what it is."""
+    made = Realms(Settings())
+    made.update(replace(LINKS, advertised="198.51.100.9"))
+    assert made.on_link(Endpoint("198.51.100.9", 30000)) == Endpoint("203.0.113.1", 30000)
+    assert made.on_link(Endpoint("198.51.100.8", 30000)) == Endpoint("198.51.100.8", 30000)
+    made.update(LINKS)
+    assert made.on_link(Endpoint("203.0.113.1", 30000)) == Endpoint("203.0.113.1", 30000)
+
+
+def test_an_intranet_is_inside() -> None:
+    """No NAT stands between: a PBX may hand its phones' SDP on."""
+    made = Realms(Settings(outside=Outside(intranet=(network_from_text("10.8.0.0/16"),))))
+    assert made.is_inside("10.8.1.1")
+    made.update(LINKS)
+    assert made.is_inside("10.8.1.1")
+    assert not made.is_inside("10.9.1.1")

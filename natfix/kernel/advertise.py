@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
-from natfix.address import Endpoint, contains
+from natfix.address import Endpoint
 from natfix.commands import (
     AddMapping,
     AllowRemote,
@@ -22,6 +22,7 @@ from natfix.commands import (
     SendPacket,
 )
 from natfix.kernel.base import FlowState, Kernel, KernelMapping, Skeleton
+from natfix.mappings import reversed_flow
 from natfix.reports import AddressesChanged
 
 
@@ -31,11 +32,11 @@ class AdvertisedKernel:
     def __init__(self, kernel: Kernel, addresses: AddressesChanged) -> None:
         self._kernel = kernel
         self._links: dict[str, str] = {}        # address shown, now or before -> the link's
+        self._opened: dict[Flow, Flow] = {}     # as the kernel has it -> as it was asked for
         self.follow(addresses)
 
     def follow(self, addresses: AddressesChanged) -> None:
         """Take the addresses as they are now; what was shown before is understood still."""
-        self._addresses = addresses
         self._own = next(iter(addresses.outside.values()), "")
         self._shown = addresses.advertised or self._own
         self._links[self._shown] = self._own
@@ -82,7 +83,12 @@ class AdvertisedKernel:
         return {self._seen(endpoint): count for endpoint, count in self._kernel.refused().items()}
 
     def seen_flow(self, flow: Flow) -> Flow:
-        """Return a flow of the kernel's as others see it."""
+        """Return a flow of the kernel's as it was asked for, or as others see it."""
+        if flow in self._opened:
+            return self._opened[flow]
+        turned = reversed_flow(flow)
+        if turned in self._opened:
+            return reversed_flow(self._opened[turned])
         return Flow(*map(self._seen, flow))
 
     # translation
@@ -91,20 +97,19 @@ class AdvertisedKernel:
         match command:
             case AddMapping() | DeleteMapping() | AllowRemote() | ForbidRemote():
                 return command._replace(outside=self._on_link(command.outside))
-            case OpenFlow() | CloseFlow():
-                return command._replace(flow=self._flow(command.flow))
+            case OpenFlow():
+                flow = self._flow(command.flow)
+                self._opened[flow] = command.flow
+                return command._replace(flow=flow)
+            case CloseFlow():
+                flow = self._flow(command.flow)
+                self._opened.pop(flow, None)
+                return command._replace(flow=flow)
 
     def _flow(self, flow: Flow) -> Flow:
-        """Who is behind the gateway sends to the address that he was told; what comes in has the link's."""
+        """Inside is told the link's address, see :mod:`natfix.media`; so nobody's packets have the other."""
         source, destination, reply_source, reply_destination = flow
-        if not self._is_behind(source.host):
-            destination = self._on_link(destination)
-        if not self._is_behind(reply_source.host):
-            reply_destination = self._on_link(reply_destination)
-        return Flow(self._on_link(source), destination, reply_source, reply_destination)
-
-    def _is_behind(self, host: str) -> bool:
-        return host in self._addresses.own or contains((n for n, _ in self._addresses.inside), host)
+        return Flow(source, self._on_link(destination), reply_source, self._on_link(reply_destination))
 
     def _on_link(self, endpoint: Endpoint) -> Endpoint:
         return endpoint._replace(host=self._links.get(endpoint.host, endpoint.host))

@@ -22,6 +22,7 @@ from natfix.commands import (
 )
 from natfix.kernel.advertise import AdvertisedFlows, AdvertisedKernel
 from natfix.kernel.base import FlowState, KernelMapping
+from natfix.mappings import reversed_flow
 from natfix.reports import AddressesChanged
 from tests.standins import RecordingKernel
 
@@ -42,9 +43,10 @@ def link(port: int) -> Endpoint:
 
 FLOWS = {
     "out": (Flow(PHONE, FAR, FAR, seen(30000)), Flow(PHONE, FAR, FAR, link(30000))),
-    "relayed": (Flow(PHONE, seen(30002), FAR, seen(30000)), Flow(PHONE, seen(30002), FAR, link(30000))),
+    "relayed": (Flow(PHONE, seen(30002), FAR, seen(30000)), Flow(PHONE, link(30002), FAR, link(30000))),
     "joined": (Flow(FAR, seen(30000), FAR_2, seen(30002)), Flow(FAR, link(30000), FAR_2, link(30002))),
-    "hairpin": (Flow(PHONE, seen(30002), PHONE_2, seen(30000)),) * 2,
+    "hairpin": (Flow(PHONE, seen(30002), PHONE_2, seen(30000)),
+                Flow(PHONE, link(30002), PHONE_2, link(30000))),
 }
 
 
@@ -60,10 +62,21 @@ def kernel(below: RecordingKernel) -> AdvertisedKernel:
 
 @pytest.mark.parametrize(("wanted", "held"), FLOWS.values(), ids=list(FLOWS))
 def test_flows(kernel: AdvertisedKernel, below: RecordingKernel, wanted: Flow, held: Flow) -> None:
-    """Who is inside sends to the address that he was told; what comes from outside has the link's."""
+    """Inside is told the link's address, and what comes from outside has it, too."""
     kernel.apply([OpenFlow(Kind.MEDIA, wanted, 60.0), CloseFlow(wanted)])
     assert commands(below) == [OpenFlow(Kind.MEDIA, held, 60.0), CloseFlow(held)]
     assert kernel.seen_flow(held) == wanted
+
+
+def test_flows_of_the_gateways_own(kernel: AdvertisedKernel) -> None:
+    """Whose own endpoint has the link's address, too: an entry is told of as it was asked for."""
+    wanted = Flow(link(12000), seen(30002), FAR, seen(30000))
+    kernel.apply([OpenFlow(Kind.MEDIA, wanted, 60.0)])
+    held = Flow(link(12000), link(30002), FAR, link(30000))
+    assert kernel.seen_flow(held) == wanted
+    assert kernel.seen_flow(reversed_flow(held)) == reversed_flow(wanted)
+    kernel.apply([CloseFlow(wanted)])
+    assert kernel.seen_flow(held) == Flow(seen(12000), seen(30002), FAR, seen(30000))
 
 
 def commands(below: RecordingKernel) -> list[Command]:

@@ -137,10 +137,24 @@ def double_nat_topology(kinds: tuple[str, ...] = ("port-restricted",), phones: i
     return Topology("double-nat", {**near.subnets, "between": (24, "")}, (*rows, upstream))
 
 
+def hidden_server_topology(kinds: tuple[str, ...] = ("port-restricted",), phones: int = 1,
+                           inside_phones: int = 1) -> Topology:
+    """A server ("gateway", 192.168.1.5, one link) among its phones, behind ``upstream`` (203.0.113.7), a NAT
+    that is not its own."""
+    far = far_topology(kinds, phones, inside_phones=inside_phones)
+    server = HostRow("gateway", (Link(OUTSIDE, INSIDE, "192.168.1.5"),), "192.168.1.1", forwards=True)
+    upstream = HostRow("upstream", (
+        Link("inside", INSIDE, "192.168.1.1"), Link(OUTSIDE, OUTSIDE, "203.0.113.7"),
+    ), VOID_ADDRESS, forwards=True)
+    rows = [server if row.name == "gateway" else row for row in far.hosts if row.name != "pbx"]
+    return Topology("hidden-server", far.subnets, (*rows, upstream))
+
+
 TOPOLOGIES: dict[str, Callable[..., Topology]] = {
     "gateway": gateway_topology,
     "far": far_topology,
     "pbx-inside": pbx_inside_topology,
     "double-nat": double_nat_topology,
+    "hidden-server": hidden_server_topology,
     "pbx-on-gateway": pbx_on_gateway_topology,
 }
