@@ -170,7 +170,11 @@ def _cut(owner: str) -> str:
 
 
 def _value(tables: dict[Kind, dict[Endpoint, Element]], key: Endpoint) -> Endpoint | None:
-    return next((table[key].value for table in tables.values() if key in table), None)
+    for table in tables.values():
+        element = table.get(key)
+        if element is not None:
+            return element.value
+    return None
 
 
 def _write(table: dict[Any, Any], key: Any, value: Any) -> None:

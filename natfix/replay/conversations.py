@@ -220,6 +220,8 @@ class MediaIndex:
 
     def attach(self, held: Held) -> None:
         """Give a conversation the streams at its media endpoints, in its time, and the errors about it."""
+        if not self._streams and not self._errors:
+            return
         conversation = held.conversation
         start, end = conversation.passages[0].time, conversation.passages[-1].time
         media = media_endpoints(conversation)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from natfix.address import Endpoint
@@ -74,8 +75,8 @@ class QuickKernel(FakeKernel):
         return name
 
 
-class ReadEngine(Engine):
-    """The engine, which need not read again what was read already."""
+class QuickEngine(Engine):
+    """The engine, which need not read again what was read already, and of which nothing is to survive."""
 
     read: Message | None = None         # a message that was taken apart before
 
@@ -83,6 +84,11 @@ class ReadEngine(Engine):
         if self.read is not None and self.read.raw == payload:
             return self.read, ""
         return super()._read(payload)
+
+    def forget_changes(self) -> None:
+        """Throw away what the store would have to write, as rows that nobody makes."""
+        for table in (self._calls, self._registrations, self._signalling, self._far_ends):
+            table.changed.clear()
 
 
 class Gateway:
@@ -94,7 +100,7 @@ class Gateway:
         self._kernel = QuickKernel(inside, outside)
         networks = tuple(self._kernel.networks.values())
         self.settings = _settings(settings, networks, outside)
-        self._engine = ReadEngine(self.settings, quirks)
+        self._engine = QuickEngine(self.settings, quirks)
         self._kernel.install(_skeleton_of(self.settings))
         self._now = 0.0
         self._turns = 0
@@ -187,10 +193,10 @@ class Gateway:
         self._count_turn()
 
     def _count_turn(self) -> None:
-        """The engine collects what the store has to write; here nothing is to survive."""
+        """The engine collects what the store has to write."""
         self._turns += 1
         if self._turns % FORGET == 0:
-            self._engine.pop_changes()
+            self._engine.forget_changes()
 
     def _apply(self, commands: list[Command]) -> bool:
         if not commands:
@@ -201,7 +207,9 @@ class Gateway:
             self._kernel.resync(self._engine.desired())
             return False
         for command in commands:
-            self._note_command(command)
+            kind = type(command)
+            if kind is AddMapping or kind is DeleteMapping:
+                self._note_command(command)
         return True
 
     def _note_command(self, command: Command) -> None:
@@ -234,6 +242,7 @@ def datagram_bytes(source: Endpoint, destination: Endpoint, payload: bytes) -> b
         source.port, destination.port, length, 0) + payload
 
 
+@lru_cache(maxsize=8192)
 def _packed(host: str) -> bytes:
     return bytes(map(int, host.split(".")))
 

@@ -8,6 +8,7 @@ from natfix.address import Endpoint
 from natfix.config import Settings
 from natfix.replay import gateway as module
 from natfix.replay.gateway import Gateway, datagram_bytes
+from natfix.sip.message import message_from_bytes
 from tests.datagram import read_packet
 from tests.replay.sip import OUTSIDE, PHONE, PROVIDER, audio, request, response
 
@@ -94,3 +95,15 @@ def test_datagram_bytes() -> None:
     with pytest.raises(AssertionError, match="checksum"):
         read_packet(raw)            # nobody checks it in the queue
     assert (raw[-7:], len(raw), int.from_bytes(raw[2:4], "big")) == (b"payload", 35, 35)
+
+
+def test_known_messages_are_not_read_again(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that was taken apart already is treated as it is; one of other bytes is read."""
+    message = message_from_bytes(request())
+    read = []
+    monkeypatch.setattr("natfix.engine.message_from_bytes", lambda raw: read.append(raw) or message)
+    assert gateway.transmit(PHONE, PROVIDER, message.raw, START, message).edits
+    assert not read
+    other = request(branch="z9hG4bK2")
+    gateway.transmit(PHONE, PROVIDER, other, START, message)
+    assert read == [other]
