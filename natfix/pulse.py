@@ -42,6 +42,7 @@ class Pulse:
     registered_at: float = 0.0  # its last REGISTER
     gap: float = 0.0            # between the last two
     told: int = 0               # what natfix told it to refresh after; 0: the registrar's own word
+    asked: int = 0              # what it had asked for
     slot: float = 0.0           # when its turn to be sent to is, where many are due at once
 
     def reachability(self) -> str:
@@ -126,7 +127,7 @@ class Pulse:
     def ambition(self, every: float, longest: float) -> float:
         """Return the longer silence to try next; 0 where there is none."""
         proven = self.proven(every, longest)
-        wish = min(proven * STEP, longest, self.failed * SAFETY if self.failed else longest)
+        wish = min(proven * STEP, longest, (proven + self.failed) / 2 if self.failed else longest)
         return wish if wish >= proven * WORTH_IT or (wish == longest > proven) else 0.0
 
     def allowed(self, every: float, longest: float) -> float:

@@ -71,7 +71,8 @@ class Request(NamedTuple):
 
     cseq: int
     asked: Asked
-    before: Lease | None            # what it renews
+    seconds: int                    # that it had asked for before natfix told it less; 0: unknown
+    told: int                       # what natfix told it
 
 
 class Refreshing:
@@ -114,30 +115,31 @@ class Refreshing:
 
     def on_request(self, turn: Turn) -> None:
         """Take note of a REGISTER that goes to the registrar; it asks for as much as it did at first."""
-        message, key = turn.message, (turn.packet.source, turn.message.call_id)
-        if not self._is_on or message.method != "REGISTER" or not message.is_request:
+        message, far, key = turn.message, turn.far_sender, (turn.packet.source, turn.message.call_id)
+        if far is None or not self._is_on or message.method != "REGISTER" or not message.is_request:
             return
-        unanswered = self._requests.pop(key, None)
-        lease = self._leases.pop(key, unanswered.before if unanswered else None)
+        lease, unanswered = self._leases.pop(key, None), self._requests.pop(key, None)
         asked = _asked(message)
         if asked is None:
             return
+        seconds, told = far.pulse.asked, far.pulse.told     # all that a restart leaves
         if lease is not None:
-            asked = self._as_before(turn, asked, lease)
-        self._requests[key] = Request(message.cseq, asked, lease)
+            seconds, told = lease.asked.seconds[0], lease.told
+        elif unanswered is not None:
+            seconds, told = unanswered.seconds, unanswered.told
+        if seconds and set(asked.seconds) == {told}:
+            asked = self._as_before(turn, asked, seconds)
+        self._requests[key] = Request(message.cseq, asked, seconds, told)
         if len(self._requests) > MOST_REQUESTS:
             del self._requests[next(iter(self._requests))]
 
-    def _as_before(self, turn: Turn, asked: Asked, lease: Lease) -> Asked:
+    def _as_before(self, turn: Turn, asked: Asked, seconds: int) -> Asked:
         """Some UAs ask for what they were told: that was natfix's word, not the registrar's."""
-        before = lease.asked.seconds
-        if asked.seconds == before or set(asked.seconds) != {lease.told} or len(set(before)) != 1:
-            return asked
         for start, end in _expires_spans(turn.message):
-            note = Note("refresh", "Expires", str(lease.told), str(before[0]),
+            note = Note("refresh", "Expires", str(asked.seconds[0]), str(seconds),
                         "natfix had told it so; it had asked for more", RFC)
-            turn.edits.replace(start, end, b"%d" % before[0], note)
-        return asked._replace(seconds=before)
+            turn.edits.replace(start, end, b"%d" % seconds, note)
+        return asked._replace(seconds=(seconds,) * len(asked.seconds))
 
     def on_response(self, turn: Turn, far: FarEnd) -> None:
         """Tell the UA a short time where the registrar has granted a long one."""
@@ -148,14 +150,13 @@ class Refreshing:
             return      # the next one has the credentials
         request = self._requests.pop(key, None)
         self._leases.pop(key, None)
-        far.pulse.told = 0
         if request is None or request.cseq != message.cseq or not 200 <= message.status < 300:
             return
         own = [address for address in _contacts(message)
                if address.uri and address.uri.hostport.endpoint() == far.source]
         granted = min((_seconds(message, address) for address in own), default=0)
         told = far.pulse.refresh_after(self._every, self._longest)
-        if granted <= told + IN_TIME or len(own) != len(request.asked.contacts):
+        if granted <= told + IN_TIME or len(own) != len(set(request.asked.contacts)):
             return
         if _lease_from(turn.edits.apply(), told, turn.now) is None:
             return      # what natfix cannot say again must not be asked for often
@@ -164,7 +165,7 @@ class Refreshing:
         if lease is not None:
             lease.asked, lease.until, lease.cseq = request.asked, turn.now + granted, message.cseq
             self._keep(key, lease)
-            far.pulse.told = told
+            far.pulse.told, far.pulse.asked = told, request.asked.seconds[0]
 
     def _shorten_all(self, turn: Turn, own: list[Address], told: int) -> None:
         """Shorten what the 200 says of the UA's *own* Contacts."""

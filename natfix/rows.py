@@ -47,14 +47,16 @@ def row_from_far_end(far: FarEnd) -> Row:
             "agent": far.agent, "written": far.written, "bindings": far.bindings,
             "asks_rport": far.asks_rport, "registrar": far.registrar and list(far.registrar),
             "reached_at": far.reached_at and list(far.reached_at),
-            "survived": far.pulse.survived, "failed": [far.pulse.failed, far.pulse.failed_at]}
+            "survived": far.pulse.survived, "failed": [far.pulse.failed, far.pulse.failed_at],
+            "told": [far.pulse.told, far.pulse.asked]}
 
 
 def far_end_from_row(row: Row) -> FarEnd:
     """Return the far UA that *row* holds; KeyError, TypeError, ValueError where it is damaged."""
     failed, failed_at = row.get("failed", (0.0, 0.0))
+    told, asked = row.get("told", (0, 0))
     pulse = Pulse(heard_at=float(row["seen_at"]), survived=float(row.get("survived", 0.0)),
-                  failed=float(failed), failed_at=float(failed_at))
+                  failed=float(failed), failed_at=float(failed_at), told=int(told), asked=int(asked))
     return FarEnd(_endpoint(row["source"]), frozenset(row["signs"]), float(row["seen_at"]), row["agent"],
                   dict(row["written"]), {aor: float(until) for aor, until in row["bindings"].items()},
                   bool(row["asks_rport"]), endpoint_from_row(row.get("registrar")),

@@ -296,3 +296,39 @@ def test_nobody_else_is_ever_sent_anything(steps: list[tuple[str, int]], kind: s
             phone.sends(b"\0\0\0\0")
         else:
             world.advance(40 if what == "wait" else 3600)
+
+
+def silences(forgets: float, hours: int = 3) -> tuple[World, list[float]]:
+    """A phone that registers every five minutes, whose NAT *forgets*; return when it did not answer."""
+    world = far_world(far_end=FarEnd())
+    pbx, phone = pbx_of(world), far_phone(world)
+    lost, used = [], world.now
+    for _ in range(12 * hours):
+        leg_at = world.now
+        register(pbx, phone)
+        used = world.now
+        while world.now < leg_at + 300:
+            phone.answers_options = world.now + 1 - used < forgets
+            seen = len(phone.asked)
+            world.advance(1.0)
+            if len(phone.asked) > seen and phone.answers_options:
+                used = world.now
+            elif len(phone.asked) > seen:
+                lost.append(world.now)
+    return world, lost
+
+
+def test_longer_silences_are_found() -> None:
+    """A NAT that remembers for ten minutes is asked every two."""
+    world, lost = silences(600)
+    assert not lost
+    assert 100 < int(str(row_of(world)["survived"])) <= 120
+    assert len(sent_at(world, 290, 1.0)) <= 3
+
+
+def test_a_silence_that_is_too_long_is_not_tried_again() -> None:
+    """A NAT that remembers for a minute costs the phone a few moments, each right before it registers."""
+    world, lost = silences(60)
+    assert 1 <= len(lost) <= 9      # three times, with the second and third attempts
+    assert max(lost) - min(lost) < 1500
+    assert 50 < int(str(row_of(world)["survived"])) < 60

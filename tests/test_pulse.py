@@ -126,11 +126,11 @@ def test_it_falls_back(pulse: Pulse) -> None:
     pulse.hear(pulse.sent_at + 8.0)
     assert pulse.failed == pytest.approx(90.0)
     assert pulse.proven(EVERY, LONGEST) == pytest.approx(60.0)
-    assert pulse.ambition(EVERY, LONGEST) == pytest.approx(90.0 * SAFETY)
-    answered(pulse, 81.0)
+    assert pulse.ambition(EVERY, LONGEST) == pytest.approx(75.0)
+    answered(pulse, 84.0)
     assert pulse.ambition(EVERY, LONGEST) == 0.0
     pulse.register(pulse.heard_at + 2 * 86400)
-    assert pulse.ambition(EVERY, LONGEST) > 81.0
+    assert pulse.ambition(EVERY, LONGEST) == LONGEST
 
 
 def test_a_silence_that_was_survived_before_can_fail(pulse: Pulse) -> None:

@@ -201,6 +201,16 @@ def test_who_asks_for_what_he_was_told(challenged: bool) -> None:
     assert site.refresh(Expires=str(EVERY))
 
 
+def test_who_asks_for_what_he_was_told_after_a_restart(site: Registered) -> None:
+    """Else such a phone would have the PBX do the work from then on."""
+    site.world.restart()
+    site.world.report(PortsInUse(frozenset(), {5060: PBX}))
+    assert not site.refresh(Expires=str(EVERY))
+    assert site.pbx.last["expires"] == "3600"
+    site.accept()
+    assert site.refresh(Expires=str(EVERY))
+
+
 def test_other_bindings_stay_as_they_are() -> None:
     """Another phone of the same address-of-record is listed with its own time, which goes on."""
     site = Registered(others=", <sip:dora@192.168.1.77:5060>;expires=1000", headers={})
