@@ -11,7 +11,7 @@ import pytest
 
 from natfix.engine import Path as QueuePath
 from tests.bench import __main__ as bench
-from tests.bench import engine_alone, latency, rtp
+from tests.bench import engine_alone, latency, replaying, rtp
 from tests.bench.engine_alone import Feeder
 from tests.bench.messages import CallPackets
 from tests.bench.report import ROWS, missed, section, table, value_at, write_json
@@ -43,7 +43,9 @@ def recorded(**figures: Any) -> dict[str, Any]:
         "cost_growth": {"at_10000_calls": 1.0}, "memory_mb": 190.0, "longest_pause_ms": 3.0,
         "rtp": {"over_masquerade": 0.99, "interval_95": [0.98, 1.0],
                 "natfix_cpu_ticks": 0, "queued_packets": 0},
-        "nft": {"list_ruleset_s": 0.1, "own_commands_s": 0.1}, **figures,
+        "nft": {"list_ruleset_s": 0.1, "own_commands_s": 0.1},
+        "replay": {"per_100000_messages_s": 14.0, "peak_mb": 150.0, "rtp_s_per_gb": 15.0,
+                   "small_capture_s": 0.3}, **figures,
     }
 
 
@@ -53,6 +55,14 @@ def test_every_figure_has_its_row() -> None:
     assert set(keys) >= KEYS
     assert len(keys) == len(set(keys))
     assert [key for key in keys if value_at(recorded(), key) is None] == []
+
+
+def test_replay_section_has_its_keys() -> None:
+    """natfix-replay's section runs the real command, and fills every row that the table has for it."""
+    found = replaying.measure(14, 0.001)
+    rows = {row.key for row in ROWS if row.key.startswith("replay.")}
+    assert {f"replay.{key}" for key in found["replay"]} == rows
+    assert all(value > 0 for value in found["replay"].values())
 
 
 def test_engine_section_has_its_keys() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.bench import cpu, crowded, engine_alone, latency, responsive, rtp, sustained
+from tests.bench import cpu, crowded, engine_alone, latency, replaying, responsive, rtp, sustained
 from tests.bench.report import PROFILES, Results, heading, missed, section, surroundings, table, write_json
 from tests.lab import leftovers
 from tests.readme import write_section
@@ -47,6 +47,8 @@ SECTIONS = {
                        lambda: {"rtp": rtp.measure_streams(25.0)}),
     "nft": Section("nft beside 100 calls a second",
                    lambda: responsive.measure(30.0), lambda: responsive.measure(8.0)),
+    "replay": Section("natfix-replay on large captures",
+                      lambda: replaying.measure(100_000, 1.0), lambda: replaying.measure(10_000, 0.05)),
 }
 
 

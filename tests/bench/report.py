@@ -64,6 +64,10 @@ ROWS = (
     Row("packets queued during 50 RTP streams", "rtp.queued_packets", at_most=0),
     Row("nft list ruleset at 100 calls/s, longest", "nft.list_ruleset_s", "s", at_most=1),
     Row("operator's nft commands at 100 calls/s, longest", "nft.own_commands_s", "s", at_most=1),
+    Row("natfix-replay: 100,000 SIP messages", "replay.per_100000_messages_s", "s", at_most=15),
+    Row("natfix-replay: peak memory", "replay.peak_mb", "MB", at_most=200),
+    Row("natfix-replay: a GB of RTP", "replay.rtp_s_per_gb", "s"),
+    Row("natfix-replay: a capture of one call", "replay.small_capture_s", "s", at_most=0.4),
 )
 
 
