@@ -46,6 +46,7 @@ def check_forward(host: Host) -> Iterator[Finding]:
     outside, inside = _sides(host)
     ruleset = host.ruleset()
     chains = ruleset.base_chains("forward")
+    yield from _own_sip(host, ruleset, outside)
     clean = True
     for probe in PROBES:
         facts = _facts(probe, outside, inside)
@@ -58,6 +59,23 @@ def check_forward(host: Host) -> Iterator[Finding]:
         yield Finding(Status.OK, f"{names} accepts calls and media")
     elif clean:
         yield Finding(Status.OK, "no chain of yours stands at forward")
+
+
+def _own_sip(host: Host, ruleset: Ruleset, outside: str) -> Iterator[Finding]:
+    """A PBX on the gateway is called from outside: does every input chain let SIP in?"""
+    if host.settings.gateway.pbx != "local":
+        return
+    for port in host.settings.signalling.ports:
+        facts: Facts = {**UDP, "iifname": frozenset({outside}), "dport": frozenset({port}),
+                        "ctstate": frozenset({"new"}), "ctstatus": frozenset({"none"})}
+        for chain in ruleset.base_chains("input"):
+            if fate(ruleset, chain, facts).verdict != "accept":
+                probe = Probe(
+                    f"SIP to port {port}", True, frozenset(), frozenset(), Status.WARNING,
+                    "the PBX on this gateway cannot be called from outside",
+                    f'iifname "{{outside}}" udp dport {port} accept',
+                    f"-i {{outside}} -p udp --dport {port} -j ACCEPT")
+                yield _dropped(probe, chain, outside, fate(ruleset, chain, facts).maybe_accepted)
 
 
 def _sides(host: Host) -> tuple[str, Facts]:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from natfix.advertiser import STUN, ask
 from natfix.control import request
 from natfix.errors import NatfixError, NotPermitted
 from natfix.findings import Finding, Host, Status
@@ -73,19 +74,34 @@ def check_links(host: Host) -> Iterator[Finding]:
     interface = outside_interface(links, settings.outside)
     address = outside_address(links, settings.outside, interface)
     inside = inside_networks(links, settings, interface)
-    if not inside:
+    inside += tuple((network, "") for network in settings.outside.intranet)
+    has_pbx = settings.gateway.pbx == "local"
+    if not inside and not has_pbx:
         yield Finding(Status.ERROR, f"no network lies inside: all routes leave by {interface}",
                       "in natfix.toml, [inside] networks = [...], or [outside] interface")
         return
     names = ", ".join(f"{network} ({link})" if link else str(network) for network, link in inside)
-    yield Finding(Status.OK, f"outside is {interface}, {address}; inside {names}")
+    yield Finding(Status.OK, f"outside is {interface}, {address}; inside {names or 'is the PBX here alone'}")
+    if settings.outside.advertise:
+        yield _advertised(settings.outside.advertise, address)
     if not is_own_address(links, address):
         yield Finding(Status.WARNING, f"{address} is no address of this gateway: nobody answers ARP for it",
                       f"ip address add {address}/32 dev {interface}, unless it is routed to you")
     for network, link in inside:
-        if not link:
+        if not link and network not in settings.outside.intranet:
             yield Finding(Status.WARNING, f"no route leads to {network}, which [inside] networks names",
                           f"ip route add {network} via ..., or take it from natfix.toml")
+
+
+def _advertised(setting: str, address: str) -> Finding:
+    """Ask for the address that others see, where a STUN server is to tell it."""
+    if not setting.startswith(STUN):
+        return Finding(Status.OK, f"others see {address} as {setting}, as [outside] advertise says")
+    try:
+        return Finding(Status.OK, f"others see {address} as {ask(setting.removeprefix(STUN), address)}")
+    except NatfixError as problem:
+        return Finding(Status.WARNING, f"{problem}: without an answer {address} is shown",
+                       "in natfix.toml, [outside] advertise: another server, or the address itself")
 
 
 def check_routing(host: Host) -> Iterator[Finding]:

@@ -41,6 +41,23 @@ def test_missing_line_is_found_and_printed(tmp_path: Path) -> None:
     assert finding.cure == "iptables -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT"
 
 
+INPUT = FIREWALL.replace("*nat", """*filter
+:INPUT DROP [0:0]
+-A INPUT -i wan0 -p udp -m udp --dport 5060 -j ACCEPT
+COMMIT
+*nat""")
+
+
+def test_sip_to_a_pbx_on_the_gateway(tmp_path: Path) -> None:
+    """An input chain that drops it is found, with the line for each port; without such a PBX it is not."""
+    config = '[gateway]\npbx = "local"\n[signalling]\nports = [5060, 5070]\n'
+    (finding,) = bad(check_forward, gateway(tmp_path, config, firewall=INPUT))
+    assert finding.status is Status.WARNING
+    assert finding.cure == "iptables -I INPUT -i wan0 -p udp --dport 5070 -j ACCEPT"
+    assert bad(check_forward, gateway(tmp_path, config)) == []
+    assert bad(check_forward, gateway(tmp_path, "[media]", firewall=INPUT)) == []
+
+
 def test_the_line_in_nft_words(tmp_path: Path) -> None:
     """For an nft chain the cure is an nft command."""
     rules = nft(Rule((Condition("ctstate", ("established", "related")),), "accept"),

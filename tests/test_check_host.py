@@ -19,7 +19,7 @@ from natfix.check_host import (
     check_rights,
     check_routing,
 )
-from natfix.errors import ConfigError, NotPermitted
+from natfix.errors import ConfigError, NatfixError, NotPermitted
 from natfix.findings import Status
 from natfix.firewall import Ruleset
 from tests.hosts import CAPABLE, LINKS, bad, gateway
@@ -100,6 +100,32 @@ def test_nothing_inside(tmp_path: Path) -> None:
     """A machine with one link has nobody behind it."""
     (finding,) = bad(check_links, gateway(tmp_path, links=LINKS._replace(routes=LINKS.routes[:2])))
     assert finding.status is Status.ERROR
+
+
+@pytest.mark.parametrize(("config", "said"), [
+    ('[gateway]\npbx = "local"', "inside is the PBX here alone"),
+    ('[outside]\nintranet = ["203.0.113.0/24"]', "inside 203.0.113.0/24"),
+])
+def test_a_server_that_is_no_gateway(tmp_path: Path, config: str, said: str) -> None:
+    """With a PBX of its own, or its own network left alone, one link is enough."""
+    (finding,) = check_links(gateway(tmp_path, config, links=LINKS._replace(routes=LINKS.routes[:2])))
+    assert (finding.status, finding.text) == (Status.OK, f"outside is wan0, 203.0.113.1; {said}")
+
+
+def test_the_address_that_others_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A STUN server is asked; one that does not answer is a warning with the reason."""
+    config = '[outside]\nadvertise = "{}"'
+    monkeypatch.setattr(check_host, "ask", lambda server, address: "198.51.100.9")
+    for setting in ("198.51.100.9", "stun:stun.example.net"):
+        _, finding = check_links(gateway(tmp_path, config.format(setting)))
+        assert finding.text.startswith("others see 203.0.113.1 as 198.51.100.9")
+
+    def refuse(server: str, address: str) -> str:
+        raise NatfixError(f"the STUN server {server} does not answer")
+    monkeypatch.setattr(check_host, "ask", refuse)
+    (finding,) = bad(check_links, gateway(tmp_path, config.format("stun:stun.example.net")))
+    assert finding.text == (
+        "the STUN server stun.example.net does not answer: without an answer 203.0.113.1 is shown")
 
 
 def test_doubtful_settings_of_links(tmp_path: Path) -> None:
