@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from natfix.replay import products
 from natfix.replay.model import (
@@ -12,6 +13,7 @@ from natfix.replay.model import (
     Finding,
     Fixed,
     MediaKind,
+    PacketId,
     Severity,
     Side,
     Stream,
@@ -86,32 +88,72 @@ def _contact_text(each: Said, conversation: Conversation, ctx: Context) -> str:
 
 def nothing_comes_back(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
     """D01 by its audio, where only the inside was captured: much goes out in a call, nothing comes back."""
-    answered = answer_time(conversation)
-    if answered is None or any(said(conversation, Direction.OUTWARD, Side.OUTSIDE)):
+    silent = None if any(said(conversation, Direction.OUTWARD, Side.OUTSIDE)) \
+        else _unheard(conversation, Side.INSIDE, ctx)
+    if silent is None or not is_private(silent.ours.endpoint.host):
         return
-    ours, theirs = (
-        [each for each in said(conversation, direction, Side.INSIDE) if each.media.kind == "audio"]
-        for direction in (Direction.OUTWARD, Direction.INWARD))
-    if not ours or not theirs or not ours[-1].is_wanted or theirs[-1].media.direction != "sendrecv" \
-            or not is_private(ours[-1].endpoint.host) or not is_public(theirs[-1].copy.source.host):
-        return
-    streams = rtp(conversation, answered)
-    out, back = leaving(streams, ctx), arriving(streams, ctx)
-    is_silence = any(each.destination == ours[-1].endpoint for each in conversation.streams)
-    if back or is_silence or count(out) < 3 * SOME_AUDIO or not _is_public_target(out) \
-            or end_time(conversation, ctx) - answered < LONG_ENOUGH:
-        return
-    last = ours[-1]
+    last, out = silent.ours, silent.out
     yield Finding(
         "D01", Severity.BREAKS, "audio goes out and none comes back", conversation.call_id,
-        unique((*last.passage.packets, *theirs[-1].passage.packets, *_ends(out))),
+        silent.packets,
         f"{_said(last)}. The call was answered, and {count(out)} packets of audio went to "
         f"{out[0].destination} ({numbers(_ends(out))}); none came to {last.endpoint} in "
-        f"{end_time(conversation, ctx) - answered:.0f} s.",
+        f"{silent.seconds:.0f} s.",
         "The peer sends its audio to where the SDP says, if nobody on the way has translated it: to an "
         "inside address. Or a firewall drops it. A capture outside of the gateway tells which.",
         "between the gateway and the peer", products.remedy(conversation, ctx, NAT_CURE) + ".",
         Fixed.YES, last.copy.time)
+
+
+def another_public_address(conversation: Conversation, ctx: Context) -> Iterator[Finding]:
+    """D01: the SDP names a public address that is not the one that this side has, and nothing comes back."""
+    side = Side.OUTSIDE if any(said(conversation, Direction.OUTWARD, Side.OUTSIDE)) else Side.INSIDE
+    silent = _unheard(conversation, side, ctx) if is_public(ctx.network.outside) else None
+    if silent is None or not is_public(silent.ours.endpoint.host) \
+            or silent.ours.endpoint.host in (ctx.network.outside, silent.ours.copy.source.host):
+        return
+    last, out = silent.ours, silent.out
+    yield Finding(
+        "D01", Severity.BREAKS, f"the SDP asks for audio at {last.endpoint}, this side is "
+                                f"{ctx.network.outside}",
+        conversation.call_id, silent.packets,
+        f"{_said(last)}. {count(out)} packets of audio went to {out[0].destination} "
+        f"({numbers(_ends(out))}), and none came back in {silent.seconds:.0f} s. The outside address is "
+        f"{ctx.network.outside}.",
+        "Somebody writes an address that this side does not have, or no longer: a setting that is not right, "
+        "or an outside address that has changed. The peer's audio goes there.",
+        f"where {last.endpoint.host} is written: the UA at {last.passage.first.source.host}, or the gateway",
+        "Put the external address right (externaddr, external_media_address), or have it found out (STUN), "
+        "or leave it to natfix on the gateway, which follows the outside address.",
+        Fixed.PARTLY, last.copy.time)
+
+
+class _Unheard(NamedTuple):
+    """An answered call in which much audio goes out, and none comes back."""
+
+    ours: Said
+    out: list[Stream]
+    seconds: float
+    packets: tuple[PacketId, ...]
+
+
+def _unheard(conversation: Conversation, side: Side, ctx: Context) -> _Unheard | None:
+    """Return what shows that nobody outside is heard, by the descriptions on *side*; None if nothing does."""
+    answered = answer_time(conversation)
+    ours, theirs = (
+        [each for each in said(conversation, direction, side) if each.media.kind == "audio"]
+        for direction in (Direction.OUTWARD, Direction.INWARD))
+    if answered is None or not ours or not theirs or not ours[-1].is_wanted \
+            or theirs[-1].media.direction != "sendrecv" or not is_public(theirs[-1].copy.source.host):
+        return None
+    last, streams, seconds = ours[-1], rtp(conversation, answered), end_time(conversation, ctx) - answered
+    out = leaving(streams, ctx)
+    has_come = arriving(streams, ctx) \
+        or any(each.destination == last.endpoint for each in conversation.streams)
+    if has_come or count(out) < 3 * SOME_AUDIO or not _is_public_target(out) or seconds < LONG_ENOUGH:
+        return None
+    packets = unique((*last.passage.packets, *theirs[-1].passage.packets, *_ends(out)))
+    return _Unheard(last, out, seconds, packets)
 
 
 def _is_public_target(streams: list[Stream]) -> bool:
@@ -336,7 +378,8 @@ def _ends(streams: list[Stream]) -> tuple:      # type: ignore[type-arg]
     return tuple(packet for each in streams for packet in (each.first_packet, each.last_packet))
 
 
-CONVERSATION = (private_sdp_outside, nothing_comes_back, wrong_host_from_outside, loopback_in_sdp,
-                audio_to_nowhere, other_source_port, media_by_another_link, rtcp_that_cannot_arrive)
+CONVERSATION = (private_sdp_outside, nothing_comes_back, another_public_address, wrong_host_from_outside,
+                loopback_in_sdp, audio_to_nowhere, other_source_port, media_by_another_link,
+                rtcp_that_cannot_arrive)
 STATION = ()
 CAPTURE = ()

@@ -177,6 +177,18 @@ def test_the_peer_names_a_private_address() -> None:
     assert "c=IN IP4 10.20.30.40" in finding.evidence
 
 
+@pytest.mark.parametrize(("side", "back", "expected"), [
+    ("both", False, [("D01", Severity.BREAKS)]), ("inside", False, [("D01", Severity.BREAKS)]),
+    ("both", True, []), ("inside", True, []),
+])
+def test_an_outside_address_of_yesterday(side: str, back: bool, expected: list[tuple[str, Severity]]) -> None:
+    """The SDP names a public address that is not the gateway's; it matters where nobody is heard."""
+    old = Endpoint("203.0.113.99", 30000)
+    capture = call(shown=old, side=side, own_sdp=audio(old) if side == "inside" else "")
+    talk(capture, back=back)
+    assert codes(capture) == expected
+
+
 @pytest.mark.parametrize(("back", "expected"), [(False, [("D02", Severity.BREAKS)]), (True, [])])
 def test_two_networks_with_the_same_numbers(back: bool, expected: list[tuple[str, Severity]]) -> None:
     """The peer's private address could be one of ours: if somebody answers there it is, else it is not."""
