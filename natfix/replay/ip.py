@@ -38,6 +38,7 @@ def packed_host(host: bytes) -> bytes:
         return b""
 
 
+@lru_cache(maxsize=8192)
 def packed_endpoint(endpoint: Endpoint) -> bytes:
     """Return an endpoint as it stands in packets, address and port; b"" where its host is no address."""
     host = packed_host(endpoint.host.encode("latin-1", "replace"))

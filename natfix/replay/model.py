@@ -71,8 +71,7 @@ class IpFacts(NamedTuple):
     incomplete: bool = False        # a fragment is missing: what is there is the first one
 
 
-@dataclass(frozen=True, slots=True)
-class Datagram:
+class Datagram(NamedTuple):
     """One IP datagram that is UDP, a TCP segment or ICMP, with fragments put together."""
 
     packets: tuple[PacketId, ...]

@@ -6,18 +6,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from natfix.errors import NatfixError
 from natfix.replay.media_seen import MediaTable
 from natfix.replay.model import IcmpError, LogLine, Sighting, Stream, TcpReset, TlsFlow
 from natfix.replay.network import Evidence
-from natfix.replay.redact import Redactor
 from natfix.replay.sightings import Reader
 from natfix.replay.source import Unreadable
 from natfix.replay.spool import SortedSpool, record_from_sighting
 from natfix.replay.stages import Meetings, file_of
 from natfix.replay.work import Work
+
+if TYPE_CHECKING:
+    from natfix.replay.redact import Redactor
 
 MOST_OF_EACH = 10_000           # ICMP errors, log lines, TCP resets: of each so many are kept
 MOST_PORTS = 4096

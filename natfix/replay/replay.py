@@ -28,7 +28,6 @@ from natfix.replay.model import Context, Finding, NetworkView, Passage, Side, Si
 from natfix.replay.network import Given, infer, side_of_copy
 from natfix.replay.passages import Passages
 from natfix.replay.reading import Input, Reading, read_inputs
-from natfix.replay.redact import Redactor
 from natfix.replay.result import Result
 from natfix.replay.spool import Record, SortedSpool, record_from_row, sighting_from_record
 from natfix.replay.stages import Point, clock_offsets
@@ -62,7 +61,12 @@ class Options:
 def run(options: Options, work: Work | None = None) -> Result:
     """Replay the inputs; raises NatfixError where none can be read."""
     work = work or Work()
-    reading = read_inputs(options.inputs, work, Redactor() if options.redact else None)
+    redactor = None
+    if options.redact:
+        from natfix.replay.redact import Redactor
+
+        redactor = Redactor()
+    reading = read_inputs(options.inputs, work, redactor)
     try:
         return replay_reading(options, reading, work)
     finally:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from natfix.replay.datagrams import Datagrams
 from natfix.replay.messages import CUT, INCOMPLETE, is_damaged_sip, sighting_from, sighting_in_stream
 from natfix.replay.model import Datagram, PacketId
@@ -35,7 +33,7 @@ def test_unreadable() -> None:
     for facts, problem in ((whole.facts._replace(cut=True), CUT),
                            (whole.facts._replace(incomplete=True), INCOMPLETE)):
         for payload in (whole.payload, INVITE[:100]):
-            got = sighting_from(replace(whole, facts=facts, payload=payload))
+            got = sighting_from(whole._replace(facts=facts, payload=payload))
             assert (got.message, got.problem) == (None, problem)
 
 

@@ -6,7 +6,7 @@ lists the Contact that it was given. So a UA's own capture shows what somebody c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from natfix.address import Endpoint
@@ -126,7 +126,7 @@ def contact_not_given_back(conversation: Conversation, ctx: Context) -> Iterator
                     return
 
 
-def _other_echo(request: Message, sent: Uri, response: Message, echoed: list[Uri]) -> Uri | None:
+def _other_echo(request: Message, sent: Uri, response: Message, echoed: Sequence[Uri]) -> Uri | None:
     """Return what became of a public Contact; None where it came back, is private, or was removed."""
     if not is_public(sent.hostport.host) or any(place(each.hostport) == place(sent.hostport)
                                                for each in echoed):

@@ -56,11 +56,12 @@ def addresses(message: Message, name: str) -> Iterator[Address]:
             continue
 
 
-def contact_uris(message: Message | None) -> list[Uri]:
+@lru_cache(maxsize=256)
+def contact_uris(message: Message | None) -> tuple[Uri, ...]:
     """Return the SIP URIs of all Contacts."""
     if message is None:
-        return []
-    return [address.uri for address in addresses(message, "contact") if address.uri is not None]
+        return ()
+    return tuple(address.uri for address in addresses(message, "contact") if address.uri is not None)
 
 
 def request_uri(message: Message) -> Uri | None:

@@ -30,7 +30,7 @@ def test_vias_and_contacts() -> None:
         b"Via:", b"Via: SIP/2.0/UDP p;branch=z9hG4bKp\r\nVia: nonsense\r\nVia:", 1))
     assert [via.sent_by.host for via in reading.vias(message)] == ["p", PHONE.host]
     assert [uri.user for uri in reading.contact_uris(message)] == ["alice"]
-    assert reading.contact_uris(None) == []
+    assert reading.contact_uris(None) == ()
 
 
 @given(st.binary(max_size=60), st.binary(max_size=60), st.binary(max_size=80))
