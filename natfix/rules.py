@@ -101,6 +101,8 @@ def _own_lines(skeleton: Skeleton, bit: str, bypass: str) -> str:
     queue = f"-p udp -m connmark --mark {bit}/{bit} -j NFQUEUE --queue-num {skeleton.queue}{bypass}"
     lines = [
         "# The same for the PBX on this gateway; what it says to inside phones stays as it is.",
+        *(f"-A {way} {each} -p udp -j RETURN"
+          for each in skeleton.intranet for way in ("INPUT -s", "OUTPUT -d")),
         f"-A INPUT -i {outside} {queue}",
         *_mark_lines(skeleton, bit, f"OUTPUT -o {outside}"),
         f"-A OUTPUT -o {outside} {queue}",

@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from natfix.address import Endpoint
-from natfix.commands import Command, Kind, Note, Outcome, Verdict
+from natfix.commands import Command, Flow, Kind, Note, Outcome, Verdict
 from natfix.config import Inside, Outside, Settings
 from natfix.engine import Engine, Path
 from natfix.errors import KernelRefused
-from natfix.kernel.base import Skeleton
+from natfix.kernel.advertise import AdvertisedKernel
+from natfix.kernel.base import Kernel, Skeleton
 from natfix.kernel.fake import Crossing, FakeKernel, Trace
 from natfix.kernel.fake_conntrack import turned
 from natfix.reports import (
@@ -118,7 +119,11 @@ class World:
     def __init__(self, settings: Settings | None = None, engine: Any = None, **options: Any) -> None:
         """*options* are tables of the settings (``media=Media(...)``), the rest goes to the kernel."""
         tables = {name: options.pop(name) for name in TABLES & options.keys()}
+        self.advertised = options.pop("advertised", "")     # what others see in place of the outside address
         self.kernel = FakeKernel(**options)
+        self.shown: Kernel = self.kernel
+        if self.advertised:
+            self.shown = AdvertisedKernel(self.kernel, self._addresses())
         networks = tuple(self.kernel.networks.values())
         self.settings = settings or Settings(
             inside=Inside(networks=networks), outside=Outside(interface="outside"), **tables)
@@ -216,7 +221,7 @@ class World:
 
     def _send(self, outcome: Outcome) -> None:
         """Deliver what natfix sends itself."""
-        self.kernel.send(outcome.send)
+        self.shown.send(outcome.send)
         for packet in outcome.send:
             self.log.append(f"{self.now:9.2f} {packet.source} -> {packet.destination}  natfix's own: "
                             f"{packet.payload.splitlines()[0].decode()}")
@@ -280,7 +285,7 @@ class World:
     def poll_counters(self) -> Outcome:
         """Tell the engine what the kernel counted, as the shell does now and then."""
         flows = list(self.engine.flows_of_interest())
-        return self.report(FlowCounters(self.kernel.counters(flows), self.kernel.refused()))
+        return self.report(FlowCounters(self.shown.counters(flows), self.shown.refused()))
 
     def change_outside_address(self, address: str) -> Outcome:
         """The provider of the link gives another address (DHCP, PPPoE)."""
@@ -293,8 +298,8 @@ class World:
         self.engine = Engine(self.settings)
         self._introduce()
         rows = [row for row in self.rows.values() if row.row is not None]
-        self.report(Restored(tuple(self.kernel.mappings()), tuple(rows)))
-        for adopted in flows_to_adopt(self.kernel.flows(), skeleton_of(self.settings), self._addresses()):
+        self.report(Restored(tuple(self.shown.mappings()), tuple(rows)))
+        for adopted in flows_to_adopt(self.shown.flows(), skeleton_of(self.settings), self._addresses()):
             self.report(adopted)
 
     def _introduce(self) -> None:
@@ -304,16 +309,19 @@ class World:
     def _addresses(self) -> AddressesChanged:
         inside = tuple((network, name) for name, network in self.kernel.networks.items())
         return AddressesChanged({"outside": self.kernel.outside_address}, inside,
-                                frozenset(self.kernel.own_addresses))
+                                frozenset(self.kernel.own_addresses), self.advertised)
 
     def _report_flows(self) -> None:
-        for flow in self.kernel.pop_begun():
+        for flow in map(self._seen, self.kernel.pop_begun()):
             self.report(FlowBegan(flow))
-        for flow in self.kernel.pop_ended():
+        for flow in map(self._seen, self.kernel.pop_ended()):
             wanted = self.engine.flows_of_interest()
-            is_gone = not self.kernel.counters([flow])      # it may have been made anew
+            is_gone = not self.shown.counters([flow])       # it may have been made anew
             if is_gone and (flow in wanted or turned(flow) in wanted):
                 self.report(FlowDestroyed(flow))
+
+    def _seen(self, flow: Flow) -> Flow:
+        return self.shown.seen_flow(flow) if isinstance(self.shown, AdvertisedKernel) else flow
 
     def _follow(self, outcome: Outcome) -> Outcome:
         items = [*outcome.notes, *outcome.commands]
@@ -329,11 +337,11 @@ class World:
         if not commands:
             return True
         try:
-            self.kernel.apply(commands)
+            self.shown.apply(commands)
         except KernelRefused as problem:
             self.refusals.append(str(problem))
             self.log.append(f"{self.now:9.2f} REFUSED {problem}")
-            self.kernel.resync(self.engine.desired())
+            self.shown.resync(self.engine.desired())
             return False
         return True
 

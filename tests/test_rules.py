@@ -96,6 +96,8 @@ def test_an_intranet() -> None:
     there = replace(SKELETON, intranet=skeleton_for(config_from_text(text, "x")).intranet)
     for end in "ds":
         assert f"-A FORWARD -{end} 10.8.0.0/16 -p udp -j RETURN" in iptables_text(there)
+    for way in ("INPUT -s", "OUTPUT -d"):
+        assert f"-A {way} 10.8.0.0/16 -p udp -j RETURN" in iptables_text(WHOLE)
     rules = nft_text(there, CAPABLE)
     assert "\n        oifname $outside ip daddr { 10.8.0.0/16 } return" in rules
     assert "#intranet" not in rules

@@ -8,9 +8,11 @@ import pytest
 
 from tests.far.calls import OPEN, CallingSite
 from tests.far.site import GATEWAY, USERS
+from tests.lab.audio import talk
 from tests.lab.far_nat import KINDS
+from tests.lab.host import wait_until
 from tests.lab.lab import Lab
-from tests.lab.programs import Kamailio
+from tests.lab.programs import Baresip, Kamailio
 
 pytestmark = pytest.mark.lab
 INSIDE = "192.168.1.1"
@@ -69,3 +71,29 @@ def test_bound_to_the_inside(make_lab: Callable[..., Lab]) -> None:
     dora, ines = site.phone("dora"), site.phone("ines", INSIDE)
     site.call(dora, ines)
     site.call(ines, dora)
+
+
+def test_a_call_goes_on(make_lab: Callable[..., Lab]) -> None:
+    """Media that ends on the gateway survives natfix's death, its restart, and a far NAT that forgets."""
+    site = OwnSite(make_lab, "port-restricted")
+    dora, box = site.phone("dora"), site.phone("fritz", host="gateway", sip_port=5070)
+    dora.dial("sip:fritz@203.0.113.1")
+    talk()
+    site.natfix.kill()
+    assert_more_is_heard(dora, box)
+    site.natfix.start()
+    assert_more_is_heard(dora, box)
+    site.lab.far_nats["nat1"].rebind()
+    assert_more_is_heard(dora, box)
+    box.hang_up()       # the PBX does not know the new way to the far phone, which hangs up by itself
+    dora.hang_up()
+    wait_until(site.holds_no_media, 60.0, "the end of all mappings")
+
+
+def assert_more_is_heard(first: Baresip, second: Baresip) -> None:
+    """Fail unless both hear more of each other from now on."""
+    ends = ((first, second), (second, first))
+    before = [end.heard(other.tone).seconds for end, other in ends]
+    talk()
+    for heard, (end, other) in zip(before, ends, strict=True):
+        assert end.heard(other.tone).seconds > heard + 1.0, f"{end.user} hears {other.user} no more"
