@@ -43,6 +43,8 @@ SAVE_AFTER = 0.1    # seconds that changed rows are gathered: a call changes sev
 TIMERS_APART = 0.1  # seconds that what ends is gathered: one transaction for all of it
 MAX_KINDS = 100     # kinds of failure that are logged; all are counted
 
+NOT_SENT = "the kernel does not let natfix's own packets to far phones out: does your output chain drop them?"
+
 log = logging.getLogger("natfix")
 
 
@@ -199,7 +201,10 @@ class Loop:
         """Send natfix's own packets; one that is lost here is lost like one on the way."""
         if packets := [packet for outcome in outcomes for packet in outcome.send]:
             self.counters["sent"] += len(packets)
-            self.counters["not_sent"] += self.kernel.send(packets)
+            failed = self.kernel.send(packets)
+            self.counters["not_sent"] += failed
+            if failed:
+                self._log_once("send", NOT_SENT, None)
 
     def _close(self, outcomes: Sequence[Outcome], refused: bool, now: float) -> None:
         self._send(outcomes)

@@ -11,7 +11,7 @@ import pytest
 
 from natfix.address import Endpoint
 from natfix.commands import AddMapping, Kind, Note, Outcome, SendPacket, Verdict
-from natfix.loop import LATE, PAUSE, Clock, Loop
+from natfix.loop import LATE, NOT_SENT, PAUSE, Clock, Loop
 from natfix.reports import Change, PortsInUse
 from tests.standins import SKELETON, ListReader, ListStore, RecordingKernel, StandInEngine, WaitingPacket
 
@@ -67,7 +67,7 @@ def test_one_transaction_before_all_verdicts(bench: Bench) -> None:
     assert [packet.verdict for packet in packets] == [("accept", b"one!"), ("accept", b"two!")]
 
 
-def test_own_packets_are_sent_after_the_verdicts(bench: Bench) -> None:
+def test_own_packets_are_sent_after_the_verdicts(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """What natfix sends itself waits for all verdicts of the read; what the timer sends goes out too."""
     order: list[str] = []
     own = SendPacket(Endpoint("203.0.113.1", 5060), Endpoint("198.51.100.7", 41000), b"\0\0\0\0")
@@ -79,6 +79,7 @@ def test_own_packets_are_sent_after_the_verdicts(bench: Bench) -> None:
     bench.run_once()
     assert order[3:] == ["send"]
     assert (bench.loop.counters["sent"], bench.loop.counters["not_sent"]) == (4, 2)
+    assert [record.message for record in caplog.records] == [NOT_SENT]
 
 
 def test_engine_gets_bytes_path_and_time(bench: Bench) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from natfix.address import Endpoint
 from natfix.config import FarEnd
@@ -262,6 +264,56 @@ def test_an_inside_phone_is_none_of_its_business() -> None:
     world = far_world(far_end=SETTINGS)
     world.register(world.phone)
     assert world.phone.last["contact"].endswith("expires=3600")
+
+
+def test_a_phone_that_knows_no_rport() -> None:
+    """It gets its own Via back, without a word of NAT."""
+    site = Registered()
+    site.phone.via_parameters = ""
+    assert site.refresh()
+    assert not site.refresh(Contact="<sip:dora@192.168.1.10:5062>;expires=7")
+    site.accept()
+    assert "rport" not in site.answer["via"]
+    assert "received" not in site.answer["via"]
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("wait"), st.sampled_from([1, 20, 500, 1700, 3560])),
+    st.tuples(st.just("asks"), st.sampled_from(["3600", "25", "600", "0"])),
+    st.tuples(st.just("moves"), st.sampled_from([5062, 5099])),
+    st.tuples(st.just("restarts"), st.just(0)),
+    st.tuples(st.just("registrar"), st.sampled_from([200, 503, 0])),
+)
+
+
+@given(st.lists(STEPS, max_size=25))
+def test_nobody_is_told_what_the_registrar_has_not_said(steps: list[tuple[str, object]]) -> None:
+    """natfix answers for the same Contact only, after a 2xx, and never beyond what that has granted."""
+    site = Registered()
+    contact, accepted, until, status = 5062, 5062, site.world.now + 3600, 200
+    for what, value in steps:
+        if what == "wait":
+            site.world.advance(float(str(value)))
+        elif what == "moves":
+            contact = int(str(value))
+        elif what == "registrar":
+            status = int(str(value))
+        elif what == "restarts":
+            site.world.restart()
+            site.world.report(PortsInUse(frozenset(), {5060: PBX}))
+        elif site.refresh(Contact=f"<sip:dora@192.168.1.10:{contact}>", Expires=str(value)):
+            assert value != "0"
+            assert contact == accepted
+            assert site.world.now + int(site.answer["expires"]) < until
+        else:
+            accepted = 0
+            if status:
+                granted = int(site.pbx.last["expires"])
+                shown = site.pbx.last["contact"]
+                site.pbx.replies(site.pbx.last, status, tag="pbx", headers={"Expires": str(granted)},
+                                 contact=f"{shown};expires={granted}" if granted and status == 200 else "")
+                if status == 200 and granted:
+                    accepted, until = contact, site.world.now + granted
 
 
 # How long the silences may be
