@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from natfix.commands import Verdict
 from natfix.engine import Path as QueuePath
 from tests.bench import __main__ as bench
-from tests.bench import engine_alone, latency, replaying, rtp
+from tests.bench import engine_alone, keeping, latency, replaying, rtp
 from tests.bench.engine_alone import Feeder
 from tests.bench.messages import CallPackets
 from tests.bench.report import ROWS, missed, section, table, value_at, write_json
@@ -37,6 +38,7 @@ def recorded(**figures: Any) -> dict[str, Any]:
         "load_average": 0.1, "python": "3.11.2", "peers": {"kamailio": "5.6.3"}, "quick": False,
         "profiles": {"engine": PROFILE, "daemon": PROFILE}, "failures": [], "problems": {},
         "engine_us": {"invite": 49.0, "in_dialog": 19.0, "far": {"invite": 60.0, "in_dialog": 20.0}},
+        "keep_open": {"options": 2.1, "packet": 0.5},
         "cpu_per_call": {"natfix_over_kamailio_rtpengine": 0.29, "natfix_over_queue_accept_only": 4.8,
                          "budget": budget},
         "latency_ms": {"p50": 0.2, "p99": 1.0}, "calls_per_second": {"sustained": 500},
@@ -73,6 +75,18 @@ def test_engine_section_has_its_keys() -> None:
         assert kind["in_dialog"] > 0
         assert set(kind["by_message"]) == set(CallPackets._fields)
     assert any("receive_packet" in line for line in found["profiles"]["engine"])
+
+
+def test_keeping_section_has_its_keys() -> None:
+    """Every phone is sent something in time, of either kind, and each OPTIONS is answered."""
+    found = keeping.measure(20, 30)
+    assert {f"keep_open.{key}" for key in found["keep_open"]} <= {row.key for row in ROWS}
+    engine, now = keeping.registered("options", 3)
+    packets = keeping.due(engine, now + 30) + keeping.due(engine, now + 30.1)
+    for packet in packets:
+        outcome = engine.receive_packet(keeping.answer_to(packet), keeping.INWARD, now + 30)
+        assert outcome.verdict is Verdict.DROP
+    assert len(packets) == engine.counters["keep-alives answered"] == 3
 
 
 def test_far_calls_are_what_they_are_called() -> None:

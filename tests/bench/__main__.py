@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.bench import cpu, crowded, engine_alone, latency, replaying, responsive, rtp, sustained
+from tests.bench import cpu, crowded, engine_alone, keeping, latency, replaying, responsive, rtp, sustained
 from tests.bench.report import PROFILES, Results, heading, missed, section, surroundings, table, write_json
 from tests.lab import leftovers
 from tests.readme import write_section
@@ -32,6 +32,8 @@ class Section(NamedTuple):
 SECTIONS = {
     "engine": Section("the engine alone",
                       lambda: engine_alone.measure(2000), lambda: engine_alone.measure(300)),
+    "keeping": Section("far NATs kept open, the engine alone",
+                       lambda: keeping.measure(10_000, 100), lambda: keeping.measure(10_000, 30)),
     "cpu": Section("CPU per call: natfix, Kamailio + rtpengine, a queue that only accepts",
                    lambda: cpu.measure(2000, 4), lambda: cpu.measure(400, 2)),
     "latency": Section("latency at 500 messages a second",

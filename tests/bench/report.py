@@ -45,6 +45,8 @@ ROWS = (
     Row("engine alone: in-dialog message without body, median", "engine_us.in_dialog", "us", at_most=20),
     Row("of a far phone's call: INVITE with SDP, median", "engine_us.far.invite", "us"),
     Row("of a far phone's call: in-dialog message, median", "engine_us.far.in_dialog", "us"),
+    Row("10,000 far NATs kept open by OPTIONS, of a core", "keep_open.options", "%"),
+    Row("10,000 far NATs kept open by empty packets, of a core", "keep_open.packet", "%"),
     Row("CPU per call over Kamailio + rtpengine", "cpu_per_call.natfix_over_kamailio_rtpengine",
         at_most=0.30),
     Row("CPU per call over a queue that only accepts", "cpu_per_call.natfix_over_queue_accept_only",
