@@ -28,6 +28,7 @@ KEEP_ALIVE = "keep-alive"           # the deadlines' name
 BRANCH = "z9hG4bKnatfix"            # of natfix's own OPTIONS; they are known again after a restart, too
 EMPTY = b"\0\0\0\0"                 # no SIP, no STUN: as Kamailio's nathelper and others send it
 MOST_SOURCES = 65536
+OVERDUE = 5.0                       # seconds after which a UA has not refreshed as it was told: it is asked
 APART = 0.002                       # seconds between two keep-alives: 500 a second, never a burst
 SPREAD = 0.1                        # by how much of it an interval is shortened, so that all spread evenly
 
@@ -123,12 +124,13 @@ class KeepAlives:
         pulse = far.pulse
         if pulse.waiting:
             return pulse.sent_at + ANSWER_WAIT
-        if self._kind == "never" or (self._kind == "refresh" and not self._is_probing(far)):
+        if self._kind == "never":
             return NEVER
-        if self._kind == "refresh":
-            return pulse.speaks_at()
         if pulse.missed:
             return pulse.sent_at + pulse.retry_after(self._every)
+        if self._kind == "refresh" and pulse.told:
+            overdue = max(pulse.heard_at, pulse.sent_at) + pulse.told + OVERDUE
+            return min(overdue, pulse.speaks_at()) if self._is_probing(far) else overdue
         silence = pulse.allowed(self._every, self._longest)
         return max(pulse.heard_at, pulse.sent_at) + silence * (1 - SPREAD * _share(far.source))
 

@@ -150,12 +150,14 @@ class Refreshing:
             return      # the next one has the credentials
         request = self._requests.pop(key, None)
         self._leases.pop(key, None)
-        if request is None or request.cseq != message.cseq or not 200 <= message.status < 300:
+        if not 200 <= message.status < 300:
+            return
+        told, far.pulse.told = far.pulse.refresh_after(self._every, self._longest), 0
+        if request is None or request.cseq != message.cseq:
             return
         own = [address for address in _contacts(message)
                if address.uri and address.uri.hostport.endpoint() == far.source]
         granted = min((_seconds(message, address) for address in own), default=0)
-        told = far.pulse.refresh_after(self._every, self._longest)
         if granted <= told + IN_TIME or len(own) != len(set(request.asked.contacts)):
             return
         if _lease_from(turn.edits.apply(), told, turn.now) is None:

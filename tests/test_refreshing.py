@@ -259,6 +259,25 @@ def test_what_cannot_be_said_again_is_not_shortened(headers: dict[str, str]) -> 
     assert not site.refresh()
 
 
+def test_who_does_not_refresh_is_asked() -> None:
+    """Some phones keep their own time whatever they are told: OPTIONS keep their NATs open then."""
+    site = Registered()
+    site.phone.answers_options = True
+    site.world.advance(EVERY + 4)
+    assert not site.phone.asked
+    site.world.advance(100)
+    assert len(site.phone.asked) >= 3
+    assert site.world.engine.registrations(site.world.now)[-1]["reachability"] == "reachable"
+
+
+def test_who_is_not_told_is_asked() -> None:
+    """Where the registrar's answer cannot be said again, OPTIONS do it as well."""
+    site = Registered(headers={"X-Folded": "a\n b"})
+    site.phone.answers_options = True
+    site.world.advance(100)
+    assert len(site.phone.asked) == 4
+
+
 def test_an_inside_phone_is_none_of_its_business() -> None:
     """REGISTERs of phones inside go to their provider, whatever is set for far ones."""
     world = far_world(far_end=SETTINGS)
