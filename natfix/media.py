@@ -13,6 +13,7 @@ from natfix.dialogs import Call, Description, Line
 from natfix.errors import LimitReached, MalformedMessage
 from natfix.far_ends import FarEnds
 from natfix.far_signs import SDP_PRIVATE, is_unreachable
+from natfix.hearsay import Hearsay, name_of
 from natfix.mappings import Mapping, Mappings, relay_key
 from natfix.media_mappings import MediaMappings, Owner
 from natfix.policies import MediaPolicies
@@ -53,6 +54,7 @@ class MediaKeeper:
         self.pool = self._streams.pool
         self.hold, self.release = self._streams.hold, self._streams.release
         self.settle = Settling(settings, realms, mappings, far_ends).settle
+        self._hearsay = Hearsay()
         self._judges_sdp = SDP_PRIVATE in settings.far_end.signs
 
     # -- one message's description ----------------------------------------------------------------
@@ -70,12 +72,20 @@ class MediaKeeper:
         except MalformedMessage as problem:
             turn.leave("sdp", "SDP", str(problem))
             return None
+        turn.session = name_of(turn.message.raw, session)
         if self._policy(turn) == "never":
+            self._listen(turn, *session.media)
             turn.leave("policy", "SDP", "media policy is never")
             return None
         targets = [self._target(turn, media) for media in session.media]
         write(turn, session, targets)
         return tuple(t.sent for t in targets), tuple(t.received for t in targets)
+
+    def _listen(self, turn: Turn, *lines: Media) -> None:
+        """Remember which inside hosts somebody outside names: who hands that on vouches for nothing."""
+        for endpoint in (endpoint for media in lines for endpoint in endpoints_of(media)):
+            if turn.sender is None and endpoint is not None and self._realms.is_inside(endpoint.host):
+                self._hearsay.note(turn.session, endpoint)
 
     def _target(self, turn: Turn, media: Media) -> Target:
         named = endpoints_of(media)
@@ -102,9 +112,12 @@ class MediaKeeper:
         elif turn.far_sender is not None and self._is_behind_nat(turn, media, rtp):
             shown = self._relay(turn, turn.receiver_call, turn.far_sender.source.host, sent)
             if shown is None:
+                self._listen(turn, media)
                 return left_alone(media)
             shown_rtp, shown_rtcp = shown
             hosts = ()
+        else:
+            self._listen(turn, media)
         final_rtp, final_rtcp = shown_rtp, shown_rtcp
         if turn.receiver is not None:
             final_rtp, final_rtcp = self._released(turn, shown_rtp, shown_rtcp)
@@ -212,6 +225,11 @@ class MediaKeeper:
         return sender is not None and (
             sender.inside.host in self._settings.inside.pbx or self._is_on_gateway(turn))
 
+    def _is_vouched_for(self, turn: Turn, endpoint: Endpoint) -> bool:
+        """Tell whether a trusted PBX hands on what a phone inside has said, not what somebody outside has."""
+        return self._is_trusted(turn) and self._realms.is_inside(endpoint.host) \
+            and not self._hearsay.has(turn.session, endpoint)
+
     def _may_release(self, turn: Turn) -> bool:
         """Two UAs behind the same far NAT may talk there; but for the operator's word."""
         return self._policy(turn) != "full" and self._settings.media.release != "never"
@@ -258,7 +276,7 @@ class MediaKeeper:
             return "a port below 1024 is a service, not media"
         if host != sender.inside.host and not self._registrations.is_registered(host, sender.inside.host) \
                 and host not in self._settings.media.media_hosts \
-                and not (self._is_trusted(turn) and self._realms.is_inside(host)):
+                and not self._is_vouched_for(turn, endpoint):
             return "the host is neither the sender, nor registered, nor one of [media] media_hosts"
         if pairs > MOST_PAIRS or (pairs > 1 and endpoint.port + 2 * pairs - 1 > LAST_PORT):
             return "more port pairs than any encoding has layers, or than there are ports"

@@ -32,6 +32,7 @@ class Turn:
     receiver_call: Call | None = None
     far_sender: FarEnd | None = None
     far_receiver: FarEnd | None = None
+    session: bytes = b""        # what tells its session description from others, see natfix.hearsay
     notes: list[Note] = field(default_factory=list)     # why something was left alone
 
     def leave(self, rule: str, header: str, reason: str, old: str = "") -> None:
