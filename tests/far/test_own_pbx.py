@@ -47,6 +47,14 @@ def test_phones_on_both_sides(make_lab: Callable[..., Lab], kind: str) -> None:
     site.call(ines, dora)
 
 
+def test_one_address_for_all(make_lab: Callable[..., Lab]) -> None:
+    """The same account works inside and outside: all phones know the PBX by the outside address."""
+    site = OwnSite(make_lab, "port-restricted")
+    dora, ines, emil = site.phone("dora"), site.phone("ines"), site.phone("emil", host="remote1")
+    for caller, called in ((ines, dora), (ines, emil), (emil, ines), (dora, emil)):
+        site.call(caller, called)
+
+
 @pytest.mark.parametrize("kinds", [("port-restricted", "symmetric"), ("symmetric", "full-cone")])
 def test_both_far(make_lab: Callable[..., Lab], kinds: tuple[str, str]) -> None:
     """Two far phones: the PBX hands the one's words on to the other, and media stays in the kernel."""
