@@ -112,6 +112,14 @@ class Ua:
                     media.sendto(_rtp(port, number, kind), to)
                 time.sleep(PACE)
 
+    @contextmanager
+    def listening(self, port: int) -> Iterator[socket.socket]:
+        """Keep a port open, so that no ICMP error answers what comes."""
+        with socket_in(self.lab[self.host].namespace) as media:
+            media.bind((self.address, port))
+            media.settimeout(3)
+            yield media
+
 
 def _rtp(port: int, number: int, kind: int) -> bytes:
     if kind:

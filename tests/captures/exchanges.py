@@ -6,7 +6,7 @@ import time
 
 from tests.captures.ends import Heard, Ua, audio
 from tests.lab.lab import Lab
-from tests.lab.topology import PROVIDER_ADDRESS
+from tests.lab.topology import GATEWAY_ADDRESS, PROVIDER_ADDRESS
 
 PROVIDER = (PROVIDER_ADDRESS, 5060)
 RELAY = "203.0.113.60"          # of media, outside: no address of the SDP then needs translation
@@ -53,3 +53,12 @@ def called(phone: Ua, provider: Ua, place: tuple[str, int], sdp: str = "", call_
     provider.send(invite, place)
     heard = phone.hear()
     return heard, phone.answer(heard, 200, sdp=sdp or audio(RELAY))
+
+
+def converse(phone: Ua, provider: Ua, latched: bool = False) -> None:
+    """Both talk, one after the other; the provider to port 4000, or *latched*: to where audio comes from."""
+    with provider.listening(4000) as media:
+        phone.talk(4000, (PROVIDER_ADDRESS, 4000))
+        place = media.recvfrom(999)[1] if latched else (GATEWAY_ADDRESS, 4000)
+    with phone.listening(4000):
+        provider.talk(4000, place)

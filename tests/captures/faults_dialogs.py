@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.captures.ends import Ua, audio, register, short_memory
+from tests.captures.ends import Ua, audio, meddler, register, short_memory, translate
 from tests.captures.exchanges import BOB, PROVIDER, RELAY, WAITS, again, call, called, ends, hang_up
 from tests.captures.faults import fault
 from tests.lab.lab import Lab
@@ -109,13 +109,13 @@ def _moved(lab: Lab, follows: bool) -> None:
         again(phone, bye, (PROVIDER_ADDRESS, port))
 
 
-@fault("d30-new-contact-not-followed",
+@fault("d30-old-contact-used",
        "the provider moves to port 5070 by re-INVITE, and BYE still goes to 5060", "D30")
 def _not_followed(lab: Lab) -> None:
     _moved(lab, follows=False)
 
 
-@fault("d30-not-followed-contact", "the same, and BYE goes to the new port: nothing is wrong")
+@fault("d30-not-old-contact", "the same, and BYE goes to the new port: nothing is wrong")
 def _followed(lab: Lab) -> None:
     _moved(lab, follows=True)
 
@@ -146,3 +146,42 @@ def _transfer_lost(lab: Lab) -> None:
 @fault("d31-not-refer-to-public", "a transfer to a number: nothing is wrong")
 def _transfer_works(lab: Lab) -> None:
     _transfer(lab, "sip:carol@example.com", "200 OK")
+
+
+@fault("d06-not-bye-sent-again", "the phone answers the second BYE: nothing is wrong")
+def _bye_again(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    invite, _ = call(phone, provider)
+    bye = provider.request("BYE", f"sip:alice@{invite.source[0]}:{invite.source[1]}", "call", 1,
+                           to=f"{invite.header('From')}", tag="b")
+    again(provider, bye, invite.source, WAITS[:1])
+    phone.hear()
+    phone.reply(200)
+    provider.hear()
+
+
+@fault("d13-not-public-record-route", "a proxy inside; an ALG translates its Record-Route: nothing is wrong")
+def _public_record_route(lab: Lab) -> None:
+    proxy, provider = Ua(lab, "pbx", "alice"), Ua(lab, "provider", "bob")
+    with meddler(lab, translate):
+        proxy.send(proxy.request("INVITE", BOB, "call", 1, f"Record-Route: <sip:{proxy.address};lr>",
+                                 sdp=audio(RELAY)), PROVIDER)
+        provider.reply(200, sdp=audio(PROVIDER_ADDRESS))
+        ok = proxy.hear()
+        proxy.send(proxy.request("ACK", "sip:bob@203.0.113.50:5060", "call", to=ok.header("To")), PROVIDER)
+        provider.hear()
+        time.sleep(0.5)
+        hang_up(proxy, provider, ok)
+
+
+@fault("d26-not-refreshed", "the session's refresh is answered, and the call goes on: nothing is wrong")
+def _refreshed(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    _, ok = call(phone, provider, "", "", "Session-Expires: 6;refresher=uac", "Require: timer")
+    for cseq in (2, 3):
+        time.sleep(3)
+        phone.send(phone.request("UPDATE", "sip:bob@203.0.113.50:5060", "call", cseq, "Session-Expires: 6",
+                                 to=ok.header("To")), PROVIDER)
+        provider.reply(200, "Session-Expires: 6;refresher=uac")
+        phone.hear()
+    hang_up(phone, provider, ok, cseq=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from tests.captures.ends import Ua, audio, counted, meddler, random_ports, register, rules, translate
@@ -11,7 +12,7 @@ from tests.lab.lab import Lab
 from tests.lab.topology import GATEWAY_ADDRESS, PROVIDER_ADDRESS
 
 
-@fault("d11-via-not-restored", "an ALG rewrites the Via of a request, and not that of the response")
+@fault("d11-via-stays-rewritten", "an ALG rewrites the Via of a request, and not that of the response", "D11")
 def _via(lab: Lab) -> None:
     def change(text: str, is_out: bool, inside: str) -> str:
         return text.replace(f"UDP {inside}", f"UDP {GATEWAY_ADDRESS}") if is_out else text
@@ -153,3 +154,34 @@ def _asymmetric(lab: Lab) -> None:
         phone.send(message, PROVIDER)
         provider.reply(200, f"Contact: {phone.contact};expires=3600")
         time.sleep(wait)
+
+
+@fault("d11-not-via-restored", "an ALG rewrites Via, and undoes it in the response: nothing is wrong")
+def _via_restored(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    with meddler(lab, translate):
+        register(phone, provider)
+        phone.send(phone.request("OPTIONS", BOB, "ping"), PROVIDER)
+        provider.reply(200)
+        phone.hear()
+
+
+@fault("d15-not-without-content-length", "an INVITE without Content-Length, as UDP allows: nothing is wrong")
+def _no_length(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    message = phone.request("INVITE", BOB, "call", sdp=audio(RELAY))
+    phone.send(re.sub(r"Content-Length: [0-9]+\r\n", "", message), PROVIDER)
+    provider.reply(200, sdp=audio(PROVIDER_ADDRESS))
+    ok = phone.hear()
+    phone.send(phone.request("ACK", "sip:bob@203.0.113.50:5060", "call", to=ok.header("To")), PROVIDER)
+    provider.hear()
+    hang_up(phone, provider, ok)
+
+
+@fault("d29-not-with-rport", "a phone sends from 5062, names 5060, and asks for rport: nothing is wrong")
+def _rport(lab: Lab) -> None:
+    phone, provider = Ua(lab, "phone1", "alice", 5062), Ua(lab, "provider", "bob")
+    phone.send(phone.request("REGISTER", "sip:example.com", "registration", 1, "Expires: 3600",
+                             to="<sip:alice@example.com>", via="192.168.1.10:5060;rport"), PROVIDER)
+    provider.reply(200, f"Contact: {phone.contact};expires=3600")
+    phone.hear()

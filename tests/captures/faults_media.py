@@ -17,7 +17,7 @@ from tests.captures.ends import (
     short_memory,
     translate,
 )
-from tests.captures.exchanges import PROVIDER, call, ends, hang_up
+from tests.captures.exchanges import PROVIDER, call, converse, ends, hang_up
 from tests.captures.faults import fault
 from tests.lab.lab import Lab
 from tests.lab.topology import GATEWAY_ADDRESS, PROVIDER_ADDRESS
@@ -29,9 +29,17 @@ def _alg_that_works(lab: Lab) -> None:
     with meddler(lab, translate):
         register(phone, provider)
         _, ok = call(phone, provider, audio(phone.address))
-        phone.talk(4000, (PROVIDER_ADDRESS, 4000))
-        provider.talk(4000, (GATEWAY_ADDRESS, 4000))
+        converse(phone, provider)
         hang_up(phone, provider, ok)
+
+
+@fault("d01-private-address", "a phone behind a NAT alone names its inside address in SDP", "D01")
+def _private_address(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    _, ok = call(phone, provider, audio(phone.address))
+    with provider.listening(4000):
+        phone.talk(4000, (PROVIDER_ADDRESS, 4000))
+    hang_up(phone, provider, ok)
 
 
 @fault("d02-private-address-from-outside", "the provider's SDP names an address of its own network", "D02")
@@ -49,8 +57,7 @@ def _random_source_port(lab: Lab) -> None:
     phone, provider = ends(lab)
     with meddler(lab, translate):
         _, ok = call(phone, provider, audio(phone.address))
-        phone.talk(4000, (PROVIDER_ADDRESS, 4000))
-        provider.talk(4000, (GATEWAY_ADDRESS, 4000))
+        converse(phone, provider)
         hang_up(phone, provider, ok)
 
 
@@ -62,8 +69,7 @@ def _another_address(lab: Lab) -> None:
     phone, provider = ends(lab)
     with meddler(lab, translate):
         _, ok = call(phone, provider, audio(phone.address))
-        phone.talk(4000, (PROVIDER_ADDRESS, 4000))
-        provider.talk(4000, (GATEWAY_ADDRESS, 4000))
+        converse(phone, provider)
         hang_up(phone, provider, ok)
 
 
@@ -84,8 +90,7 @@ def _rtcp_forgotten(lab: Lab) -> None:
     with meddler(lab, _but("a=rtcp")):
         offer = audio(phone.address, 4000, f"a=rtcp:4001 IN IP4 {phone.address}")
         _, ok = call(phone, provider, offer)
-        phone.talk(4000, (PROVIDER_ADDRESS, 4000))
-        provider.talk(4000, (GATEWAY_ADDRESS, 4000))
+        converse(phone, provider)
         hang_up(phone, provider, ok)
 
 
@@ -96,8 +101,7 @@ def _candidates_forgotten(lab: Lab) -> None:
         offer = audio(phone.address, 4000, "a=ice-ufrag:abcd", "a=ice-pwd:0123456789012345678901",
                       f"a=candidate:1 1 UDP 2130706431 {phone.address} 4000 typ host")
         _, ok = call(phone, provider, offer, audio(PROVIDER_ADDRESS, 4000, "a=ice-mismatch"))
-        phone.talk(4000, (PROVIDER_ADDRESS, 4000))
-        provider.talk(4000, (GATEWAY_ADDRESS, 4000))
+        converse(phone, provider)
         hang_up(phone, provider, ok)
 
 
@@ -109,8 +113,7 @@ def _silence(lab: Lab) -> None:
     with meddler(lab, translate):
         register(phone, provider)
         _, ok = call(phone, provider, audio(phone.address))
-        phone.talk(4000, (PROVIDER_ADDRESS, 4000))
-        provider.talk(4000, (GATEWAY_ADDRESS, 4000))
+        converse(phone, provider)
         random_ports(lab, "udp sport 4000")     # as a NAT chooses whose old port has been taken meanwhile
         time.sleep(21)
         phone.talk(4000, (PROVIDER_ADDRESS, 4000))
@@ -142,8 +145,7 @@ def _hold_and_resume(lab: Lab, change: Change) -> None:
     phone, provider = ends(lab)
     with meddler(lab, change):
         _, ok = call(phone, provider, audio(phone.address))
-        phone.talk(4000, (PROVIDER_ADDRESS, 4000))
-        provider.talk(4000, (GATEWAY_ADDRESS, 4000))
+        converse(phone, provider)
         for cseq, (port, direction, reply) in enumerate(
                 ((4000, "sendonly", "recvonly"), (4002, "sendrecv", "sendrecv")), 2):
             offer = audio(phone.address, port, f"a={direction}", version=cseq)
@@ -180,8 +182,7 @@ def _fax(lab: Lab, change: Change, status: int) -> None:
     phone, provider = ends(lab)
     with meddler(lab, change):
         _, ok = call(phone, provider, audio(phone.address))
-        phone.talk(4000, (PROVIDER_ADDRESS, 4000))
-        provider.talk(4000, (GATEWAY_ADDRESS, 4000))
+        converse(phone, provider)
         offer = audio(phone.address, 4000, version=2).replace("m=audio 4000 RTP/AVP 0\r\n", "")
         lines = "".join(f"{line}\r\n" for line in FAX)
         phone.send(phone.request("INVITE", "sip:bob@203.0.113.50:5060", "call", 2, sdp=offer + lines,
@@ -222,8 +223,7 @@ def _early(lab: Lab, change: Change) -> None:
         target = f"sip:alice@{place[0]}:{place[1]}"
         provider.send(provider.request("ACK", target, "called", to=to), place)
         phone.hear()
-        phone.talk(4000, (PROVIDER_ADDRESS, 4000))
-        provider.talk(4000, (GATEWAY_ADDRESS, 4000))
+        converse(phone, provider)
         provider.send(provider.request("BYE", target, "called", 2, to=to), place)
         phone.reply(200)
         provider.hear()
@@ -242,3 +242,86 @@ def _early_forgotten(lab: Lab) -> None:
 @fault("d19-not-early-media", "early media, translated like the rest: nothing is wrong")
 def _early_works(lab: Lab) -> None:
     _early(lab, translate)
+
+
+# -- what nearly is a fault
+
+
+@fault("d01-not-sent-to-the-source",
+       "a private address in SDP, and a provider that sends to where audio comes from: nothing is wrong")
+def _latched(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    _, ok = call(phone, provider, audio(phone.address))
+    converse(phone, provider, latched=True)
+    hang_up(phone, provider, ok)
+
+
+@fault("d02-not-hold-by-zero", "hold by c=0.0.0.0, and resume: nothing is wrong")
+def _zero(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    with meddler(lab, translate):
+        _, ok = call(phone, provider, audio(phone.address))
+        converse(phone, provider)
+        for cseq, address in enumerate(("0.0.0.0", phone.address), 2):
+            offer = audio(address, version=cseq)
+            phone.send(phone.request("INVITE", "sip:bob@203.0.113.50:5060", "call", cseq, sdp=offer,
+                                     to=ok.header("To")), PROVIDER)
+            provider.reply(200, sdp=audio(PROVIDER_ADDRESS, version=cseq))
+            phone.hear()
+            phone.send(phone.request("ACK", "sip:bob@203.0.113.50:5060", "call", cseq, to=ok.header("To")),
+                       PROVIDER)
+            provider.hear()
+            time.sleep(1)
+        converse(phone, provider)
+        hang_up(phone, provider, ok, cseq=4)
+
+
+@fault("d03-not-sent-to-the-source",
+       "audio leaves from a random port, and a provider that answers to that port: nothing is wrong")
+def _random_port_latched(lab: Lab) -> None:
+    random_ports(lab, "udp sport 4000")
+    phone, provider = ends(lab)
+    with meddler(lab, translate):
+        _, ok = call(phone, provider, audio(phone.address))
+        converse(phone, provider, latched=True)
+        hang_up(phone, provider, ok)
+
+
+@fault("d10-not-two-addresses",
+       "audio leaves by another outside address than SIP, and SDP names that one: nothing is wrong")
+def _announced_address(lab: Lab) -> None:
+    def change(text: str, is_out: bool, inside: str) -> str:
+        head, blank, body = translate(text, is_out, inside).partition("\r\n\r\n")
+        return counted(head + blank + body.replace(GATEWAY_ADDRESS, "203.0.113.2"))
+    lab.gateway.run(["ip", "address", "add", "203.0.113.2/24", "dev", "outside"])
+    rules(lab, "chain post { type nat hook postrouting priority srcnat - 1; "
+               'oifname "outside" udp sport 4000 snat to 203.0.113.2; }')
+    phone, provider = ends(lab)
+    with meddler(lab, change):
+        _, ok = call(phone, provider, audio(phone.address))
+        phone.talk(4000, (PROVIDER_ADDRESS, 4000))
+        provider.talk(4000, ("203.0.113.2", 4000))
+        hang_up(phone, provider, ok)
+
+
+@fault("d21-not-rtcp", "`a=rtcp` is translated, and RTCP flows both ways: nothing is wrong")
+def _rtcp_works(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    with meddler(lab, translate):
+        offer = audio(phone.address, 4000, f"a=rtcp:4001 IN IP4 {phone.address}")
+        _, ok = call(phone, provider, offer)
+        converse(phone, provider)
+        phone.talk(4001, (PROVIDER_ADDRESS, 4001), 4, 200)
+        provider.talk(4001, (GATEWAY_ADDRESS, 4001), 4, 200)
+        hang_up(phone, provider, ok)
+
+
+@fault("d22-not-candidates", "candidates of ICE, translated with c=: nothing is wrong")
+def _candidates(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    with meddler(lab, translate):
+        offer = audio(phone.address, 4000, "a=ice-ufrag:abcd", "a=ice-pwd:0123456789012345678901",
+                      f"a=candidate:1 1 UDP 2130706431 {phone.address} 4000 typ host")
+        _, ok = call(phone, provider, offer)
+        converse(phone, provider)
+        hang_up(phone, provider, ok)

@@ -7,7 +7,7 @@ import ssl
 import time
 
 from tests.captures.ends import Heard, Ua, audio, register, rules, stream
-from tests.captures.exchanges import BOB, PROVIDER, WAITS, again, call, ends, hang_up
+from tests.captures.exchanges import BOB, PROVIDER, RELAY, WAITS, again, call, ends, hang_up
 from tests.captures.faults import fault
 from tests.compare.worlds import HELPER
 from tests.lab.lab import Lab
@@ -52,6 +52,7 @@ def _tls(lab: Lab) -> None:
         peer.recv(9999)
         peer.close()
 
+
 @fault("d28-helper-drops-a-name", "the kernel's SIP helper drops an INVITE whose c= is a name", "D28")
 def _helper(lab: Lab) -> None:
     lab.gateway.run(["nft", "-f", "-"], input=HELPER)
@@ -69,6 +70,7 @@ def _helper_translates(lab: Lab) -> None:
     phone.talk(4000, (PROVIDER_ADDRESS, 4000))
     provider.talk(4000, (GATEWAY_ADDRESS, 4000))
     hang_up(phone, provider, ok)
+
 
 @fault("d33-ipv6-media", "a phone offers media in IPv6 over IPv4, and is refused", "D33")
 def _ipv6(lab: Lab) -> None:
@@ -98,3 +100,40 @@ def _asks(lab: Lab) -> None:
         provider.send(provider.request("OPTIONS", f"sip:alice@{place[0]}:{place[1]}", f"ping{number}"), place)
         phone.reply(200)
         provider.hear()
+
+
+@fault("d23-not-same-connection", "a phone on TCP is called by the connection it made: nothing is wrong")
+def _same_connection(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    with stream(lab, "provider") as server, stream(lab, "phone1") as client:
+        server.bind(PROVIDER)
+        server.listen()
+        client.connect(PROVIDER)
+        peer, source = server.accept()
+        contact = "<sip:alice@192.168.1.10:5060;transport=tcp>"
+        client.sendall(phone.request("REGISTER", "sip:example.com", "registration", 1, "Expires: 3600",
+                                     contact=contact, to="<sip:alice@example.com>"
+                                     ).replace("/UDP", "/TCP").encode())
+        heard = Heard(peer.recv(9999).decode(), source)
+        peer.sendall(provider.answer(heard, 200, f"Contact: {contact};expires=3600").encode())
+        client.recv(9999)
+        peer.sendall(provider.request("OPTIONS", "sip:alice@192.168.1.10:5060;transport=tcp", "ping"
+                                      ).replace("/UDP", "/TCP").encode())
+        client.sendall(phone.answer(Heard(client.recv(9999).decode(), PROVIDER), 200).encode())
+        peer.recv(9999)
+        client.close()
+        peer.close()
+
+
+@fault("d24-not-clear-at-5061", "SIP in the clear at port 5061: nothing is wrong")
+def _clear(lab: Lab) -> None:
+    phone, provider = Ua(lab, "phone1", "alice", 5061), Ua(lab, "provider", "bob", 5061)
+    register(phone, provider)
+
+
+@fault("d33-not-origin-in-ipv6", "media in IPv4, and an IPv6 address in o= alone: nothing is wrong")
+def _origin(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    offer = audio(RELAY).replace(f"1 1 IN IP4 {RELAY}", "1 1 IN IP6 2001:db8::10")
+    _, ok = call(phone, provider, offer)
+    hang_up(phone, provider, ok)

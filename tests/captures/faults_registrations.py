@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.captures.ends import Ua, audio, meddler, random_ports, register, rules, short_memory, translate
-from tests.captures.exchanges import PROVIDER, again, ends, hang_up
+from tests.captures.exchanges import PROVIDER, RELAY, again, called, ends, hang_up
 from tests.captures.faults import fault
 from tests.lab.lab import Lab
 from tests.lab.topology import GATEWAY_ADDRESS, PROVIDER_ADDRESS
@@ -169,3 +169,25 @@ def _lamp_works(lab: Lab) -> None:
         provider.send(_notify(provider, place, cseq), place)
         phone.reply(200)
         provider.hear()
+
+
+@fault("d25-not-relayed", "phones inside that talk by a relay of the provider's: nothing is wrong")
+def _relayed(lab: Lab) -> None:
+    alice, provider = ends(lab)
+    carol = Ua(lab, "phone2", "carol", 5062)
+    place = register(carol, provider)
+    alice.send(alice.request("INVITE", "sip:carol@example.com", "call", sdp=audio(RELAY)), PROVIDER)
+    invite = provider.hear()
+    heard, ok = called(carol, provider, place, call_id="call2")
+    carol.send(ok, heard.source)
+    to = provider.hear().header("To")
+    provider.send(provider.request("ACK", f"sip:carol@{place[0]}:{place[1]}", "call2", to=to), place)
+    carol.hear()
+    provider.send(provider.answer(invite, 200, sdp=audio(RELAY, 4002)), invite.source)
+    answer = alice.hear()
+    alice.send(alice.request("ACK", "sip:bob@203.0.113.50:5060", "call", to=answer.header("To")), PROVIDER)
+    provider.hear()
+    hang_up(alice, provider, answer)
+    provider.send(provider.request("BYE", f"sip:carol@{place[0]}:{place[1]}", "call2", 2, to=to), place)
+    carol.reply(200)
+    provider.hear()

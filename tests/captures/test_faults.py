@@ -53,7 +53,7 @@ def test_every_file_has_its_scene_and_its_line() -> None:
 
 @pytest.mark.lab
 @pytest.mark.parametrize("name", [
-    "d11-via-not-restored", "d15-content-length-too-small", "d12-not-symmetric-nat", "d34-scanner"])
+    "d11-via-stays-rewritten", "d15-content-length-too-small", "d12-not-symmetric-nat", "d34-scanner"])
 def test_recorded_anew(tmp_path: Path, name: str) -> None:
     """The recorder is alive: the lab shows the same again."""
     record_fault(FAULTS[name], tmp_path / "again.pcapng")
