@@ -126,7 +126,7 @@ class Engine:
         if sender_inside != receiver_inside \
                 and not self._realms.crosses(path.in_interface, path.out_interface):
             return self._pass(outcome, "not-ours", "the packet does not cross the outside interface")
-        message, problem_text = self._read(packet.payload)
+        message, problem_text = self.read_message(packet.payload)
         if not sender_inside and self._is_for_natfix(outcome, packet, message, now):
             return outcome
         if message is None and path.hook != "forward":      # of the gateway's own only SIP is of interest
@@ -180,7 +180,8 @@ class Engine:
             outcome.verdict = Verdict.DROP
         return outcome.verdict is Verdict.DROP
 
-    def _read(self, payload: bytes) -> tuple[Message | None, str]:
+    def read_message(self, payload: bytes) -> tuple[Message | None, str]:
+        """Return the message, or None and what it is instead; natfix-replay has read it already."""
         try:
             return message_from_bytes(payload), ""
         except MalformedMessage as problem:
@@ -361,6 +362,10 @@ class Engine:
     def pop_changes(self) -> list[Change]:
         """Return what the store has to write since the last call."""
         return self._memory.pop_changes()
+
+    def forget_changes(self) -> None:
+        """Do as :meth:`pop_changes` where nothing is to survive, without making the rows."""
+        self._memory.forget_changes()
 
     def calls(self, now: float) -> list[dict[str, Any]]:
         """Return the calls as rows (see :mod:`natfix.listing`)."""

@@ -135,11 +135,13 @@ class Memory:
         changes += [self._binding_change(key) for key in self._registrations.changed]
         changes += [self._port_change(inside) for inside in self._signalling.changed]
         changes += [self._far_end_change(source) for source in self._far_ends.changed]
-        self._calls.changed.clear()
-        self._registrations.changed.clear()
-        self._signalling.changed.clear()
-        self._far_ends.changed.clear()
+        self.forget_changes()
         return changes
+
+    def forget_changes(self) -> None:
+        """Leave nothing for :meth:`pop_changes`."""
+        for table in (self._calls, self._registrations, self._signalling, self._far_ends):
+            table.changed.clear()
 
     def _call_change(self, key: CallKey) -> Change:
         name = "\n".join((key.inside_host, key.call_id, key.caller_tag, key.role.value))
