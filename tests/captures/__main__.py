@@ -51,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def file_of(name: str) -> Path:
     """Return where the capture called *name* is."""
-    return (FOLDER if name in SCENES else FAULT_FOLDER) / f"{name}.pcapng"
+    if name in SCENES:
+        return FOLDER / f"{name}.pcapng"
+    return FAULT_FOLDER / f"{name}.{'log' if isinstance(FAULTS[name].play, str) else 'pcapng'}"
 
 
 def record(scene: Scene, path: Path) -> None:
@@ -62,7 +64,7 @@ def record(scene: Scene, path: Path) -> None:
 
 def faults_readme() -> str:
     """Return what pcaps/faults/README.md has to say."""
-    rows = [f"| `{name}.pcapng` | {found.shows} | {', '.join(found.codes) or 'none'} |"
+    rows = [f"| `{file_of(name).name}` | {found.shows} | {', '.join(found.codes) or 'none'} |"
             for name, found in sorted(FAULTS.items())]
     return FAULT_HEAD + "\n".join(rows) + "\n"
 

@@ -1,4 +1,4 @@
-"""Other transports, the kernel's helper, families, strangers: D23, D24, D28, D33, D34."""
+"""Other transports, the kernel's helper, families, strangers: D23, D24, D27, D28, D33, D34."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 from tests.captures.ends import Heard, Ua, audio, register, rules, stream
 from tests.captures.exchanges import BOB, PROVIDER, RELAY, WAITS, again, call, ends, hang_up
-from tests.captures.faults import fault
+from tests.captures.faults import FAULTS, Fault, fault
 from tests.compare.worlds import HELPER
 from tests.lab.lab import Lab
 from tests.lab.topology import GATEWAY_ADDRESS, PROVIDER_ADDRESS
@@ -137,3 +137,15 @@ def _origin(lab: Lab) -> None:
     offer = audio(RELAY).replace(f"1 1 IN IP4 {RELAY}", "1 1 IN IP6 2001:db8::10")
     _, ok = call(phone, provider, offer)
     hang_up(phone, provider, ok)
+
+
+LOG = """\
+[48812.014210] {0} IN= OUT= SRC=192.168.1.5 DST=203.0.113.50 LEN=870 TOS=0x00 TTL=64 ID=0 DF PROTO=UDP
+[48812.517733] {0} IN= OUT= SRC=192.168.1.5 DST=203.0.113.50 LEN=870 TOS=0x00 TTL=64 ID=0 DF PROTO=UDP
+"""
+FAULTS["d27-helper-out-of-ports"] = Fault(
+    LOG.format("nf_ct_sip: dropping packet: all ports in use for SDP media"), ("D27",),
+    "a kernel's log: its SIP helper has run out of ports (written by hand, in the kernel's words)")
+FAULTS["d27-not-out-of-ports"] = Fault(
+    LOG.format("nf_ct_sip: dropping packet: invalid SDP"), (),
+    "a kernel's log: its SIP helper drops what is no SDP, which is no exhaustion (written by hand)")
