@@ -193,7 +193,7 @@ def _fax(lab: Lab, change: Change, status: int) -> None:
         hang_up(phone, provider, ok, cseq=3)
 
 
-@fault("d18-udptl-made-audio", "an ALG makes `RTP/AVP 0` of the fax's `udptl t38`: refused", "D18 D18")
+@fault("d18-udptl-made-audio", "an ALG makes `RTP/AVP 0` of the fax's `udptl t38`: refused", "D18")
 def _fax_changed(lab: Lab) -> None:
     def change(text: str, is_out: bool, inside: str) -> str:
         return counted(translate(text, is_out, inside).replace("udptl t38", "RTP/AVP 0"))
