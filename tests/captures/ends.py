@@ -72,8 +72,9 @@ class Ua:
                 to: str = "", tag: str = "a", contact: str = "", via: str = "") -> str:
         """Return a request of this UA; *via* is its sent-by and parameters."""
         via = via or f"{self.address}:{self.port};rport"
-        lines = [f"{method} {uri} SIP/2.0",
-                 f"Via: SIP/2.0/UDP {via};branch=z9hG4bK{next(_branches)}", "Max-Forwards: 70",
+        if ";branch=" not in via:
+            via += f";branch=z9hG4bK{next(_branches)}"
+        lines = [f"{method} {uri} SIP/2.0", f"Via: SIP/2.0/UDP {via}", "Max-Forwards: 70",
                  f"From: <sip:{self.user}@example.com>;tag={tag}", f"To: {to or f'<{uri}>'}",
                  f"Call-ID: {call_id}", f"CSeq: {cseq} {method}"]
         if method not in ("BYE", "ACK"):
@@ -143,6 +144,11 @@ def audio(address: str, port: int = 4000, *more: str, family: str = "IP4", versi
 def tagged(message: Heard, name: str = "To") -> str:
     """Return a header as later requests of the dialog repeat it."""
     return message.header(name)
+
+
+def via_of(request: str) -> str:
+    """Return sent-by and parameters of a request's Via, for the CANCEL and the ACK that belong to it."""
+    return Heard(request, ("", 0)).header("Via").removeprefix("SIP/2.0/UDP ")
 
 
 def register(phone: Ua, server: Ua, call_id: str = "registration", cseq: int = 1) -> tuple[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.captures.ends import Ua, audio, meddler, register, short_memory, translate
+from tests.captures.ends import Ua, audio, meddler, register, short_memory, translate, via_of
 from tests.captures.exchanges import BOB, PROVIDER, RELAY, WAITS, again, call, called, ends, hang_up
 from tests.captures.faults import fault
 from tests.lab.lab import Lab
@@ -185,3 +185,25 @@ def _refreshed(lab: Lab) -> None:
         provider.reply(200, "Session-Expires: 6;refresher=uac")
         phone.hear()
     hang_up(phone, provider, ok, cseq=4)
+
+
+@fault("d05-not-given-up", "a caller that gives up: CANCEL, 487, and its ACK: nothing is wrong")
+def _given_up(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    invite = phone.request("INVITE", BOB, "call", sdp=audio(RELAY))
+    phone.send(invite, PROVIDER)
+    heard = provider.reply(180)
+    phone.hear()
+    via = via_of(invite)
+    phone.send(phone.request("CANCEL", BOB, "call", via=via), PROVIDER)
+    provider.reply(200)
+    phone.hear()
+    provider.send(provider.answer(heard, 487), heard.source)
+    refusal = phone.hear()
+    phone.send(phone.request("ACK", BOB, "call", to=refusal.header("To"), via=via), PROVIDER)
+    provider.hear()
+
+
+@fault("d31-not-private-and-done", "a transfer to an inside address that the provider knows how to reach")
+def _transfer_done(lab: Lab) -> None:
+    _transfer(lab, "sip:carol@192.168.1.11:5060", "200 OK")

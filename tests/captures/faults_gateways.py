@@ -185,3 +185,9 @@ def _rport(lab: Lab) -> None:
                              to="<sip:alice@example.com>", via="192.168.1.10:5060;rport"), PROVIDER)
     provider.reply(200, f"Contact: {phone.contact};expires=3600")
     phone.hear()
+
+
+@fault("d14-not-forbidden", "a wrong password: 401, credentials, 403")
+def _forbidden(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    _authorize(phone, provider, 2, 403)

@@ -157,8 +157,8 @@ def _hold_and_resume(lab: Lab, change: Change) -> None:
             time.sleep(1)
         wanted = re.search(r"c=IN IP4 (\S+)", heard.text)
         assert wanted
-        phone.talk(4002, (PROVIDER_ADDRESS, 4000), 180)
-        provider.talk(4000, (wanted[1], 4002), 180)
+        phone.talk(4002, (PROVIDER_ADDRESS, 4000), 160)
+        provider.talk(4000, (wanted[1], 4002), 160)
         hang_up(phone, provider, ok, cseq=4)
 
 
@@ -319,5 +319,35 @@ def _candidates(lab: Lab) -> None:
         offer = audio(phone.address, 4000, "a=ice-ufrag:abcd", "a=ice-pwd:0123456789012345678901",
                       f"a=candidate:1 1 UDP 2130706431 {phone.address} 4000 typ host")
         _, ok = call(phone, provider, offer)
+        converse(phone, provider)
+        hang_up(phone, provider, ok)
+
+
+@fault("d17-not-hung-up-on-hold", "a call that is held, and ends so: nothing is wrong")
+def _ends_on_hold(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    with meddler(lab, translate):
+        _, ok = call(phone, provider, audio(phone.address))
+        converse(phone, provider)
+        phone.send(phone.request("INVITE", "sip:bob@203.0.113.50:5060", "call", 2, to=ok.header("To"),
+                                 sdp=audio(phone.address, 4000, "a=sendonly", version=2)), PROVIDER)
+        provider.reply(200, sdp=audio(PROVIDER_ADDRESS, 4000, "a=recvonly", version=2))
+        phone.hear()
+        phone.send(phone.request("ACK", "sip:bob@203.0.113.50:5060", "call", 2, to=ok.header("To")), PROVIDER)
+        provider.hear()
+        time.sleep(4)
+        hang_up(phone, provider, ok, cseq=3)
+
+
+@fault("d19-not-late-offer", "an INVITE without SDP: offer in the 200, answer in the ACK: nothing is wrong")
+def _late_offer(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    with meddler(lab, translate):
+        phone.send(phone.request("INVITE", "sip:bob@example.com", "call"), PROVIDER)
+        provider.reply(200, sdp=audio(PROVIDER_ADDRESS))
+        ok = phone.hear()
+        phone.send(phone.request("ACK", "sip:bob@203.0.113.50:5060", "call", to=ok.header("To"),
+                                 sdp=audio(phone.address)), PROVIDER)
+        provider.hear()
         converse(phone, provider)
         hang_up(phone, provider, ok)

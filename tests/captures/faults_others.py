@@ -149,3 +149,21 @@ FAULTS["d27-helper-out-of-ports"] = Fault(
 FAULTS["d27-not-out-of-ports"] = Fault(
     LOG.format("nf_ct_sip: dropping packet: invalid SDP"), (),
     "a kernel's log: its SIP helper drops what is no SDP, which is no exhaustion (written by hand)")
+
+
+@fault("d28-not-name-passes", "an INVITE with a name in c=, and no helper in its way: nothing is wrong")
+def _name_passes(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    register(phone, provider)
+    _, ok = call(phone, provider, audio("pbx.example.com"))
+    hang_up(phone, provider, ok)
+
+
+@fault("d34-not-many-users", "the provider asks for many users of a PBX that is registered: nothing is wrong")
+def _many_users(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    place = register(phone, provider)
+    for user in range(100, 112):
+        provider.send(provider.request("OPTIONS", f"sip:{user}@{place[0]}:{place[1]}", f"ask{user}"), place)
+        phone.reply(200)
+        provider.hear()

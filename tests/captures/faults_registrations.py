@@ -191,3 +191,12 @@ def _relayed(lab: Lab) -> None:
     provider.send(provider.request("BYE", f"sip:carol@{place[0]}:{place[1]}", "call2", 2, to=to), place)
     carol.reply(200)
     provider.hear()
+
+
+@fault("d07-not-phone-switched-off", "a call that reaches a phone which has been switched off: not the NAT")
+def _switched_off(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    place = register(phone, provider)
+    phone.socket.close()
+    again(provider, provider.request("INVITE", f"sip:alice@{place[0]}:{place[1]}", "called",
+                                     sdp=audio(PROVIDER_ADDRESS)), place)
