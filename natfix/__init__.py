@@ -70,7 +70,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    What is wrong is told by rules, which :mod:`~natfix.replay.diagnosis` asks:
    :mod:`~natfix.replay.symptoms.audio`,
    :mod:`~natfix.replay.symptoms.dialogs` (both ask :mod:`~natfix.replay.symptoms.talking` who wants media
-   where), :mod:`~natfix.replay.symptoms.registrations`, :mod:`~natfix.replay.symptoms.gateways` (with
+   where), :mod:`~natfix.replay.symptoms.media_changes`, :mod:`~natfix.replay.symptoms.transfers`,
+   :mod:`~natfix.replay.symptoms.registrations`, :mod:`~natfix.replay.symptoms.gateways` (with
    :mod:`~natfix.replay.symptoms.fixers` and :mod:`~natfix.replay.symptoms.replies`),
    :mod:`~natfix.replay.symptoms.transport` (with :mod:`~natfix.replay.symptoms.families`),
    :mod:`~natfix.replay.symptoms.abuse`; they read messages by :mod:`~natfix.replay.symptoms.reading`, know

@@ -39,8 +39,9 @@ LAYERS: dict[int, str] = {
        "replay.stages replay.summaries "
        "replay.symptoms.abuse replay.symptoms.audio replay.symptoms.dialogs replay.symptoms.families "
        "replay.symptoms.fixers replay.symptoms.gateways replay.symptoms.reading "
-       "replay.symptoms.registrations replay.symptoms.replies "
-       "replay.symptoms.talking replay.symptoms.transport replay.tcp replay.text_heads replay.texts "
+       "replay.symptoms.media_changes replay.symptoms.registrations replay.symptoms.replies "
+       "replay.symptoms.talking replay.symptoms.transfers "
+       "replay.symptoms.transport replay.tcp replay.text_heads replay.texts "
        "replay.visitors replay.work replay.write",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

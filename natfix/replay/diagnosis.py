@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from natfix.replay.model import Context, Conversation, Finding, Station
-from natfix.replay.symptoms import abuse, audio, dialogs, gateways, registrations, transport
+from natfix.replay.symptoms import (
+    abuse,
+    audio,
+    dialogs,
+    gateways,
+    media_changes,
+    registrations,
+    transfers,
+    transport,
+)
 
 ConversationRule = Callable[[Conversation, Context], Iterator[Finding]]
 StationRule = Callable[[Station, Context], Iterator[Finding]]
 CaptureRule = Callable[[Context], Iterator[Finding]]
 
-MODULES = (audio, dialogs, registrations, gateways, transport, abuse)
+MODULES = (
+    audio, media_changes, dialogs, transfers, registrations, gateways, transport, abuse)
 CONVERSATION: tuple[ConversationRule, ...] = tuple(rule for module in MODULES for rule in module.CONVERSATION)
 STATION: tuple[StationRule, ...] = tuple(rule for module in MODULES for rule in module.STATION)
 CAPTURE: tuple[CaptureRule, ...] = tuple(rule for module in MODULES for rule in module.CAPTURE)

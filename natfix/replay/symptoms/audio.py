@@ -19,6 +19,7 @@ from natfix.replay.model import (
     Stream,
 )
 from natfix.replay.network import is_private, is_public
+from natfix.replay.symptoms.media_changes import told
 from natfix.replay.symptoms.reading import contact_uris, numbers, place, sdp_of, status_line, unique
 from natfix.replay.symptoms.talking import (
     SOME_AUDIO,
@@ -47,7 +48,7 @@ def private_sdp_outside(conversation: Conversation, ctx: Context) -> Iterator[Fi
     """D01: a description has left for a peer outside with an address that the peer cannot send to."""
     first = next((each for each in said(conversation, Direction.OUTWARD, Side.OUTSIDE)
                   if each.is_wanted and _is_unreachable(each, ctx)), None)
-    if first is None:
+    if first is None or first.copy.packet in told(conversation, ctx):
         return
     streams = rtp(conversation, first.copy.time)
     arrived, out = heard(streams, ctx), leaving(streams, ctx)
@@ -90,7 +91,8 @@ def nothing_comes_back(conversation: Conversation, ctx: Context) -> Iterator[Fin
     """D01 by its audio, where only the inside was captured: much goes out in a call, nothing comes back."""
     silent = None if any(said(conversation, Direction.OUTWARD, Side.OUTSIDE)) \
         else _unheard(conversation, Side.INSIDE, ctx)
-    if silent is None or not is_private(silent.ours.endpoint.host):
+    if silent is None or not is_private(silent.ours.endpoint.host) \
+            or silent.ours.copy.packet in told(conversation, ctx):
         return
     last, out = silent.ours, silent.out
     yield Finding(

@@ -32,6 +32,7 @@ from natfix.replay.symptoms.reading import (
     vias,
 )
 from natfix.replay.symptoms.talking import end_time
+from natfix.replay.symptoms.transfers import goes_astray
 from natfix.sip.fields import Uri
 from natfix.sip.message import Message
 
@@ -258,7 +259,8 @@ def bye_is_not_answered(conversation: Conversation, ctx: Context) -> Iterator[Fi
     """D06: BYE is sent again and again, and nothing comes back: one side goes on."""
     for transaction in conversation.of("BYE"):
         first = transaction.requests[0] if transaction.requests else None
-        if first is None or first.message is None or transaction.final is not None:
+        if first is None or first.message is None or transaction.final is not None \
+                or goes_astray(conversation, transaction):
             continue
         again = [each for each in transaction.requests if each.repeats is first]
         if len(again) < OFTEN:
