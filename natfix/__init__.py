@@ -15,7 +15,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
 3. state: :mod:`~natfix.mappings` (inside endpoint <-> outside endpoint), :mod:`~natfix.ports`,
    :mod:`~natfix.dialogs` (calls), :mod:`~natfix.registrations`, :mod:`~natfix.far_ends` (UAs outside that
    sit behind NATs of their own) with their :mod:`~natfix.pulse`, :mod:`~natfix.hearsay` (what outsiders say
-   of inside hosts), :mod:`~natfix.spelling`, :mod:`~natfix.repeats`, :mod:`~natfix.deadlines`.
+   of inside hosts), :mod:`~natfix.spelling`, :mod:`~natfix.repeats`, :mod:`~natfix.deadlines`,
+   :mod:`~natfix.quotas` (how fast one host may begin something).
 4. decision: :mod:`~natfix.engine` gives each message its :mod:`~natfix.turn`:
    :mod:`~natfix.signalling` (its mapping), :mod:`~natfix.callflow` (its call), :mod:`~natfix.media` (its
    SDP; :mod:`~natfix.targets` reads and writes the lines, :mod:`~natfix.policies` says whether),

@@ -159,6 +159,9 @@ class Limits:
     registrations: int = _setting(whole_number(1, 1048576), 60000)
     registrations_per_host: int = _setting(whole_number(1, 1048576), 2000)
     remotes_per_dialog: int = _setting(whole_number(1, 1024), 32)   # media addresses the filter opens for
+    # a second, beyond which INVITE, REGISTER, OPTIONS... of one host are dropped; 0: no bound
+    requests_per_host: int = _setting(whole_number(0, 1048576), 200)    # by one inside host
+    requests_per_peer: int = _setting(whole_number(0, 1048576), 400)    # by one outside host not named here
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +224,15 @@ def settings_from(path: str) -> Settings:
     if not path and not Path(DEFAULT_PATH).exists():
         return Settings()
     return config_from_file(path or DEFAULT_PATH)
+
+
+def named_hosts(settings: Settings) -> frozenset[str]:
+    """Return the hosts that a [[peer]], a [[trunk]] or [inside] pbx names."""
+    trunks = settings.trunks
+    return frozenset([
+        *settings.inside.pbx, *(peer.address for peer in settings.peers),
+        *(endpoint_from_setting(trunk.inside, 5060).host for trunk in trunks),
+        *(peer for trunk in trunks for peer in trunk.peers)])
 
 
 def with_control_socket(settings: Settings, path: str) -> Settings:

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from natfix.address import SIP_PORT
 from natfix.callflow import CallFlow
 from natfix.commands import Command, Flow, Kind, Note, Outcome, Verdict
-from natfix.config import Settings
+from natfix.config import Settings, named_hosts
 from natfix.deadlines import Deadlines
 from natfix.dialogs import Calls, Description
 from natfix.edits import Edits, apply_edits
@@ -39,6 +39,7 @@ from natfix.media import MediaKeeper
 from natfix.memory import Memory
 from natfix.packet import Packet, packet_from_bytes, rebuild
 from natfix.quirks import Quirks
+from natfix.quotas import Quotas, Rates, begins_something
 from natfix.realms import Realms
 from natfix.refreshing import Refreshing
 from natfix.registering import Registering
@@ -94,6 +95,8 @@ class Engine:
         self._memory = Memory(self._realms, self._mappings, self._calls, self._registrations,
                               self._signalling, self._registering, self._media, self._flow, self._far_ends)
         self._repeats = Repeats()
+        rates = Rates(limits.requests_per_host, limits.requests_per_peer)
+        self._quotas = Quotas(rates, named_hosts(settings))
         self._now = 0.0
         self._identification = 0
         self.counters: Counter[str] = Counter()
@@ -126,6 +129,9 @@ class Engine:
         if sender_inside != receiver_inside \
                 and not self._realms.crosses(path.in_interface, path.out_interface):
             return self._pass(outcome, "not-ours", "the packet does not cross the outside interface")
+        is_crossing = sender_inside != receiver_inside or self._mappings.find(packet.destination) is not None
+        if is_crossing and path.hook != "output" and self._is_too_fast(outcome, packet, sender_inside, now):
+            return outcome
         message, problem_text = self.read_message(packet.payload)
         if not sender_inside and self._is_for_natfix(outcome, packet, message, now):
             return outcome
@@ -153,6 +159,18 @@ class Engine:
             self._repeat_or_treat(outcome, packet, message, sender, receiver, now)
         outcome.commands = self._take_commands()
         return outcome
+
+    def _is_too_fast(self, outcome: Outcome, packet: Packet, is_inside: bool, now: float) -> bool:
+        """Drop what a host begins beyond its rate, unread: it costs next to nothing, whoever else calls."""
+        is_new = is_inside and self._mappings.find(packet.source) is None
+        if not (is_new or begins_something(packet.payload)) \
+                or self._quotas.admit(packet.source.host, is_inside, now):
+            return False
+        outcome.verdict = Verdict.DROP
+        self.counters["over rate"] += 1
+        note = self._quotas.note(packet.source.host, is_inside, now)
+        outcome.notes += [note] if note is not None else []
+        return True
 
     def _learn(self, packet: Packet, now: float) -> bool:
         """Take a first packet of a relayed stream, which tells where a far UA sends from.
@@ -394,6 +412,7 @@ class Engine:
             "media_pairs": self._media.pool.size,
             "media_pairs_free": self._media.pool.free,
             "refused_packets": sum(self._reporting.refused.values()),
+            "over_rate": dict(self._quotas.over.most_common()),
             "counters": dict(sorted(self.counters.items())),
         }
 

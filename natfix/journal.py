@@ -19,6 +19,12 @@ from natfix.commands import Note, Outcome
 RING = 200              # decisions kept
 ALARM_PAUSE = 60.0      # seconds between two alarms for the same limit
 MOST_ALARMS = 100       # limits whose last alarm is remembered; a host's name is part of some
+ALARMS = {      # notes that an operator has to know of, by rule, and what he can do
+    "limit": "what needed more passed unfixed. Raise it in natfix.toml, or find who takes so much: "
+             "`natfix calls`, `natfix registrations`",
+    "rate": "what came faster is dropped. Find out why it floods (`natfix status` counts), or name the host "
+            "in natfix.toml as [[peer]], [[trunk]] or [inside] pbx if it may",
+}
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LEVELS = {"error": logging.ERROR, "info": logging.INFO, "debug": logging.DEBUG}
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization"})
@@ -48,21 +54,20 @@ class Journal:
             return
         self._ring.append(decision)
         for note in decision.outcome.notes:
-            if note.rule == "limit":
-                self._alarm(note.reason, decision.at)
+            if note.rule in ALARMS:
+                self._alarm(note.reason, ALARMS[note.rule], decision.at)
         if log.isEnabledFor(logging.DEBUG):
             for line in lines_from_decision(decision):
                 log.debug("%s", line)
 
-    def _alarm(self, limit: str, now: float) -> None:
+    def _alarm(self, limit: str, advice: str, now: float) -> None:
         """Say that a limit is reached, whatever the log level, and not for each message again."""
         if now - self._alarmed.get(limit, 0.0) < ALARM_PAUSE:
             return
         if len(self._alarmed) >= MOST_ALARMS:
             self._alarmed.clear()
         self._alarmed[limit] = now
-        log.error("natfix: %s; what needed more passed unfixed. Raise it in natfix.toml, or find who "
-                  "takes so much: `natfix calls`, `natfix registrations`", printable(limit))
+        log.error("natfix: %s; %s", printable(limit), advice)
 
     def entries(self, count: int = RING) -> list[dict[str, Any]]:
         """Return the last *count* decisions, oldest first, for JSON."""

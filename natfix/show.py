@@ -22,6 +22,7 @@ def status_text(answer: Answer) -> str:
                     f"{answer['flows']} flows in the kernel",
         "media ports": f"{answer['media_pairs_free']} of {answer['media_pairs']} pairs free",
         "strangers": f"{answer['refused_packets']} packets refused",
+        "too fast": _pairs(answer["over_rate"]) if answer.get("over_rate") else "nobody",
         f"queue {queue.get('number', '')}".strip(): _pairs(queue, skip=("number",)),
         "packets": _pairs(answer.get("shell", {})),
         "messages": _pairs(answer.get("counters", {})),

@@ -116,3 +116,13 @@ def test_a_limit_is_an_alarm_once_a_minute(caplog: pytest.LogCaptureFixture) -> 
     assert len(caplog.records) == 2
     assert "every port of [media] ports is in use" in caplog.text
     assert "natfix.toml" in caplog.text
+
+
+def test_a_rate_is_an_alarm_that_says_what_becomes_of_the_packets(caplog: pytest.LogCaptureFixture) -> None:
+    """Who floods is named, and what the operator can do."""
+    note = Note("rate", reason="[limits] requests_per_peer is reached by 203.0.113.9")
+    Journal().record(Decision(1000.0, "", Outcome(notes=[note]), dropped=True))
+    (record,) = caplog.records
+    assert "203.0.113.9" in record.message
+    assert "dropped" in record.message
+    assert "[[peer]]" in record.message

@@ -20,7 +20,7 @@ LAYERS: dict[int, str] = {
     1: "natfix address errors",
     2: "algs catalogue commands config document edits expect far_signs headers kernel kernel.base packet "
        "quirks reports sdp shipped sip sip.fields sip.message stun",
-    3: "deadlines dialogs far_ends hearsay mappings ports pulse registrations repeats spelling",
+    3: "deadlines dialogs far_ends hearsay mappings ports pulse quotas registrations repeats spelling",
     4: "callflow engine far_fix keep_alives listing media media_mappings memory realms refreshing "
        "policies registering reporting rewrite rows settling signalling targets turn",
     5: "firewall firewall_iptables firewall_nft firewall_now interfaces kernel.advertise kernel.conntrack "

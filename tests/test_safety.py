@@ -8,12 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from natfix.address import Endpoint
-from natfix.commands import Kind
-from natfix.config import Inside, Limits, Media, Outside, Settings
+from natfix.commands import Kind, Verdict
+from natfix.config import Inside, Limits, Media, Outside, Peer, Settings
+from natfix.engine import Path
 from natfix.kernel.base import KernelMapping
 from natfix.kernel.fake import FakeKernel
 from tests.agent import Agent
-from tests.playbook import OTHER_PHONE, OUTSIDE, PHONE, PROVIDER, World, told
+from tests.datagram import Datagram, packet_bytes
+from tests.playbook import OTHER_PHONE, OUTSIDE, PHONE, PROVIDER, Delivery, World, told
 
 STRANGER = Endpoint("198.51.100.66", 5060)
 SERVER = "192.168.1.50"         # an inside host that speaks no SIP
@@ -304,3 +306,78 @@ def test_media_that_is_open_to_all_is_open_on_calls_only() -> None:
     call.hang_up()
     world.advance(3.0)
     assert reaches(world, mapped.port).startswith("guard")
+
+
+# How fast one host may begin something (design, section 7: quotas)
+
+OPTIONS = ("OPTIONS sip:{0} SIP/2.0\r\nVia: SIP/2.0/UDP {1};branch=z9hG4bK{2}\r\nFrom: <sip:x@{1}>;tag=x\r\n"
+           "To: <sip:{0}>\r\nCall-ID: {2}@flood\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n")
+
+
+def arrived_of_flood(world: World, source: Endpoint, target: Endpoint, count: int) -> int:
+    """Send *count* OPTIONS at once; return how many the gateway lets go on."""
+    sent = [world.transmit(source, target, OPTIONS.format(target, source, number).encode())
+            for number in range(count)]
+    return sum(delivery.outcome.verdict is Verdict.ACCEPT for delivery in sent)
+
+
+def test_an_inside_host_that_floods_is_slowed_and_nobody_else() -> None:
+    """Beyond its burst a host's requests are dropped, counted, and noted once; another phone's call comes
+    about, and the host's own call can end."""
+    world = small_world(Limits(requests_per_host=10))
+    running = world.call(world.phone, world.provider)
+    assert arrived_of_flood(world, PHONE, PROVIDER, 100) == 49      # the burst of 50, less the INVITE
+    world.assert_two_way_audio(world.call(world.other_phone, world.provider))
+    running.hang_up()
+    status = world.engine.status(world.now)
+    assert status["over_rate"] == {PHONE.host: 51}
+    assert status["counters"]["over rate"] == 51
+    notes = [note for entry in world.log if isinstance(entry, Delivery) for note in entry.notes]
+    assert [note.reason for note in notes if note.rule == "rate"] == [
+        f"[limits] requests_per_host is reached by {PHONE.host}"]
+
+
+def test_a_slowed_host_goes_on_a_moment_later() -> None:
+    """The bucket fills again: nobody is shut out for having been fast."""
+    world = small_world(Limits(requests_per_host=10))
+    arrived_of_flood(world, PHONE, PROVIDER, 100)
+    world.advance(1.0)
+    assert arrived_of_flood(world, PHONE, PROVIDER, 100) == 10
+
+
+def test_an_outside_host_that_floods_is_slowed_and_nobody_else() -> None:
+    """What a registrar floods a phone with is bounded; another provider's answers come in."""
+    world = small_world(Limits(requests_per_peer=10))
+    world.register(world.phone)
+    assert arrived_of_flood(world, PROVIDER, Endpoint(OUTSIDE, PHONE.port), 100) == 50
+    world.assert_two_way_audio(world.call(world.phone, world.provider))
+    assert world.engine.status(world.now)["over_rate"] == {PROVIDER.host: 50}
+
+
+def test_new_ports_count_as_requests() -> None:
+    """A host that sends anything from ever new ports takes mappings, so these count too."""
+    world = small_world(Limits(requests_per_host=10))
+    sent = [world.transmit(Endpoint(PHONE.host, 10000 + number), PROVIDER, b"\r\n") for number in range(60)]
+    assert sum(delivery.outcome.verdict is Verdict.DROP for delivery in sent) == 10
+    assert world.transmit(Endpoint(PHONE.host, 10000), PROVIDER, b"\r\n").is_untouched
+
+
+def test_what_the_operator_names_has_no_rate() -> None:
+    """A provider that a [[peer]] names may send as much as it likes."""
+    networks = tuple(FakeKernel().networks.values())
+    settings = Settings(inside=Inside(networks), outside=Outside("outside"), peers=(Peer(PROVIDER.host),),
+                        limits=Limits(requests_per_peer=10))
+    world = World(settings, dnat_accepted=True)
+    world.register(world.phone)
+    assert arrived_of_flood(world, PROVIDER, Endpoint(OUTSIDE, PHONE.port), 100) == 100
+
+
+def test_between_inside_hosts_there_is_no_rate() -> None:
+    """What inside networks say to each other directly is none of natfix's business."""
+    world = small_world(Limits(requests_per_host=10))
+    path = Path("forward", "inside", "inside2")
+    target = Endpoint("192.168.2.20", 5060)
+    raws = [packet_bytes(Datagram(PHONE, target, OPTIONS.format(target, PHONE, number).encode()))
+            for number in range(100)]
+    outcomes = [world.engine.receive_packet(raw, path, world.now) for raw in raws]
+    assert {outcome.verdict for outcome in outcomes} == {Verdict.ACCEPT}

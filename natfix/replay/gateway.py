@@ -244,10 +244,11 @@ def _packed(host: str) -> bytes:
 
 
 def _settings(settings: Settings, networks: tuple[Any, ...], outside: str) -> Settings:
-    # Nobody in a capture answers what natfix itself would have sent.
+    # Nobody in a capture answers what natfix itself would have sent, or repeats what it would have dropped.
+    limits = replace(settings.limits, requests_per_host=0, requests_per_peer=0)
     return replace(
         settings, inside=Inside(networks=networks), outside=Outside(interface=OUTSIDE, address=outside),
-        far_end=replace(settings.far_end, keep_open="never"))
+        far_end=replace(settings.far_end, keep_open="never"), limits=limits)
 
 
 def _skeleton_of(settings: Settings) -> Skeleton:

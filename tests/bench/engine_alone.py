@@ -29,7 +29,8 @@ class Feeder:
     def __init__(self, of_far: bool = False) -> None:
         self.packets_of = far_call_packets if of_far else call_packets
         self.ways = (INWARD, OUTWARD) if of_far else (OUTWARD, INWARD)
-        limits = Limits(dialogs=100_000, dialogs_per_host=100_000, mappings_per_host=65536)
+        limits = Limits(dialogs=100_000, dialogs_per_host=100_000, mappings_per_host=65536,
+                        requests_per_host=0, requests_per_peer=0)
         self.engine = Engine(Settings(outside=Outside("outside"), limits=limits))
         self.now = 1000.0
         inside = ((network_from_text("192.168.1.0/24"), "inside"),)
