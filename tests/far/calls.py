@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from tests.far.site import GATEWAY, HOSTS, TONES, USERS
+from collections.abc import Callable
+
+from tests.far.site import FORWARD, GATEWAY, HOSTS, TONES, USERS
 from tests.lab.audio import assert_two_way, talk
 from tests.lab.gateway import Natfix
 from tests.lab.host import wait_until
 from tests.lab.lab import Lab
-from tests.lab.programs import Baresip
+from tests.lab.programs import Baresip, Kamailio
+from tests.lab.topology import PBX_ADDRESS
 
 # What an operator who has a PBX that is called from outside has in his firewall.
 OPEN = 'insert rule inet firewall input iifname "outside" udp dport 5060 accept\n'
+# The PBX may name its phones in SDP.
+INSIDE_PBX = f'[inside]\npbx = ["{PBX_ADDRESS}"]\n'
 
 
 class CallingSite:
@@ -46,3 +51,14 @@ class CallingSite:
         """Tell whether natfix holds nothing of any call any more."""
         status = self.natfix.json("status")
         return status["media_mappings"] == status["relays"] == status["calls"] == 0
+
+
+class Site(CallingSite):
+    """A gateway with a PBX inside, to which the operator forwards SIP; *anchors*: media goes through it."""
+
+    def __init__(self, make_lab: Callable[..., Lab], *kinds: str, config: str = "", anchors: bool = False,
+                 **options: object) -> None:
+        self.lab = make_lab("far", kinds=kinds, **options)
+        self.rules(FORWARD)
+        self.natfix = self.lab.start_natfix(INSIDE_PBX + config)
+        self.pbx = self.lab.start(Kamailio("pbx", users=USERS, aliases=(GATEWAY,), anchors=anchors))

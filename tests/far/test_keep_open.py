@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.far.calls import OPEN, CallingSite
-from tests.far.site import USERS, Site
+from tests.far.calls import OPEN, CallingSite, Site
+from tests.far.site import USERS
 from tests.far.test_own_pbx import LOCAL
 from tests.lab.audio import assert_two_way, talk
 from tests.lab.far_nat import PORT_RESTRICTED, SYMMETRIC

@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from tests.lab import namespaces
-from tests.lab.host import LabError, Process, wait_until
+from tests.lab.host import Host, LabError, Process, wait_until
 
 if TYPE_CHECKING:
     from tests.lab.lab import Lab
@@ -93,6 +93,24 @@ PROXY = """
     t_relay();
 """
 
+# All media goes through an rtpengine on the same host, in both directions (tests/far).
+ANCHORING = """
+loadmodule "rtpengine.so"
+modparam("rtpengine", "rtpengine_sock", "udp:127.0.0.1:2223")
+"""
+ANCHORED = """
+route[ANCHOR] {
+    if (is_method("INVITE|UPDATE|PRACK|ACK|BYE")) {
+        rtpengine_manage("replace-origin replace-session-connection");
+        t_on_reply("ANCHORED");
+    }
+}
+
+onreply_route[ANCHORED] {
+    if (status =~ "(18[0-9])|(2[0-9][0-9])") rtpengine_manage("replace-origin replace-session-connection");
+}
+"""
+
 HIDING = """loadmodule "topoh.so"
 modparam("topoh", "mask_key", "natfix")
 """
@@ -108,13 +126,15 @@ class Kamailio:
     nothing of those behind it, as a PBX does: their Vias and Contacts are replaced by its own words. With
     *outbound* ("address:port") what is for other hosts goes there, whatever its URI says. It listens at
     *address*, as a rule the host's; at *further* ones too, and then names to each side the one it sends from.
+    With *anchors* all media goes through an rtpengine beside it.
     """
 
     def __init__(self, host: str = "provider", *, users: dict[str, str] | None = None,
                  record_route: bool = True, routes: dict[str, str] | None = None, next_hop: str = "",
                  service_route: bool = False, aliases: tuple[str, ...] = (), port: int = 5060,
                  children: int = 2, hide_topology: bool = False, outbound: str = "",
-                 address: str = "", further: tuple[str, ...] = ()) -> None:
+                 address: str = "", further: tuple[str, ...] = (), anchors: bool = False) -> None:
+        self.anchors = anchors
         self.host_name, self.port, self.children = host, port, children
         self.users, self.routes, self.aliases = users or {}, routes or {}, aliases
         self.record_route, self.service_route, self.next_hop = record_route, service_route, next_hop
@@ -128,11 +148,18 @@ class Kamailio:
         self.address = self.address or host.address
         directory = lab.path(f"kamailio-{self.host_name}")
         directory.mkdir()
+        if self.anchors:
+            self._start_rtpengine(host)
         config = directory / "kamailio.cfg"
         config.write_text(self.config())
         self.process = host.popen([*KNOWN_NAME, "kamailio", "-f", str(config), "-DD", "-E", "-m", "32",
                                    "-M", "4", "-Y", str(directory), "-w", str(directory)], "kamailio")
         wait_until(lambda: self._answers(host.namespace), 10.0, "an answer from Kamailio")
+
+    def _start_rtpengine(self, host: Host) -> None:
+        host.popen(["rtpengine", "--foreground", "--log-stderr", "--table=-1", f"--interface={self.address}",
+                    "--listen-ng=127.0.0.1:2223", "--port-min=24000", "--port-max=24999"], "rtpengine")
+        wait_until(lambda: "127.0.0.1:2223" in host.run(["ss", "-lunH"]).stdout, 10.0, "rtpengine")
 
     def config(self) -> str:
         """Return the configuration text."""
@@ -147,17 +174,18 @@ class Kamailio:
             "outbound": self._next_hop(),
             "next_host": self.next_hop.partition(":")[0],
         }
-        return CONFIG.format(
+        text = CONFIG.format(
             address=self.address, port=self.port, children=self.children,
             further="\n".join([f"listen=udp:{name}:{self.port}" for name in self.further]
                               + ["mhomed=yes"] * bool(self.further)),
             hide_topology=HIDING if self.hide_topology else "",
             aliases="\n".join(f'alias="{name}"' for name in self.aliases),
-            modules="\n".join(f'loadmodule "{name}.so"' for name in MODULES),
+            modules="\n".join(f'loadmodule "{name}.so"' for name in MODULES) + ANCHORING * self.anchors,
             record_in_dialog="if (is_method(\"INVITE\")) record_route();" if record else "",
             passwords="\n    ".join(f'if ($fU == "{user}") $var(password) = "{password}";'
                                     for user, password in self.users.items()),
             out_of_dialog=(PROXY if self.next_hop else REGISTRAR).format(**parts))
+        return text.replace("t_relay();", "route(ANCHOR); t_relay();") + ANCHORED if self.anchors else text
 
     def _route_text(self, pattern: str, target: str) -> str:
         host, _, port = target.partition(":")
