@@ -20,6 +20,7 @@ from natfix.config import (
     config_from_file,
     config_from_text,
     expectations,
+    named_hosts,
 )
 from natfix.errors import ConfigError
 
@@ -180,3 +181,19 @@ def test_example_shows_every_setting_with_its_default() -> None:
         assert getattr(read, name) == getattr(settings, name), name
     assert read.peers == (Peer("198.51.100.7"),)
     assert read.trunks == (Trunk("192.168.1.5:5060", ("198.51.100.7",)),)
+
+
+def test_hosts_that_the_operator_names() -> None:
+    """Peers, both ends of trunks and PBXs inside are known by name; nobody else is."""
+    settings = config_from_text('''
+        [inside]
+        pbx = ["192.168.1.5"]
+        [[peer]]
+        address = "198.51.100.7"
+        [[trunk]]
+        inside = "192.168.1.6:5080"
+        peers = ["198.51.100.8", "198.51.100.9"]
+    ''', "natfix.toml")
+    assert named_hosts(settings) == {
+        "192.168.1.5", "192.168.1.6", "198.51.100.7", "198.51.100.8", "198.51.100.9"}
+    assert named_hosts(Settings()) == frozenset()

@@ -71,6 +71,13 @@ def test_status(world: World) -> None:
     assert "queue 5060     overflows 0, waiting 0, dropped 0" in text
 
 
+def test_who_floods_is_named(world: World) -> None:
+    """`natfix status` tells whose packets were dropped for their rate, and how many."""
+    calm = answer(world, "status")
+    assert "too fast       nobody" in status_text(calm)
+    assert "too fast       192.168.1.11 4601" in status_text({**calm, "over_rate": {"192.168.1.11": 4601}})
+
+
 def test_call_with_its_streams(world: World) -> None:
     """A call is one line; below it each stream with its way through the gateway and the kernel's counters."""
     head, call, *streams = calls_text(answer(world, "calls")).splitlines()
