@@ -21,7 +21,7 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.signalling` (its mapping), :mod:`~natfix.callflow` (its call), :mod:`~natfix.media` (its
    SDP; :mod:`~natfix.targets` reads and writes the lines, :mod:`~natfix.policies` says whether),
    :mod:`~natfix.rewrite` (its headers, which :mod:`~natfix.headers` has in tables),
-   :mod:`~natfix.far_fix` (the headers of far UAs),
+   :mod:`~natfix.far_fix` (the headers of far UAs), :mod:`~natfix.repairs` (faulty devices),
    :mod:`~natfix.keep_alives` and :mod:`~natfix.refreshing` (their NATs stay open),
    :mod:`~natfix.registering`; :mod:`~natfix.media_mappings` has the streams' ports,
    :mod:`~natfix.settling` what the kernel holds for them; :mod:`~natfix.reporting` takes

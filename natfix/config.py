@@ -14,6 +14,7 @@ from natfix.address import Network, contains
 from natfix.document import Document, Form, Keys, document_from_file, table_name
 from natfix.expect import (
     ADVERTISED,
+    AGENT_NAME,
     DOMAIN,
     ENDPOINT,
     HOST,
@@ -91,6 +92,8 @@ class Signalling:
     queue: int = _setting(whole_number(0, 65535), 5060)     # NFQUEUE number
     divert: str = _setting(one_of("auto", "queue", "nfqueue"), "auto")
     on_failure: str = _setting(one_of("drop", "pass"), "drop")  # SIP while nobody listens to the queue
+    # shown outside in place of every phone's User-Agent and Server; empty: theirs
+    agent_name: str = _setting(optional(AGENT_NAME), "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,6 +159,7 @@ class Call:
     dialogs: dict[str, Dialog] = field(default_factory=dict)
     offer: dict[Side, Description] = field(default_factory=dict)    # of the first request
     written: dict[tuple[str, str], str] = field(default_factory=dict)   # (kind, shown) -> as written
+    kept: dict[str, str] = field(default_factory=dict)      # what natfix.repairs needs for a faulty device
     hangups: dict[ExchangeKey, float] = field(default_factory=dict)     # BYEs that await their answer, since
     held: dict[Endpoint, None] = field(default_factory=dict)    # inside media endpoints it has mappings for
     ends_at: float = float("inf")           # when its ports go (2 s after its end)

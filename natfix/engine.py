@@ -44,6 +44,7 @@ from natfix.realms import Realms
 from natfix.refreshing import Refreshing
 from natfix.registering import Registering
 from natfix.registrations import Registrations
+from natfix.repairs import Repairs
 from natfix.repeats import Repeats
 from natfix.reporting import Reporting
 from natfix.reports import Change, Report, Restored
@@ -100,6 +101,7 @@ class Engine:
         self._now = 0.0
         self._identification = 0
         self.counters: Counter[str] = Counter()
+        self._repairs = Repairs(quirks, settings.signalling.agent_name, self._signalling, self.counters)
         self._keep_alives = KeepAlives(settings.far_end, self._far_ends, self._realms, self._mappings,
                                        self._deadlines, self.counters)
         self._refreshing = Refreshing(settings.far_end, self._far_ends, self._keep_alives, self.counters)
@@ -260,7 +262,7 @@ class Engine:
     ) -> Turn:
         turn = Turn(packet, message, Edits(packet.payload), now, sender, receiver)
         if sender is not None:
-            if self._quirks and message.is_request and message.user_agent:
+            if self._quirks and message.user_agent and (message.is_request or not sender.agent):
                 sender.agent = message.user_agent
             turn.sender_call = self._flow.find(turn, sender, inside_sent=True)
         if receiver is not None:
@@ -271,6 +273,8 @@ class Engine:
                 self._deadlines.bring_forward(FAR_ENDS, now + FAR_ENDS_EVERY)
         elif receiver is None:
             turn.far_receiver = self._far_fix.receiver_of(turn)
+        if self._repairs.is_needed:
+            self._repairs.before(turn)
         said = self._media.treat(turn)
         if sender is not None:
             self._rewriter.show(turn)
@@ -286,6 +290,8 @@ class Engine:
         if turn.far_receiver is not None:
             self._refreshing.on_response(turn, turn.far_receiver)
         self._follow(turn, said)
+        if self._repairs.is_needed:
+            self._repairs.after(turn)
         return turn
 
     def _follow(self, turn: Turn, said: tuple[Description, Description] | None) -> None:

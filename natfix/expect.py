@@ -145,6 +145,8 @@ def _is_path(value: str) -> bool:
 
 PORT = whole_number(1, 65535)
 HOST = text('an IPv4 address of a host, as in "192.0.2.10"', _is_host)
+AGENT_NAME = text('a name of 1 to 64 printable ASCII characters, as in "Phone/1.0"',
+                  re.compile(r"[!-~]([ -~]{0,62}[!-~])?").fullmatch)
 DOMAIN = text('a domain, as in "example.com", or "*.example.com" for all below it',
               re.compile(r"(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63}){0,10}").fullmatch)
 ENDPOINT = text('an IPv4 address, with or without a UDP port, as in "192.0.2.10:5060"', _is_endpoint)

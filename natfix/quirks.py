@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from natfix.document import Document, Form, Keys, document_from_file
-from natfix.expect import Expectation, list_of, one_of, text
+from natfix.expect import AGENT_NAME, Expectation, list_of, one_of, optional, text
 from natfix.shipped import shipped
 
 MIN_PREFIX = 3      # characters; a shorter prefix would fit devices nobody thought of
@@ -24,6 +24,12 @@ class Repair(Enum):
     # The device cannot take the parameters that RFC 3581, section 4, puts into its Via: ``received`` and
     # ``rport`` are left out of the Via that it is shown as its own.
     IGNORES_RPORT = "ignores-rport"
+    # The rest is in natfix.repairs. NATPass calls the next four E, S, T and R.
+    DROP_SECOND_EARLY_MEDIA = "drop-second-early-media"
+    KEEPS_EARLY_SDP = "keeps-early-sdp"
+    KEEPS_FIRST_TAG = "keeps-first-tag"
+    NO_REINVITE = "no-reinvite"
+    REPLIES_TO_VIA_PORT = "replies-to-via-port"
 
 
 class Quirk(NamedTuple):
@@ -33,6 +39,7 @@ class Quirk(NamedTuple):
     user_agent: str             # how its User-Agent or Server begins, in any case
     repairs: frozenset[Repair]  # empty: nothing, so a file can switch off a shipped quirk
     capture: str = ""           # below pcaps/: shows the fault
+    agent_name: str = ""        # shown outside in place of its own name; "": [signalling] agent_name
 
 
 class Quirks(tuple[Quirk, ...]):
@@ -49,6 +56,14 @@ class Quirks(tuple[Quirk, ...]):
         found = (quirk.repairs for quirk, prefix in zip(self, self._prefixes, strict=True)
                  if name.startswith(prefix))
         return NO_REPAIRS.union(*found)
+
+    def agent_name_for(self, user_agent: str) -> str:
+        """Return what such a UA is called outside, by the last quirk that says so; "" where none does."""
+        name = user_agent.lower()
+        if not name.startswith(self._prefixes):
+            return ""
+        return next((quirk.agent_name for quirk in reversed(self)
+                     if quirk.agent_name and name.startswith(quirk.user_agent.lower())), "")
 
 
 NO_REPAIRS: frozenset[Repair] = frozenset()
@@ -73,6 +88,7 @@ FORM = Form(
         ),
         "repairs": _repairs(),
         "capture": text('the name of a capture, as in "uip200-rport.pcap"', bool),
+        "agent_name": optional(AGENT_NAME),
     },
     required=frozenset({"name", "user_agent", "repairs"}),
 )

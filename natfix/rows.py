@@ -113,6 +113,7 @@ def row_from_call(call: Call, media: list[Stream], outside: Endpoint | None) -> 
         "dialogs": [_row_from_dialog(dialog) for dialog in call.dialogs.values()],
         "offer": {side.value: _row_from_description(said) for side, said in call.offer.items()},
         "written": [[kind, shown, text] for (kind, shown), text in call.written.items()],
+        **({"kept": call.kept} if call.kept else {}),
         "media": [[endpoint and list(endpoint) for endpoint in stream] for stream in media],
         "ended_at": call.ended_at, "answered_at": call.answered_at, "alive_at": call.alive_at,
     }
@@ -131,6 +132,7 @@ def call_from_row(row: Row) -> tuple[Call, list[Stream], Endpoint | None]:
         {Side(side): _description_from_row(said) for side, said in row["offer"].items()},
         {(kind, shown): text for kind, shown, text in row["written"]},
     )
+    call.kept = dict(row.get("kept", {}))
     call.ended_at, call.answered_at, call.alive_at = row["ended_at"], row["answered_at"], row["alive_at"]
     media = [Stream(_endpoint(inside), _endpoint(outside), endpoint_from_row(source[0]) if source else None)
              for inside, outside, *source in row["media"]]

@@ -18,6 +18,9 @@ FLOW_LIFETIME = 120.0       # seconds the outgoing half lives after a packet (de
 FLOW_TOUCH = 60.0           # it is renewed when this much is left, not at every packet
 BINDING_GRACE = 32.0        # seconds a binding's hole outlives it: a transaction that began in time ends
 MAX_REMEMBERED_PORTS = 65536
+REPLY_TIME = 32.0           # seconds, Timer F (RFC 3261, section 17.1.2.2)
+REPLY_TIMES = {"INVITE": 200.0}     # beyond Timer C's 3 minutes
+MOST_REPLIERS = 64          # holders of one mapping, beyond which no further replies are let in
 LOWEST_PORT = 1024          # below are the gateway's own services
 
 
@@ -84,6 +87,14 @@ class Signalling:
         """Let a dialog's peers in for its life: who answered, its route set and its Contact."""
         self._open(mapping, call.holder, call.peers - self._realms.own_hosts, until, now)
         self._keep_flow(mapping, call.peer, call.holder, until, now)
+
+    def await_reply(self, mapping: Mapping, server: Endpoint, method: str, now: float) -> None:
+        """Let *server* answer at a port that the phone listens at and does not send from."""
+        holder = ("reply", str(server))
+        if holder in mapping.holders or len(mapping.holders) < MOST_REPLIERS:
+            until = now + REPLY_TIMES.get(method, REPLY_TIME)
+            self._open(mapping, holder, {server.host}, until, now)
+            self._keep_flow(mapping, server, holder, until, now)
 
     def open_for_trunk(self, inside: Endpoint, peers: tuple[str, ...], port: int, now: float) -> None:
         """Let a declared trunk's provider call a PBX that does not register."""

@@ -22,7 +22,7 @@ LAYERS: dict[int, str] = {
        "quirks reports sdp shipped sip sip.fields sip.message stun",
     3: "deadlines dialogs far_ends hearsay mappings ports pulse quotas registrations repeats spelling",
     4: "callflow engine far_fix keep_alives listing media media_mappings memory realms refreshing "
-       "policies registering reporting rewrite rows settling signalling targets turn",
+       "policies registering repairs reporting rewrite rows settling signalling targets turn",
     5: "firewall firewall_iptables firewall_nft firewall_now interfaces kernel.advertise kernel.conntrack "
        "kernel.divert kernel.elements kernel.events kernel.fake kernel.fake_conntrack kernel.fake_elements "
        "kernel.libnftables kernel.netfilter kernel.netlink kernel.probe "

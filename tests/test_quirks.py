@@ -80,7 +80,7 @@ def test_wrong_file_is_refused(text: str, fault: str) -> None:
 def test_misspelt_repair_is_suggested() -> None:
     """The set of repairs is closed; a near miss is answered with the right word."""
     text = RULE.replace("ignores-rport", "ignore-rport")
-    with pytest.raises(ConfigError, match=r'which must be "ignores-rport"; did you'):
+    with pytest.raises(ConfigError, match=r'or "replies-to-via-port"; did you mean "ignores-rport"'):
         quirks_from_text(text, "quirks.toml")
 
 
