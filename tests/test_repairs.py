@@ -18,7 +18,8 @@ OLD, NEW = Endpoint(PHONE.host, 12000), Endpoint(PHONE.host, 12500)
 def world_with(*repairs: Repair, agent_name: str = "", all_called: str = "") -> World:
     """A gateway that repairs what the phone called alice needs; carol and bob call themselves otherwise."""
     networks = tuple(World().kernel.networks.values())
-    settings = Settings(inside=Inside(networks), outside=Outside("outside"), signalling=Signalling(agent_name=all_called))
+    settings = Settings(inside=Inside(networks), outside=Outside("outside"),
+                        signalling=Signalling(agent_name=all_called))
     quirks = [Quirk("test", DEVICE, frozenset(repairs), agent_name=agent_name)]
     world = World(settings, Engine(settings, Quirks(quirks if repairs or agent_name else ())))
     world.provider.user_agent = world.other_phone.user_agent = "Other/1.0"
