@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_behind_two_nats(make_lab: Callable[..., Lab]) -> None:
     site.call(dora, ines)
 
 
-@pytest.mark.parametrize("kinds", [("port-restricted", "symmetric"), ("full-cone", "address-restricted")])
+@pytest.mark.parametrize("kinds", product(KINDS, KINDS), ids="-".join)
 def test_hold_and_resume(make_lab: Callable[..., Lab], kinds: tuple[str, str]) -> None:
     """Either side holds and resumes, and both are heard again. (Linphone: baresip 1.0.0 no longer writes down
     what it hears once a call was resumed.)"""
