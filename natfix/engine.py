@@ -22,7 +22,7 @@ from collections.abc import Collection
 from itertools import islice
 from typing import Any, NamedTuple
 
-from natfix.address import SIP_PORT
+from natfix.address import SIP_PORT, Endpoint
 from natfix.callflow import CallFlow
 from natfix.commands import Command, Flow, Kind, Note, Outcome, Verdict
 from natfix.config import Settings, named_hosts
@@ -247,7 +247,10 @@ class Engine:
         else:
             self.counters["repeated"] += 1
             outcome.notes.append(Note("repeated", reason="the same bytes as before leave as the same bytes"))
-        if edits:
+        listens_at = receiver.listens_at if receiver is not None else 0     # see natfix.repairs
+        if listens_at:
+            packet = packet._replace(destination=Endpoint(packet.destination.host, listens_at))
+        if edits or listens_at:
             self._identification = self._identification % 0xFFFF + 1
             payload = apply_edits(packet.payload, edits)
             try:

@@ -81,6 +81,7 @@ class Mapping:
     flows: dict[Flow, OpenedFlow] = field(default_factory=dict)
     shown: frozenset[str] = frozenset()             # kinds of header that natfix replaced it in
     agent: str = ""                                 # User-Agent or Server of the UA behind it
+    listens_at: int = 0                             # the UA's port for answers, where that is another one
     kernel_until: float = 0.0                       # when the kernel's element ends; 0: it holds none
     sent_to: tuple[Endpoint, ...] = ()              # peers that it may have conntrack entries to
     relay: Relay | None = None

@@ -84,14 +84,16 @@ class Repairs:
     def _open_via_port(self, turn: Turn) -> bool:
         """Let the answer in at the port that the Via names, which is not the one the phone sends from.
 
-        ``rport`` would lead it to that one, where nobody listens: it is left out. A server that answers there
-        without being asked cannot be helped: the kernel translates that reply by the flow it belongs to.
+        ``rport`` would lead it to that one, where nobody listens: it is left out. Where a server answers
+        there all the same, the kernel undoes its NAT by the flow that the answer belongs to, and the engine
+        puts ``listens_at`` into the UDP header of what then goes on.
         """
         message, sender = turn.message, turn.sender
         via = top_via(message) if message.is_request else None
         if via is None or sender is None or via.sent_by.host != sender.inside.host:
             return False
         place = Endpoint(via.sent_by.host, via.sent_by.port or SIP_PORT)
+        sender.listens_at = 0
         if place.port == sender.inside.port or place.port < LOWEST_PORT:
             return False
         try:
@@ -99,6 +101,7 @@ class Repairs:
         except LimitReached as problem:
             turn.leave("limit", "Via", str(problem), str(place))
             return False
+        sender.listens_at = place.port
         self._signalling.await_reply(mapping, turn.packet.destination, message.method, turn.now)
         rule = "quirk-" + Repair.REPLIES_TO_VIA_PORT.value
         if "rport" in via.params:
@@ -329,4 +332,5 @@ def _text(message: Message, header: Header) -> str:
 
 def _line(message: Message, header: Header) -> tuple[int, int]:
     """Return the span of a header's whole line, its end of line included."""
-    return message.raw.rfind(b"\n", 0, header.start) + 1, message.raw.find(b"\n", header.end) + 1
+    end = message.raw.find(b"\n", header.end) + 1
+    return message.raw.rfind(b"\n", 0, header.start) + 1, end or len(message.raw)

@@ -240,7 +240,9 @@ class World:
         if outcome.packet is None:
             return delivery.payload
         changed = read_packet(outcome.packet)
-        assert changed[:2] == packet[:2], "natfix changed an address of the IP header"
+        addresses = [(each.source, each.destination.host) for each in (changed, packet)]
+        assert addresses[0] == addresses[1], "natfix changed an address of the IP header"
+        crossing.destination = changed.destination      # another port, by a repair
         return changed.payload
 
     def _arrive(self, delivery: Delivery, payload: bytes) -> None:

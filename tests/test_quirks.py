@@ -68,6 +68,8 @@ def test_no_quirks_no_repairs() -> None:
     (RULE.replace("Acme Phone/1.", "A"), '4: user_agent = "A" in [[quirk]] must be how the device'),
     (RULE.replace("acme-rport", "Acme Rport"), '3: name = "Acme Rport" in [[quirk]] must be a name of a-z'),
     (RULE + RULE, '9: the name "acme-rport" is there already, above'),
+    (RULE + 'agent_name = "a\\nb"\n', '7: agent_name = "a\\nb" in [[quirk]] must be a name of 1 to 64'),
+    (RULE + 'agentname = "a"\n', '7: unknown key "agentname" in [[quirk]]; did you mean "agent_name"?'),
     (RULE + "[[quirk]", "7: not TOML:"),
 ])
 def test_wrong_file_is_refused(text: str, fault: str) -> None:
@@ -88,6 +90,21 @@ def test_absent_file_is_refused() -> None:
     """A quirks file that natfix.toml names must be there."""
     with pytest.raises(ConfigError, match="there is no such quirks file"):
         quirks_from_file("/nowhere/q.toml")
+
+
+@pytest.mark.parametrize("repair", Repair)
+def test_each_repair_has_its_word(repair: Repair) -> None:
+    """Every repair can be written in a file, and the head of the shipped one says what it does."""
+    rule = quirks_from_text(RULE.replace("ignores-rport", repair.value), "x")
+    assert rule.repairs_for("Acme Phone/1.0") == {repair}
+    assert f'#     "{repair.value}" ' in (ROOT / "rules" / "quirks.toml").read_text()
+
+
+def test_the_last_agent_name_counts() -> None:
+    """Of several quirks that fit, the last one that has a name says it; nobody else gets one."""
+    quirks = Quirks(Quirk(name, "Acme", frozenset(), agent_name=shown)
+                    for name, shown in (("one", "One"), ("two", "Two"), ("three", "")))
+    assert [quirks.agent_name_for(agent) for agent in ("acme 1", "Other")] == ["Two", ""]
 
 
 def test_later_file_replaces_and_switches_off() -> None:

@@ -242,6 +242,28 @@ def test_replies_to_via_port(is_repaired: bool, asks_rport: bool) -> None:
     assert counted(world, Repair.REPLIES_TO_VIA_PORT) == is_repaired
 
 
+@pytest.mark.parametrize("is_repaired", [True, False])
+def test_answers_to_the_source_reach_the_via_port(is_repaired: bool) -> None:
+    """What a server sends to where a request came from is delivered at the Via's port, the same bytes again
+    included; a phone that sends from where it listens from then on gets it there."""
+    world = world_with(*[Repair.REPLIES_TO_VIA_PORT] * is_repaired)
+    mouth = world.agent("dora", Endpoint(PHONE.host, 5062), proxy=PROVIDER)
+    mouth.sent_by, mouth.via_parameters, mouth.is_strict = str(PHONE), "", False
+    world.phone.is_strict = False
+    mouth.registers()
+    world.provider.replies(world.provider.last, 200)
+    answer = world.log[-1].payload      # type: ignore[union-attr]
+    for inbox in (world.phone.inbox, mouth.inbox):
+        inbox.clear()
+    for _ in range(2):
+        world.provider.sends(answer, Endpoint("203.0.113.1", 5062))
+    assert (len(world.phone.inbox), len(mouth.inbox)) == ((2, 0) if is_repaired else (0, 2))
+    mouth.sent_by = str(mouth.endpoint)
+    mouth.registers()
+    world.provider.sends(answer, Endpoint("203.0.113.1", 5062))
+    assert len(mouth.inbox) == (1 if is_repaired else 3)
+
+
 # -- names
 
 def shown_names(world: World) -> set[str]:
@@ -273,3 +295,29 @@ def test_agent_name_for_all() -> None:
 def test_without_quirks_nothing_is_asked() -> None:
     """Where no quirk and no name is set, the packet path does not enter the repairs."""
     assert not World().engine._repairs.is_needed
+
+
+def test_healthy_devices_with_all_repairs() -> None:
+    """Calls of a device that has no fault go on as ever with every repair switched on: nothing is counted."""
+    world = world_with(*set(Repair) - {Repair.IGNORES_RPORT})
+    world.register(world.phone)
+    for caller, callee in ((world.phone, world.provider), (world.provider, world.phone)):
+        call = world.call(caller, callee)
+        world.assert_two_way_audio(call)
+        call.hang_up(call.callee)
+        world.advance(120)
+    assert world.is_quiet()
+    assert not [name for name in world.engine.status(world.now)["counters"] if name.startswith("quirk")]
+
+
+def test_update_is_newer_than_the_18x() -> None:
+    """What UPDATE has agreed before the 200 is not undone by pinning the 183."""
+    world = world_with(Repair.KEEPS_EARLY_SDP)
+    world.register(world.phone)
+    uri = world.registered_uri(world.phone)
+    caller = world.provider.invites(uri, world.resolve_uri(uri))
+    leg = world.phone.accepts(world.phone.last, 183, world.phone.sdp(rtp=OLD))
+    caller.sends("UPDATE", world.provider.sdp(version=2))
+    world.phone.replies(world.phone.last, 200, world.phone.sdp(rtp=NEW, version=2))
+    leg.replies(200, world.phone.sdp(rtp=NEW, version=2))
+    assert counted(world, Repair.KEEPS_EARLY_SDP) == 0

@@ -26,9 +26,11 @@ def start_natfix(lab: Lab, repair: str) -> None:
 
 
 @pytest.mark.lab
+@pytest.mark.parametrize("to_source", [False, True])
 @CASES
-def test_replies_to_the_via_port(lab: Lab, is_repaired: bool) -> None:
-    """A phone that sends from 5062 and listens at 5060 hears the answers at 5060, and is called there."""
+def test_replies_to_the_via_port(lab: Lab, is_repaired: bool, to_source: bool) -> None:
+    """A phone that sends from 5062 and listens at 5060 hears the answers at 5060, and is called there; also
+    where the server answers to where the request came from."""
     start_natfix(lab, "replies-to-via-port" if is_repaired else "")
     mouth, ear, provider = Ua(lab, "phone1", "alice", 5062), *ends(lab)
     mouth.send(mouth.request("REGISTER", "sip:example.com", "registration", 1, "Expires: 3600", AGENT,
@@ -38,7 +40,7 @@ def test_replies_to_the_via_port(lab: Lab, is_repaired: bool) -> None:
     host, _, port = heard.header("Via").split()[1].partition(";")[0].partition(":")
     place = host, int(port)
     answer = provider.answer(heard, 200, f"Contact: {heard.header('Contact')};expires=3600")
-    provider.send(answer, place)
+    provider.send(answer, heard.source if to_source else place)
     if not is_repaired:
         with pytest.raises(TimeoutError):
             ear.hear(1)
