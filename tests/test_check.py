@@ -116,6 +116,20 @@ def test_configuration_is_named(tmp_path: Path) -> None:
     assert (finding.text, code) == (f"{path}; 1 quirk", 0)
 
 
+def test_own_quirks_are_counted_and_wrong_ones_refused(tmp_path: Path) -> None:
+    """An operator's quirks add to the shipped one; a wrong repair is refused with file, line and suggestion."""
+    path, quirks = tmp_path / "natfix.toml", tmp_path / "quirks.toml"
+    path.write_text(f'quirks_files = ["{quirks}"]\n')
+    rule = '[[quirk]]\nname = "ata"\nuser_agent = "Cisco ATA 18"\nrepairs = ["keeps-early-sdp"]\n'
+    quirks.write_text(rule)
+    assert read_configuration(str(path))[1][0].text == f"{path}; 2 quirks"
+    quirks.write_text(rule.replace("keeps-early", "keep-early"))
+    _, findings, code = read_configuration(str(path))
+    assert code == 2
+    assert findings[0].text.startswith(f"{quirks}:4: repairs = ")
+    assert 'did you mean "keeps-early-sdp"?' in findings[0].text
+
+
 GATEWAY = '''
 ip link add wan0 type veth peer name wanx; ip link add lan0 type veth peer name lanx
 ip address add 203.0.113.1/24 dev wan0; ip link set wan0 up

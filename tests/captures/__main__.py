@@ -22,7 +22,7 @@ FAULT_HEAD = """\
 
 One fault each, named for the finding of `natfix-replay` that it shows (`natfix explain D12`); those with
 `-not-` nearly show it, and are healthy; those called `device-` show what `rules/quirks.toml` can repair.
-Scripted ends talk through the lab's gateway, whose NAT, firewall or ALG is set up wrongly; some have a gateway
+Scripted ends talk through the lab's gateway, whose NAT, firewall or ALG is set up wrongly; some have one
 that forgets flows after a second, so that the captures are short.
 Both sides of the gateway are recorded at once. `tools/captures` makes them anew and writes this table.
 
