@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from natfix import __version__
-from natfix.errors import DONE, FINDINGS, NatfixError
+from natfix.errors import DONE, FINDINGS, ConfigError, NatfixError
 from natfix.replay.work import Bar, Work
 
 if TYPE_CHECKING:
@@ -118,9 +118,10 @@ def _options(parser: argparse.ArgumentParser, line: argparse.Namespace) -> Optio
     from natfix.replay.replay import Input, Options
 
     inputs = tuple(Input(path, label) for path, label in named)
+    _check_outputs(parser, line, [path for path, _ in named])
     settings = config_from_file(line.config) if line.config else None
     quirks = all_quirks(settings.quirks_files if settings else ())
-    return Options(inputs, inside, line.outside, settings, quirks, redact=line.redact)
+    return Options(inputs, inside, line.outside, settings, quirks, line.call, line.redact)
 
 
 def _network(parser: argparse.ArgumentParser, text: str) -> str:
@@ -153,6 +154,22 @@ def _inputs(parser: argparse.ArgumentParser, line: argparse.Namespace) -> list[t
     return [(path, _unique(label, taken)) for path, label in wanted]
 
 
+def _check_outputs(parser: argparse.ArgumentParser, line: argparse.Namespace, captures: list[str]) -> None:
+    """End the program before anything is written over a capture, the configuration or another output."""
+    taken = [path for path in (*captures, line.config) if path and path != "-"]
+    for output in _outputs():
+        path = getattr(line, output.function)
+        if path and any(_is_same(path, other) for other in taken if other):
+            parser.error(f"{output.flag} {_printable(path)} would overwrite another file of this command")
+        taken.append(path)
+
+
+def _is_same(path: str, other: str) -> bool:
+    if os.path.exists(path) and os.path.exists(other):
+        return os.path.samefile(path, other) and os.path.isfile(path)
+    return os.path.realpath(path) == os.path.realpath(other)
+
+
 def _unique(label: str, taken: set[str]) -> str:
     label = _printable(label).replace(":", "_") or "capture"
     number, name = 1, label
@@ -174,6 +191,9 @@ def _run(options: Options, line: argparse.Namespace) -> int:
     finally:
         signal.signal(signal.SIGINT, before)
         bar.close()
+    line.call = result.asked
+    if line.call and not result.interrupted and not result.has_call(line.call):
+        raise ConfigError(f"--call {line.call}: there is no such call")
     for output in _outputs():
         path = getattr(line, output.function, "")
         if path:

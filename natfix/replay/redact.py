@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from ipaddress import ip_network
 
 from natfix.address import Endpoint, is_ipv4
 from natfix.errors import MalformedMessage
@@ -46,19 +47,46 @@ CREDENTIALS = _names(
 HARMLESS = _names("""
     via v cseq max-forwards content-length l content-type c content-encoding e content-disposition allow
     supported k require proxy-require unsupported expires min-expires session-expires x min-se rseq rack
-    event o subscription-state allow-events u accept accept-encoding accept-language user-agent server date
-    timestamp retry-after mime-version reason warning privacy""")
+    event o subscription-state allow-events u accept accept-encoding accept-language date timestamp
+    retry-after mime-version privacy""")
+SENTENCES = _names("user-agent server reason warning")
 OPEN_PARAMETERS = frozenset(("algorithm", "qop", "nc", "stale", "charset"))     # of credentials
+PLAIN_PARAMETERS = _names("""
+    tag lr ttl transport user method comp rport branch expires q reg-id ob index cause privacy screen party
+    purpose counter limit reason refresher retry-after handling boundary charset""")
+PLAIN_ATTRIBUTES = _names("""
+    rtpmap fmtp ptime maxptime sendrecv sendonly recvonly inactive rtcp-mux rtcp-fb rtcp-xr silencesupp setup
+    connection extmap group mid curr des conf accept-types floorid sctp-port max-message-size""")
+# What reasons and warnings say by themselves; any other word may be somebody's.
+PLAIN_WORDS = _names("""
+    a accepted acceptable address already alternative ambiguous and answer anonymity at auth authentication
+    authorization auto bad be been body branch busy call canceled cancelled cause cleared clearing completed
+    conditional consent declined dialog digest does doing elsewhere empty entity error event everywhere exist
+    expired extension failed flow for forbidden forwarded found gateway global gone here identity implemented
+    in incompatible incomplete info interval invalid is it large length location long loop making media
+    message moved missing method much needed needs no node normal not number of ok on or out package
+    parameters payment pending permanently permitted precondition progress proxy queued range reached reason
+    rejected
+    request requested required response ringing route scheme sdp server service session small support
+    supported syntax temporarily terminated the time timed timeout timer to too transaction transfer trying
+    type unable unacceptable unallocated unauthorized unavailable undecipherable understood unknown
+    unsupported unwanted uri url use user version via was with wrong your""")
 
 _IPV4 = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
 _URI = re.compile(r"(?i)\b(sips?|tel):(?:([^@<>\"\s;,]{1,256})@)?([^\s<>;?,\"]{1,256})")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _AUTH = re.compile(r'([A-Za-z][A-Za-z0-9_-]{0,31})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 _VIA_HOST = re.compile(r"(?i)^(\s*SIP\s*/\s*2\.0\s*/\s*[A-Za-z]+\s+)([^\s;:,]+)")
-_PARAMETER = re.compile(
-    r"(?i)([;?&](?:received|maddr|alias|\+sip\.instance|gr|pub-gruu|temp-gruu|x-[a-z-]+)=)([^;>,\s]+)")
+_PARAMETER = re.compile(r"(;[ \t]*)([^\s;=<>,?\"]{1,64})([ \t]*=[ \t]*)([^;<>,?\s\"]+)")
+_EMBEDDED = re.compile(r"([?&][\w-]{1,64}=)([^&<>\s\";]+)")     # headers in a URI (RFC 3261, section 19.1.1)
+_ESCAPED_WORD = re.compile(r"(%[0-9A-Fa-f]{2})|[A-Za-z0-9]+")
+_WEB = re.compile(r"(?i)\b(https?|wss?|msrps?|cid|ldaps?):([^\s<>\",;]+)")
+_MAC = re.compile(r"(?<![0-9A-Fa-f])(?:[0-9A-Fa-f]{2}[:-]?){5}[0-9A-Fa-f]{2}(?![0-9A-Fa-f])")
+_DOMAIN = re.compile(r"(?<![\w.@-])(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w.-])")
+_NAME = re.compile(r"(;(?:to-tag|from-tag|remote-tag|local-tag)=[^;,\s]*|;early-only)|[^\s,]+?(?=;|[\s,]|$)")
 _WORD = re.compile(r"[A-Za-z0-9]+")
-_SECRET_LINES = re.compile(r"(?i)^(s|i|u|e|p|k)=|^a=(ice-|crypto:|fingerprint:|ssrc|msid|cname|label)")
+_SECRET_LINES = re.compile(r"(?i)^[siuepk]=")
+_ATTRIBUTE = re.compile(r"a=([^:]{1,64}):(.*)", re.DOTALL)
 _WITH_PORT = re.compile(r"(.*):(\d{1,5})")
 
 
@@ -76,7 +104,7 @@ class Redactor:
         if isinstance(item, Sighting):
             return self._sighting(item)
         if isinstance(item, LogLine):
-            return replace(item, text=self._addresses(item.text))
+            return replace(item, text=self._addresses(self._macs(item.text)))
         source, destination = self.endpoint(item.source), self.endpoint(item.destination)
         if isinstance(item, IcmpError):
             return replace(item, sender=self.host(item.sender), source=source, destination=destination)
@@ -99,6 +127,18 @@ class Redactor:
         if item.ip and item.transport == "udp" and is_ipv4(source.host) and is_ipv4(destination.host):
             changed.ip = datagram_bytes(source, destination, payload)
         return changed
+
+    def networks(self, text: str) -> list[str]:
+        """Return what stands for a network: it holds what stands for each of its addresses."""
+        network = ip_network(text, strict=False)
+        step = 8 if network.version == 4 else 16        # bits of a part that has a token of its own
+        parts = network.subnets(new_prefix=-(-network.prefixlen // step) * step)
+        return [str(ip_network(f"{self.host(str(part.network_address))}/{part.prefixlen}", strict=False))
+                for part in parts]
+
+    def call_id(self, text: str) -> str:
+        """Return what stands for a Call-ID."""
+        return _NAME.sub(lambda found: found[1] or self.token("name", found[0]), text)
 
     def endpoint(self, endpoint: Endpoint) -> Endpoint:
         """Return what stands for an endpoint; ports stay."""
@@ -145,7 +185,7 @@ class Redactor:
         for group in groups:
             moved = list(group)
             random.Random(self._digest("octet", repr(prefix))).shuffle(moved)
-            found.update(zip(group, moved, strict=True))
+            found.update(zip(moved, moved[1:] + moved[:1], strict=True))       # none stays what it is
         return found
 
     def _ipv6(self, text: str) -> str:
@@ -167,6 +207,14 @@ class Redactor:
 
     def _digest(self, kind: str, text: str) -> bytes:
         return hmac.new(self._key, f"{kind}\0{text}".encode("latin-1", "replace"), hashlib.sha256).digest()
+
+    def _macs(self, text: str) -> str:
+        return _MAC.sub(lambda found: _WORD.sub(lambda word: self.token("hex", word[0]), found[0]), text)
+
+    def _plain(self, text: str) -> str:
+        """Return a sentence of a program's; what words it has that are not such sentences' are replaced."""
+        return _WORD.sub(lambda found: found[0] if found[0].lower() in PLAIN_WORDS
+                         else self.token("word", found[0]), text)
 
     def _words(self, text: str) -> str:
         return _WORD.sub(lambda found: self.token("word", found[0]), text)
@@ -196,11 +244,13 @@ class Redactor:
         return (shown + self._body(kind, body)).encode("latin-1")
 
     def _start(self, line: str) -> str:
-        return line if line.startswith("SIP/") else _URI.sub(self.uri, line)
+        if line.startswith("SIP/"):
+            return line[:11] + self._plain(line[11:])
+        return self._parameters(_URI.sub(self.uri, line))
 
     def _header(self, line: str) -> str:
         name, colon, value = line.partition(":")
-        if not colon:
+        if not colon or len(name.split()) > 1:          # what is no name, or many, may be somebody's
             return line if not line.strip() else self._words(line)
         return name + colon + self._value(name.strip().lower(), value)
 
@@ -211,8 +261,9 @@ class Redactor:
         return self._words(value)
 
     def _treatments(self) -> tuple[tuple[frozenset[str], Callable[[str], str]], ...]:
-        return ((URI_HEADERS, self._uris), (NAMES, lambda value: self.token("name", value)),
-                (CREDENTIALS, self._credentials), (HARMLESS, self._harmless))
+        return ((URI_HEADERS, self._uris), (NAMES, self.call_id),
+                (CREDENTIALS, self._credentials), (HARMLESS, self._harmless),
+                (SENTENCES, self._sentence))
 
     def _uris(self, value: str) -> str:
         shown = _URI.sub(self.uri, _QUOTED.sub(lambda found: f'"{self.token("name", found[1])}"', value))
@@ -224,6 +275,8 @@ class Redactor:
     def _credentials(self, value: str) -> str:
         scheme = re.match(r"\s*\S+\s+", value)
         start = scheme.end() if scheme and "=" not in scheme[0] else 0
+        if start and "=" not in value:
+            return value[:start] + self._words(value[start:])
         return value[:start] + _AUTH.sub(self._credential, value[start:])
 
     def _credential(self, found: re.Match[str]) -> str:
@@ -242,12 +295,30 @@ class Redactor:
     def _harmless(self, value: str) -> str:
         via = _VIA_HOST.match(value)
         if via is not None:
-            return via[1] + self.host(via[2]) + self._addresses(value[via.end():])
-        return self._addresses(_URI.sub(self.uri, value))
+            return via[1] + self.host(via[2]) + self._parameters(value[via.end():])
+        return self._parameters(_URI.sub(self.uri, value))
+
+    def _sentence(self, value: str) -> str:
+        shown = _QUOTED.sub(lambda found: f'"{self._plain(found[1])}"', _URI.sub(self.uri, value))
+        shown = _DOMAIN.sub(lambda found: self.host(found[0]), self._macs(shown))
+        return self._addresses(shown)
 
     def _parameters(self, value: str) -> str:
-        return _PARAMETER.sub(lambda found: found[1] + (
-            self.host(found[2]) if is_ipv4(found[2]) else self.token("name", found[2])), value)
+        """Replace what is not known to be harmless among the parameters and embedded headers of URIs."""
+        shown = _EMBEDDED.sub(lambda found: found[1] + _ESCAPED_WORD.sub(
+            lambda word: word[1] or self.token("word", word[0]), found[2]), value)
+        return _PARAMETER.sub(self._parameter, _WEB.sub(
+            lambda found: f"{found[1]}:{self._words(found[2])}", shown))
+
+    def _parameter(self, found: re.Match[str]) -> str:
+        before, name, equals, value = found.groups()
+        if name.lower() in PLAIN_PARAMETERS:
+            shown = self._addresses(value)
+        elif name.lower() in ("received", "maddr"):
+            shown = self.host(value)
+        else:
+            shown = self._addresses(value) if _IPV4.search(value) else self.token("name", value)
+        return before + name + equals + shown
 
     def _body(self, kind: str, body: str) -> str:
         if kind.startswith("application/sdp"):
@@ -268,16 +339,18 @@ class Redactor:
         if line.startswith(("c=", "a=rtcp:", "a=candidate", "a=remote-candidates")):
             return self._hosts(line)
         if _SECRET_LINES.search(line):
-            name, mark, value = line.partition(":" if line.startswith("a=") else "=")
-            return name + mark + self._words(value)
+            return line[:2] + self._words(line[2:])
+        attribute = _ATTRIBUTE.fullmatch(line)
+        if attribute is not None and attribute[1].lower() not in PLAIN_ATTRIBUTES:
+            return f"a={attribute[1]}:{self._words(attribute[2])}"
         return self._addresses(line)
 
     def _hosts(self, text: str) -> str:
         """Redact the addresses and names of a line that has both among other words."""
-        words = re.split(r"([ /])", self._addresses(text))
-        return "".join(self.host(word) if ":" in word[3:] or (word.count(".") and not is_ipv4(word)
-                                                              and not word[0].isdigit()) else word
-                       for word in words if word is not None)
+        name, colon, value = text.partition(":") if text.startswith("a=") else ("", "", text)
+        words = re.split(r"([ /=])", self._addresses(value))
+        return name + colon + "".join(
+            self.host(word) if ":" in word or ("." in word and not is_ipv4(word)) else word for word in words)
 
 
 def _of_the_same_sort(letter: str, chance: int, is_hex: bool) -> str:

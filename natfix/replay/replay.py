@@ -15,6 +15,7 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
+from typing import TYPE_CHECKING
 
 from natfix.address import is_ipv4
 from natfix.config import Settings
@@ -34,6 +35,9 @@ from natfix.replay.stages import Point, clock_offsets
 from natfix.replay.summaries import dialog_row, row_from_passage
 from natfix.replay.visitors import Visitors
 from natfix.replay.work import Work
+
+if TYPE_CHECKING:
+    from natfix.replay.redact import Redactor
 
 __all__ = ["Input", "Options", "Result", "replay_reading", "run"]
 
@@ -66,11 +70,22 @@ def run(options: Options, work: Work | None = None) -> Result:
         from natfix.replay.redact import Redactor
 
         redactor = Redactor()
+        options = _redacted(options, redactor)
     reading = read_inputs(options.inputs, work, redactor)
     try:
-        return replay_reading(options, reading, work)
+        result = replay_reading(options, reading, work)
+        result.asked = options.call_id
+        return result
     finally:
         reading.close()
+
+
+def _redacted(options: Options, redactor: Redactor) -> Options:
+    """Return *options* in the words that the redacted captures have."""
+    given = _given(options)
+    inside = tuple(part for network in given.inside for part in redactor.networks(network))
+    return replace(options, inside=inside, outside=given.outside and redactor.host(given.outside),
+                   call_id=redactor.call_id(options.call_id))
 
 
 def replay_reading(options: Options, reading: Reading, work: Work) -> Result:

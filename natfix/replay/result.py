@@ -43,6 +43,7 @@ class Result:
     passages: Spool = field(default_factory=Spool)
     dialog_rows: Spool = field(default_factory=Spool)
 
+    asked: str = ""                             # the Call-ID that was asked for, as it is shown
     only: str = ""                              # a Call-ID: rows() yields no other's
 
     def of_call(self, call_id: str) -> Result:
@@ -51,6 +52,11 @@ class Result:
             self, only=call_id,
             conversations=[each for each in self.conversations if each.call_id == call_id],
             findings=[each for each in self.findings if each.call_id == call_id])
+
+    def has_call(self, call_id: str) -> bool:
+        """Tell whether any message or finding is of this call, those that are only on disk included."""
+        known = (each.call_id for held in (self.conversations, self.findings) for each in held)
+        return call_id in known or any(row.call_id == call_id for row in self.rows())
 
     def rows(self) -> Iterator[Row]:
         """Yield every passage, in the order of time."""

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ import pytest
 from natfix.replay import replay
 from natfix.replay.main import main
 from natfix.replay.model import Context, Conversation, Finding
+from natfix.replay.replay import Input, Options
 from natfix.replay.result import Result
 from tests.replay.small import finding
 from tests.schema import problems
@@ -54,11 +56,16 @@ def test_nothing_wrong(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("broken")
-def test_findings(capsys: pytest.CaptureFixture[str]) -> None:
+def test_findings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Findings end it with 6; of another call than the one asked for they do not."""
     assert main([CALL]) == 6
     assert "2 findings" in capsys.readouterr().out
-    assert main([CALL, "--call", "unknown"]) == 0
+    result = replay.run(Options((Input(CALL),)))
+    one, other = (each.call_id for each in result.conversations)
+    result.findings = [finding(one)]
+    monkeypatch.setattr(replay, "run", lambda options, _: replace(result, asked=options.call_id))
+    assert main([CALL, "--call", one]) == 6
+    assert main([CALL, "--call", other]) == 0
 
 
 @pytest.mark.usefixtures("healthy")
@@ -212,3 +219,40 @@ def test_json_does_not_depend_on_hashes() -> None:
         for seed in ("1", "2")
     }
     assert len(outputs) == 1
+
+
+@pytest.mark.parametrize("line", [
+    ["--report", "call.pcapng"], ["-o", "call.pcapng"], ["-o", "out", "--report", "./out"],
+    ["--config", "natfix.toml", "--report", "natfix.toml"]])
+def test_nothing_is_overwritten(
+        line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    """An output never takes the place of a capture, of the configuration, or of the other output."""
+    monkeypatch.chdir(tmp_path)
+    capture, config = Path("call.pcapng"), Path("natfix.toml")
+    capture.write_bytes(Path(CALL).read_bytes())
+    config.write_text("")
+    with pytest.raises(SystemExit) as ending:
+        main([str(capture), *line])
+    assert ending.value.code == 2
+    assert "would overwrite" in capsys.readouterr().err
+    assert capture.read_bytes() == Path(CALL).read_bytes()
+    assert (config.read_text(), Path("out").exists()) == ("", False)
+
+
+def test_redacted_call(capsys: pytest.CaptureFixture[str]) -> None:
+    """--call and --inside name what the original capture has, also where the output does not."""
+    main([PLAIN, "--format", "json"])
+    calls = {each["call_id"] for each in json.loads(capsys.readouterr().out)["dialogs"]}
+    call_id = sorted(calls)[0]
+    main([PLAIN, "--redact", "--format", "json", "--call", call_id, "--inside", "192.168.1.0/24"])
+    shown = capsys.readouterr().out
+    assert len(json.loads(shown)["dialogs"]) == 1
+    assert json.loads(shown)["network"]["inside"] != ["192.168.1.0/24"]
+    assert call_id not in shown
+
+
+def test_no_such_call(capsys: pytest.CaptureFixture[str]) -> None:
+    """A Call-ID that no message has is a mistake in the command, not a healthy call."""
+    assert main([PLAIN, "--call", "nonesuch"]) == 2
+    assert "--call nonesuch: there is no such call" in capsys.readouterr().err
