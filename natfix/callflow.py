@@ -177,7 +177,8 @@ class CallFlow:
             if method == call.method and call.state is State.EARLY:
                 self._signalling.await_answer(mapping, call, turn.now + EARLY_TIMEOUT, turn.now)
             return False
-        if method == "BYE" and key in call.hangups:
+        # A BYE from an address that the call does not know counts once the inside party has agreed to it.
+        if method == "BYE" and (key in call.hangups or (not key.by_inside and status < 300)):
             self._on_hangup_answered(turn, call, dialog, key)
             return False
         if method not in FORMS_DIALOG and method not in CARRIES_SDP:
@@ -202,7 +203,7 @@ class CallFlow:
         dialog.state = State.CONFIRMED
         if call.answered_at is None:
             call.answered_at = turn.now
-        call.ended_at = None
+        call.ended_at, call.ends_at = None, NEVER      # a 2xx after all, of another fork
         until = NEVER
         if call.method == "INVITE":
             for other in call.dialogs.values():
@@ -293,6 +294,7 @@ class CallFlow:
                 self._calls.changed.add(key)
                 self._arm(call, self._next_look(call))
         elif now >= call.ended_at + LINGER:
+            self._release(call, now)        # a late message may have opened something again
             self._calls.remove(call)
         elif now >= call.ends_at:
             self._release(call, now)

@@ -215,6 +215,33 @@ def test_a_stranger_takes_no_stream(world: World) -> None:
     assert world.kernel.refused()[world.told_media(phone)] == 2
 
 
+def test_hanging_up_from_another_address(world: World) -> None:
+    """A far NAT has got another outside address in mid-call: its BYE counts once the PBX has agreed to it."""
+    pbx, phone = pbx_of(world), far_phone(world)
+    call = call_out(pbx, phone)
+    talk(world, pbx, phone)
+    phone.endpoint = Endpoint("198.51.100.77", 41000)
+    call.caller.sends("BYE")
+    assert pbx.last.method == "BYE"
+    assert world.engine.status(world.now)["calls"] == 1
+    pbx.replies(pbx.last, 200)
+    world.advance(40)
+    assert world.is_quiet()
+
+
+def test_a_bye_that_nobody_agrees_to(world: World) -> None:
+    """From elsewhere, and refused by the PBX: the call goes on."""
+    pbx, phone = pbx_of(world), far_phone(world)
+    call = call_out(pbx, phone)
+    talk(world, pbx, phone)
+    phone.endpoint, own = Endpoint("198.51.100.77", 41000), phone.endpoint
+    call.caller.sends("BYE")
+    pbx.replies(pbx.last, 481)
+    phone.endpoint = own
+    world.advance(40)
+    hear_each_other(world, pbx, phone)
+
+
 def test_media_before_the_answer(world: World) -> None:
     """What a called phone sends before its own answer does not pin an entry that leads past its relay."""
     pbx, phone = pbx_of(world), far_phone(world)
