@@ -117,7 +117,7 @@ def test_configuration_is_named(tmp_path: Path) -> None:
 
 
 def test_own_quirks_are_counted_and_wrong_ones_refused(tmp_path: Path) -> None:
-    """An operator's quirks add to the shipped one; a wrong repair is refused with file, line and suggestion."""
+    """Own quirks add to the shipped one; a wrong repair is refused with file, line and suggestion."""
     path, quirks = tmp_path / "natfix.toml", tmp_path / "quirks.toml"
     path.write_text(f'quirks_files = ["{quirks}"]\n')
     rule = '[[quirk]]\nname = "ata"\nuser_agent = "Cisco ATA 18"\nrepairs = ["keeps-early-sdp"]\n'

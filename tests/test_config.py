@@ -86,6 +86,7 @@ def test_everything_is_read() -> None:
     ('[outside]\nextrenal = 1', '2: unknown key "extrenal" in [outside]; known are interface, address'),
     ('[outside]\nintreface = "x"', '2: unknown key "intreface" in [outside]; did you mean "interface"?'),
     ('[media]\nqueue = 1', '2: unknown key "queue" in [media]; it belongs in [signalling]'),
+    ('[signalling]\nagent_name = " x"', '2: agent_name = " x" in [signalling] must be a name of 1 to 64'),
     ('quirk_files = []', '1: unknown key "quirk_files" in the top level; did you mean "quirks_files"?'),
     ('[inside]\nquirks_files = []', 'it belongs in the top level, above all tables'),
     ('[mdia]\n', '1: unknown table "mdia"; did you mean "media"?'),
