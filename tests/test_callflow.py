@@ -125,3 +125,32 @@ def test_a_released_call_is_not_given_up_for_its_silence() -> None:
     world.call(world.phone, world.other_phone)
     world.advance(4000.0)
     assert states(world) == ["confirmed", "confirmed"]
+
+
+def test_a_call_that_comes_about_after_a_failure_lasts(world: World) -> None:
+    """A 2xx after a 486, of another fork, takes the call up: no timer of its former end is due for ever."""
+    world.phone.is_strict = False
+    leg = world.phone.invites(world.provider.address)
+    invite = world.provider.last
+    world.provider.replies(invite, 486, tag="busy")
+    world.provider.replies(invite, 200, world.provider.sdp(), tag="free")
+    world.advance(40.0)
+    assert states(world) == ["confirmed"]
+    due = world.engine.next_timeout()
+    assert due is None or due > world.now
+    assert leg.call_id
+
+
+def test_what_comes_after_the_end_holds_nothing(world: World) -> None:
+    """A 180 for a call that has ended may open its way back again; that goes with the call."""
+    world.phone.is_strict = False
+    world.phone.invites(world.provider.address)
+    invite = world.provider.last
+    world.provider.replies(invite, 486, tag="busy")
+    world.advance(5.0)
+    world.provider.replies(invite, 200, world.provider.sdp(), tag="free")
+    world.provider.replies(invite, 486, tag="free")
+    world.advance(2 * 86400.0)
+    assert states(world) == []
+    status = world.engine.status(world.now)
+    assert (status["signalling_mappings"], status["media_mappings"], status["flows"]) == (0, 0, 0)
