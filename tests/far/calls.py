@@ -54,11 +54,13 @@ class CallingSite:
 
 
 class Site(CallingSite):
-    """A gateway with a PBX inside, to which the operator forwards SIP; *anchors*: media goes through it."""
+    """A gateway with a PBX inside, to which the operator forwards SIP; *anchors*: media goes through it, and
+    each leg is a dialog of its own, as a B2BUA has them."""
 
     def __init__(self, make_lab: Callable[..., Lab], *kinds: str, config: str = "", anchors: bool = False,
                  **options: object) -> None:
         self.lab = make_lab("far", kinds=kinds, **options)
         self.rules(FORWARD)
         self.natfix = self.lab.start_natfix(INSIDE_PBX + config)
-        self.pbx = self.lab.start(Kamailio("pbx", users=USERS, aliases=(GATEWAY,), anchors=anchors))
+        self.pbx = self.lab.start(Kamailio("pbx", users=USERS, aliases=(GATEWAY,), anchors=anchors,
+                                           hide_topology=anchors))

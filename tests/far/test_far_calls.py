@@ -15,7 +15,7 @@ from tests.lab.lab import Lab
 from tests.lab.topology import PBX_ADDRESS
 
 pytestmark = pytest.mark.lab
-PBXS = pytest.mark.parametrize("anchors", [False, True], ids=["proxy", "relay"])
+PBXS = pytest.mark.parametrize("anchors", [False, True], ids=["proxy", "b2bua"])
 
 
 @PBXS
@@ -24,7 +24,8 @@ PBXS = pytest.mark.parametrize("anchors", [False, True], ids=["proxy", "relay"])
 def test_both_far(make_lab: Callable[..., Lab], caller: str, called: str, anchors: bool) -> None:
     """Each hears the other, whoever calls; the call is handed over to a phone inside; nothing is left.
 
-    A PBX that leaves media to the phones, and one that takes it upon itself.
+    A PBX that leaves media to the phones, and one that takes it upon itself, with a dialog of its own on each
+    side.
     """
     site = Site(make_lab, caller, called, phones=1, anchors=anchors)
     dora, emil, ines = site.phone("dora"), site.phone("emil"), site.phone("ines", PBX_ADDRESS)

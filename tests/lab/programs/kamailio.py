@@ -116,6 +116,9 @@ modparam("topoh", "mask_key", "natfix")
 """
 
 
+OTHER_CALL_ID = 'modparam("topoh", "mask_callid", 1)\n'
+
+
 class Kamailio:
     """A Kamailio on *host*: registrar and proxy, or with *next_hop* a proxy that sends everything there.
 
@@ -126,7 +129,8 @@ class Kamailio:
     nothing of those behind it, as a PBX does: their Vias and Contacts are replaced by its own words. With
     *outbound* ("address:port") what is for other hosts goes there, whatever its URI says. It listens at
     *address*, as a rule the host's; at *further* ones too, and then names to each side the one it sends from.
-    With *anchors* all media goes through an rtpengine beside it.
+    With *anchors* all media goes through an rtpengine beside it; with both it gives each leg another Call-ID
+    as well, and is to all others what a B2BUA is.
     """
 
     def __init__(self, host: str = "provider", *, users: dict[str, str] | None = None,
@@ -178,7 +182,7 @@ class Kamailio:
             address=self.address, port=self.port, children=self.children,
             further="\n".join([f"listen=udp:{name}:{self.port}" for name in self.further]
                               + ["mhomed=yes"] * bool(self.further)),
-            hide_topology=HIDING if self.hide_topology else "",
+            hide_topology=HIDING * self.hide_topology + OTHER_CALL_ID * (self.hide_topology and self.anchors),
             aliases="\n".join(f'alias="{name}"' for name in self.aliases),
             modules="\n".join(f'loadmodule "{name}.so"' for name in MODULES) + ANCHORING * self.anchors,
             record_in_dialog="if (is_method(\"INVITE\")) record_route();" if record else "",
