@@ -13,7 +13,7 @@ from sys import intern
 from natfix.address import SIP_PORT, Endpoint, is_ipv4
 from natfix.commands import Kind, Note
 from natfix.dialogs import Call
-from natfix.errors import LimitReached
+from natfix.errors import LimitReached, MalformedMessage
 from natfix.headers import (
     CONTACT,
     ECHOED_ONLY,
@@ -112,7 +112,7 @@ class Rewriter:
 
     def _show_addresses(self, turn: Turn, header: Header, rule: Rule) -> None:
         raw = turn.message.raw
-        for start, end in split_values(raw, header.start, header.end):
+        for start, end in _values(raw, header):
             address = address_or_none(raw, start, end)
             if address is None or address.uri is None:
                 continue
@@ -295,7 +295,7 @@ class Rewriter:
 
     def _restore_addresses(self, turn: Turn, header: Header, rule: Rule) -> None:
         raw = turn.message.raw
-        for start, end in split_values(raw, header.start, header.end):
+        for start, end in _values(raw, header):
             address = address_or_none(raw, start, end)
             if address is None or address.uri is None:
                 continue
@@ -367,3 +367,11 @@ class Rewriter:
         if new != old:
             note = Note(rule.kind, rule.header, old, new, _REASONS[rule.kind], rule.rfc)
             turn.edits.replace(hostport.start, hostport.end, new.encode("latin-1"), note)
+
+
+def _values(raw: bytes, header: Header) -> list[tuple[int, int]]:
+    """Return a header's values; none where a quote or bracket is not closed: it is left as it is."""
+    try:
+        return split_values(raw, header.start, header.end)
+    except MalformedMessage:
+        return []

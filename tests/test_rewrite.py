@@ -172,3 +172,13 @@ def test_hairpin_shows_the_one_and_restores_the_other() -> None:
     assert "203.0.113.1" in invite["contact"]
     assert invite.uri.endswith(f"@{OTHER_PHONE}")
     call.hang_up()
+
+
+def test_a_quote_that_is_not_closed_is_left_alone() -> None:
+    """A Contact that cannot be taken apart passes as it is; the rest of the message is still treated."""
+    world = World()
+    world.phone.is_strict = False
+    sent = world.phone.begins("OPTIONS", "sip:bob@provider.example",
+                              headers=[("P-Asserted-Identity", f'"A <sip:alice@{world.phone.address}')])
+    assert sent is not None
+    assert world.engine.counters["rewritten"] == 1
