@@ -72,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more; no traceback
         return FAILED
     except OSError as problem:
-        where = f"{_printable(str(problem.filename))}: " if problem.filename else ""
+        name = str(problem.filename or "").removesuffix(".part")       # of an output that is not whole yet
+        where = f"{_printable(name)}: " if name else ""
         print(f"natfix-replay: {where}{problem.strerror or problem}", file=sys.stderr)
         return FAILED
 

@@ -256,3 +256,10 @@ def test_no_such_call(capsys: pytest.CaptureFixture[str]) -> None:
     """A Call-ID that no message has is a mistake in the command, not a healthy call."""
     assert main([PLAIN, "--call", "nonesuch"]) == 2
     assert "--call nonesuch: there is no such call" in capsys.readouterr().err
+
+
+def test_where_it_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The sentence names the file that was asked for."""
+    path = tmp_path / "nowhere" / "fixed.pcapng"
+    assert main([CALL, "-o", str(path)]) == 1
+    assert capsys.readouterr().err == f"natfix-replay: {path}: No such file or directory\n"
