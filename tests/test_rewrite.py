@@ -175,10 +175,10 @@ def test_hairpin_shows_the_one_and_restores_the_other() -> None:
 
 
 def test_a_quote_that_is_not_closed_is_left_alone() -> None:
-    """A Contact that cannot be taken apart passes as it is; the rest of the message is still treated."""
+    """A header that cannot be taken apart passes as it is; the rest of the message is still treated."""
     world = World()
     world.phone.is_strict = False
     sent = world.phone.begins("OPTIONS", "sip:bob@provider.example",
-                              headers=[("P-Asserted-Identity", '"A <sip:alice@192.168.1.10')])
+                              headers=[("P-Asserted-Identity", '"A, <sip:alice@192.168.1.10')])
     assert sent is not None
     assert world.engine.counters["rewritten"] == 1
