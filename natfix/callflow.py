@@ -177,8 +177,7 @@ class CallFlow:
             if method == call.method and call.state is State.EARLY:
                 self._signalling.await_answer(mapping, call, turn.now + EARLY_TIMEOUT, turn.now)
             return False
-        # A BYE from an address that the call does not know counts once the inside party has agreed to it.
-        if method == "BYE" and (key in call.hangups or (not key.by_inside and status < 300)):
+        if method == "BYE" and (key in call.hangups or _is_agreed_with_registered(turn, key)):
             self._on_hangup_answered(turn, call, dialog, key)
             return False
         if method not in FORMS_DIALOG and method not in CARRIES_SDP:
@@ -391,3 +390,12 @@ def _expires(message: Message) -> float:
     text = message.raw[header.start:header.end].strip() if header else b""
     return float(text) if text.isdigit() and len(text) <= 9 else SUBSCRIPTION
 
+
+def _is_agreed_with_registered(turn: Turn, key: ExchangeKey) -> bool:
+    """Tell whether the inside party agrees to a BYE that came from an address that the call does not know.
+
+    A far NAT may have got another outside address in mid-call. A registrar has to know who is there now:
+    what a stranger sends ends nothing here, whatever the phone makes of it (design, section 7).
+    """
+    far = turn.far_receiver
+    return not key.by_inside and turn.message.status < 300 and far is not None and far.is_registered(turn.now)

@@ -216,27 +216,32 @@ def test_a_stranger_takes_no_stream(world: World) -> None:
 
 
 def test_hanging_up_from_another_address(world: World) -> None:
-    """A far NAT has got another outside address in mid-call: its BYE counts once the PBX has agreed to it."""
+    """A far NAT has got another outside address in mid-call, and its phone has registered from there: its BYE
+    counts once the PBX has agreed to it."""
     pbx, phone = pbx_of(world), far_phone(world)
+    register(pbx, phone)
     call = call_out(pbx, phone)
     talk(world, pbx, phone)
     phone.endpoint = Endpoint("198.51.100.77", 41000)
+    register(pbx, phone)
     call.caller.sends("BYE")
     assert pbx.last.method == "BYE"
     assert world.engine.status(world.now)["calls"] == 1
     pbx.replies(pbx.last, 200)
-    world.advance(40)
-    assert world.is_quiet()
+    assert world.engine.status(world.now)["calls"] == 0
 
 
-def test_a_bye_that_nobody_agrees_to(world: World) -> None:
-    """From elsewhere, and refused by the PBX: the call goes on."""
+@pytest.mark.parametrize(("registers", "status"), [(True, 481), (False, 200)])
+def test_a_bye_from_elsewhere_that_does_not_count(world: World, registers: bool, status: int) -> None:
+    """Refused by the PBX; or from where nobody is registered, whatever the PBX says: the call goes on."""
     pbx, phone = pbx_of(world), far_phone(world)
     call = call_out(pbx, phone)
     talk(world, pbx, phone)
     phone.endpoint, own = Endpoint("198.51.100.77", 41000), phone.endpoint
+    if registers:
+        register(pbx, phone)
     call.caller.sends("BYE")
-    pbx.replies(pbx.last, 481)
+    pbx.replies(pbx.last, status)
     phone.endpoint = own
     world.advance(40)
     hear_each_other(world, pbx, phone)
