@@ -163,8 +163,8 @@ class Limits:
     registrations_per_host: int = _setting(whole_number(1, 1048576), 2000)
     remotes_per_dialog: int = _setting(whole_number(1, 1024), 32)   # media addresses the filter opens for
     # a second, beyond which INVITE, REGISTER, OPTIONS... of one host are dropped; 0: no bound
-    requests_per_host: int = _setting(whole_number(0, 1048576), 200)    # by one inside host
-    requests_per_peer: int = _setting(whole_number(0, 1048576), 400)    # by one outside host not named here
+    requests_per_host: int = _setting(whole_number(0, 1048576), 500)    # by one inside host
+    requests_per_peer: int = _setting(whole_number(0, 1048576), 500)    # by one outside host not named here
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,11 @@ from tests.lab.topology import GATEWAY_ADDRESS, INSIDE, OUTSIDE
 
 FLOOD_PORT = 5062           # of the phone that floods, or is flooded; also its outside port
 LEAD = 1.0                  # seconds that the flood begins before the calls, and ends after them
+# Rates that a flood of a few seconds is beyond.
 CONFIG = """
+[limits]
+requests_per_host = 200
+requests_per_peer = 300
 [daemon]
 log_level = "info"
 """
