@@ -1,6 +1,6 @@
 """Endpoints and networks: the words every other module speaks in.
 
-An *endpoint* is an IPv4 address and a UDP port. Addresses stay dotted text, as they stand in SIP;
+An *endpoint* is an IPv4 address and a port. Addresses stay dotted text, as they stand in SIP;
 only the kernel modules pack them.
 """
 
@@ -16,10 +16,16 @@ SIP_PORT = 5060     # RFC 3261, section 19.1.2: the port of a sip: URI or sent-b
 
 
 class Endpoint(NamedTuple):
-    """A transport address; the transport itself is UDP throughout."""
+    """A transport address: of UDP, or of one TCP connection.
+
+    The kernel may give several connections the same outside port, to different servers (RFC 5382,
+    section 4.1 asks for another behaviour, Linux has this one): so a connection's ends are told apart by
+    *stream*, its other end's text. It is "" for UDP.
+    """
 
     host: str
     port: int
+    stream: str = ""
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"

@@ -104,9 +104,19 @@ class Mapping:
         return Kind.RELAY if self.faces or self.relay is not None else self.kind
 
     @property
+    def is_stream(self) -> bool:
+        """Tell one end of a TCP connection: the kernel has made its NAT, and nobody else comes in by it."""
+        return bool(self.inside.stream)
+
+    @property
+    def has_elements(self) -> bool:
+        """Tell whether the kernel's maps hold it."""
+        return not (self.is_own or self.is_stream or self.kind is Kind.RELAY)
+
+    @property
     def needs_permissions(self) -> bool:
         """Tell whether the kernel has to know who may send to it."""
-        return not self.is_own or self.permission is Kind.RELAY
+        return self.has_elements or self.permission is Kind.RELAY
 
     @property
     def until(self) -> float:
@@ -198,7 +208,8 @@ class Mappings:
         mapping.remotes[remote] = others = tuple(other for other in holders if other != holder)
         if not others:
             del mapping.remotes[remote]
-            self.commands.append(ForbidRemote(mapping.permission, mapping.outside, remote))
+            if mapping.needs_permissions:
+                self.commands.append(ForbidRemote(mapping.permission, mapping.outside, remote))
             for flow in [flow for flow, opened in mapping.flows.items()
                          if opened.began_by_itself and flow.reply_source.host == remote]:
                 self._close(mapping, flow)
@@ -301,7 +312,7 @@ class Mappings:
         self._deadlines.set(("mapping", mapping.inside), NEVER)
         for remote in mapping.remotes if mapping.needs_permissions else ():
             self.commands.append(ForbidRemote(mapping.permission, mapping.outside, remote))
-        if mapping.kind is not Kind.RELAY and not mapping.is_own:
+        if mapping.has_elements:
             self.commands.append(DeleteMapping(mapping.kind, mapping.inside, mapping.outside))
             begun = [Flow(mapping.inside, peer, peer, mapping.outside) for peer in mapping.sent_to]
             self.commands += [CloseFlow(flow) for flow in begun if flow not in mapping.flows]
@@ -341,7 +352,7 @@ class Mappings:
     def _tell(self, mapping: Mapping, now: float) -> None:
         until = mapping.until
         lifetime = LIFETIME if until == NEVER else max(until - now, LIFETIME)
-        if mapping.kind is not Kind.RELAY and not mapping.is_own:
+        if mapping.has_elements:
             self.commands.append(AddMapping(
                 mapping.kind, mapping.inside, mapping.outside, lifetime, mapping.inward, owner_of(mapping),
                 is_new=not mapping.kernel_until))

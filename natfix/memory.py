@@ -99,7 +99,8 @@ class Memory:
 
     def _restore_binding(self, row: dict[str, Any], now: float) -> None:
         binding = binding_from_row(row)
-        if binding.expires_at <= now:
+        if binding.expires_at <= now or binding.key.reached_at.stream:
+            self._registrations.changed.add(binding.key)    # a connection from before is reset, see streaming
             return
         mapping = self._signalling.map_endpoint(binding.key.reached_at, now)
         mapping.shown |= SHOWN
@@ -114,7 +115,7 @@ class Memory:
         if call.ended_at is not None:
             return
         signalling = None
-        if outside is not None:
+        if outside is not None and not call.inside.stream:
             signalling = self._add_known(Kind.SIGNALLING, call.inside, outside)
         self._calls.add(call)
         for stream in media:

@@ -83,6 +83,8 @@ class Registering:
         assert uri is not None
         inside = Endpoint(uri.hostport.host, uri.hostport.port or SIP_PORT)
         mapping = None if proxy else self._mappings.find(inside)     # a proxy's is not shown in Contact
+        if turn.sender is not None and turn.sender.is_stream and not proxy:
+            mapping = turn.sender
         written = raw[uri.hostport.start:uri.hostport.end].decode("latin-1")
         shown = shown_text(uri.hostport, mapping.outside) if mapping else written
         asked = _parameter_seconds(raw, address)

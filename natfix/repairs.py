@@ -90,7 +90,7 @@ class Repairs:
         """
         message, sender = turn.message, turn.sender
         via = top_via(message) if message.is_request else None
-        if via is None or sender is None or via.sent_by.host != sender.inside.host:
+        if via is None or sender is None or sender.is_stream or via.sent_by.host != sender.inside.host:
             return False
         place = Endpoint(via.sent_by.host, via.sent_by.port or SIP_PORT)
         sender.listens_at = 0

@@ -165,7 +165,8 @@ class Rewriter:
         if hostport.host != sender.inside.host:
             return False
         port = hostport.port or SIP_PORT
-        is_own = port == sender.inside.port
+        # Whatever port a UA listens at: requests to it come by the connection that it opened (RFC 5923).
+        is_own = port == sender.inside.port or sender.is_stream
         mapping = sender if is_own else self._beside(turn, Endpoint(hostport.host, port), rule)
         if mapping is None:
             return False
@@ -328,7 +329,9 @@ class Rewriter:
             return ""
         if rule.kind == IDENTITY:
             return self._restore_identity(turn, hostport, rule)
-        mapping = self._mappings.find_outside(Endpoint(hostport.host, hostport.port or SIP_PORT))
+        port = hostport.port or SIP_PORT
+        names_stream = receiver.is_stream and port == receiver.outside.port
+        mapping = receiver if names_stream else self._mappings.find_outside(Endpoint(hostport.host, port))
         if mapping is None or mapping.kind is not Kind.SIGNALLING \
                 or mapping.inside.host != receiver.inside.host or rule.kind not in mapping.shown:
             return ""

@@ -14,12 +14,12 @@ Row = dict[str, Any]
 
 
 def endpoint_from_row(value: list[Any] | None) -> Endpoint | None:
-    """Return the endpoint that a row holds as [host, port]."""
-    return Endpoint(str(value[0]), int(value[1])) if value else None
+    """Return the endpoint that a row holds as [host, port, stream]; older rows have no stream."""
+    return _endpoint(value) if value else None
 
 
 def _endpoint(value: list[Any]) -> Endpoint:
-    return Endpoint(str(value[0]), int(value[1]))
+    return Endpoint(str(value[0]), int(value[1]), *map(str, value[2:3]))
 
 
 def row_from_binding(binding: Binding) -> Row:

@@ -117,7 +117,7 @@ class Signalling:
     def _keep_flow(
         self, mapping: Mapping, peer: Endpoint, holder: Holder, until: float, now: float
     ) -> None:
-        if mapping.is_own or self._realms.is_inside(peer.host) or not is_usable(peer.host):
+        if not mapping.has_elements or self._realms.is_inside(peer.host) or not is_usable(peer.host):
             return
         flow = Flow(mapping.inside, peer, peer, mapping.outside)
         self._mappings.keep_flow(mapping, flow, holder, until, now, fixed=True)
