@@ -22,7 +22,7 @@ class Kind(StrEnum):
 
 
 class Flow(NamedTuple):
-    """One UDP conntrack entry: the tuple of its first packet, and the one its replies carry.
+    """One conntrack entry, UDP or TCP: the tuple of its first packet, and the one its replies carry.
 
     natfix writes a flow from inside: ``source`` inside, ``destination`` the remote endpoint,
     ``reply_source`` the remote endpoint, ``reply_destination`` the outside endpoint. For a hairpin
@@ -96,6 +96,15 @@ class CloseFlow(NamedTuple):
     flow: Flow
 
 
+class ReleaseStream(NamedTuple):
+    """Take natfix's bit from a TCP entry's mark: the kernel moves the connection alone from here on.
+
+    ``flow`` is written from inside, whoever opened the connection; its absence is no error.
+    """
+
+    flow: Flow
+
+
 class SendPacket(NamedTuple):
     """A datagram of natfix's own, to a far UA that a registrar has accepted, and to nobody else.
 
@@ -107,7 +116,25 @@ class SendPacket(NamedTuple):
     payload: bytes
 
 
-Command = AddMapping | DeleteMapping | AllowRemote | ForbidRemote | OpenFlow | CloseFlow
+class SendSegment(NamedTuple):
+    """A TCP segment of natfix's own, in a connection that it relays; it goes past conntrack and NAT.
+
+    So toward outside ``source`` is the outside endpoint, toward inside it is the peer.
+    """
+
+    source: Endpoint
+    destination: Endpoint
+    sequence: int
+    acknowledgement: int
+    flags: int              # the low byte of RFC 9293, section 3.1: CWR to FIN
+    window: int             # as it stands in the header, scaled already
+    options: bytes          # a multiple of four bytes, at most 40
+    payload: bytes
+    interface: str = ""     # out interface; "": as routing says
+
+
+OwnPacket = SendPacket | SendSegment
+Command = AddMapping | DeleteMapping | AllowRemote | ForbidRemote | OpenFlow | CloseFlow | ReleaseStream
 
 
 class Note(NamedTuple):
@@ -138,7 +165,7 @@ class Outcome:
     commands: list[Command] = field(default_factory=list)   # 1. one kernel transaction
     verdict: Verdict = Verdict.ACCEPT                       # 2. with ``packet``, or the original bytes
     packet: bytes | None = None
-    send: list[SendPacket] = field(default_factory=list)    # 3. after the verdict
+    send: list[OwnPacket] = field(default_factory=list)     # 3. after the verdict
     notes: list[Note] = field(default_factory=list)         # 4. for the log
     summary: str = ""                                       # "INVITE sip:..." or "200 OK (INVITE)"
     call_id: str = ""

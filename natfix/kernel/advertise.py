@@ -19,7 +19,8 @@ from natfix.commands import (
     Flow,
     ForbidRemote,
     OpenFlow,
-    SendPacket,
+    OwnPacket,
+    ReleaseStream,
 )
 from natfix.kernel.base import FlowState, Kernel, KernelMapping, Skeleton
 from natfix.mappings import reversed_flow
@@ -52,7 +53,7 @@ class AdvertisedKernel:
     def resync(self, commands: Sequence[Command]) -> None:
         self._kernel.resync([self._command(command) for command in commands])
 
-    def send(self, packets: Sequence[SendPacket]) -> int:
+    def send(self, packets: Sequence[OwnPacket]) -> int:
         return self._kernel.send([packet._replace(source=self._on_link(packet.source)) for packet in packets])
 
     def remove(self) -> None:
@@ -82,6 +83,10 @@ class AdvertisedKernel:
     def refused(self) -> dict[Endpoint, int]:
         return {self._seen(endpoint): count for endpoint, count in self._kernel.refused().items()}
 
+    def open_stream(self, source: Endpoint, destination: Endpoint) -> Flow | None:
+        flow = self._kernel.open_stream(source, destination)
+        return None if flow is None else self.seen_flow(flow)
+
     def seen_flow(self, flow: Flow) -> Flow:
         """Return a flow of the kernel's as it was asked for, or as others see it."""
         if flow in self._opened:
@@ -105,6 +110,8 @@ class AdvertisedKernel:
                 flow = self._flow(command.flow)
                 self._opened.pop(flow, None)
                 return command._replace(flow=flow)
+            case ReleaseStream():
+                return ReleaseStream(self._flow(command.flow))
 
     def _flow(self, flow: Flow) -> Flow:
         """Inside is told the link's address, see :mod:`natfix.media`; so nobody's packets have the other."""

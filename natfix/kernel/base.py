@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from natfix.address import Endpoint, Network
-from natfix.commands import Command, Flow, Kind, SendPacket
+from natfix.commands import Command, Flow, Kind, OwnPacket
 
 
 class KernelMapping(NamedTuple):
@@ -80,10 +80,18 @@ class Kernel(Protocol):
     def counters(self, flows: Iterable[Flow]) -> dict[Flow, FlowState]:
         """Look up *flows* one by one, in either orientation; absent ones are left out."""
 
+    def open_stream(self, source: Endpoint, destination: Endpoint) -> Flow | None:
+        """Take the TCP connection whose SYN-ACK goes from *source* to *destination* out of window tracking.
+
+        Both as the packet has them between DNAT and SNAT. Conntrack then takes whatever sequence numbers
+        natfix makes. Returns the connection as a flow written from inside, whichever side opened it; None
+        where there is no such entry with one NAT, or it cannot be done: its packets have to stay as they are.
+        """
+
     def refused(self) -> dict[Endpoint, int]:
         """Packets from strangers that the guard dropped, by outside endpoint."""
 
-    def send(self, packets: Sequence[SendPacket]) -> int:
+    def send(self, packets: Sequence[OwnPacket]) -> int:
         """Send *packets* as they are, past conntrack and NAT; return how many failed."""
 
     def remove(self) -> None:

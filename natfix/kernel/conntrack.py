@@ -36,10 +36,14 @@ from natfix.kernel.netlink import (
 NEW, GET, DELETE = (CONNTRACK << 8 | kind for kind in range(3))     # IPCTNL_MSG_CT_*
 
 # CTA_*
-ORIGINAL, REPLY, STATUS, NAT_SOURCE, TIMEOUT, MARK, COUNT, REPLY_COUNT = 1, 2, 3, 6, 7, 8, 9, 10
+ORIGINAL, REPLY, STATUS, PROTOCOL_STATE, NAT_SOURCE, TIMEOUT, MARK = 1, 2, 3, 4, 6, 7, 8
+COUNT, REPLY_COUNT = 9, 10
 NAT_DESTINATION, MARK_MASK = 13, 21
 NAT_MINIMUM, NAT_MAXIMUM, NAT_PROTOCOL, PORT_MINIMUM, PORT_MAXIMUM = 1, 2, 3, 1, 2
 COUNT_PACKETS = 1
+# CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_FLAGS_*; struct nf_ct_tcp_flags: flags, mask
+OF_TCP, FLAGS_ORIGINAL, FLAGS_REPLY = 1, 4, 5
+BE_LIBERAL = 0x08   # IP_CT_TCP_FLAG_BE_LIBERAL: numbers outside the window do not make a packet INVALID
 
 # IPS_*
 SEEN_REPLY, ASSURED, CONFIRMED, FIXED_TIMEOUT = 1 << 1, 1 << 2, 1 << 3, 1 << 10
@@ -136,29 +140,55 @@ class Conntrack:
                     found[part[index]] = entry.state
         return found
 
-    def dump(self) -> list[Entry]:
-        """Return every UDP entry."""
+    def open_stream(self, source: Endpoint, destination: Endpoint, bit: int) -> Flow | None:
+        """Make the TCP entry between *source* and *destination* liberal, and return it as seen from inside.
+
+        Both are the ends of a packet between DNAT and SNAT. An entry that is not fit for natfix loses
+        *bit*; None is returned for it, and where there is none.
+        """
+        # From inside to the peer: in the way out the original tuple's, in the way in the reply's.
+        ways = [(destination, source), (source, destination)]
+        data = self._connection.exchange([_lookup(*way, socket.IPPROTO_TCP) for way in ways]).data
+        for index, (inside, peer) in enumerate(ways):
+            entry = entry_from_body(data[index][0], socket.IPPROTO_TCP) if index in data else None
+            if entry is not None:
+                flow = _from_inside(entry.state.flow, inside, peer)
+                if flow and not self._connection.exchange([_liberation(flow)]).errors:
+                    return flow
+                self.release_streams([entry.state.flow], bit)
+        return None
+
+    def release_streams(self, flows: Sequence[Flow], bit: int) -> None:
+        """Take *bit* from the marks of the TCP entries of *flows*; absent ones are no error."""
+        self._unmark(flows, bit, socket.IPPROTO_TCP)
+
+    def dump(self, protocol: int = socket.IPPROTO_UDP) -> list[Entry]:
+        """Return every entry of *protocol*."""
         try:
             bodies = self._connection.dump(GET, head(socket.AF_INET))
         except OSError as problem:
             raise KernelRefused(f"the conntrack table cannot be read: {problem.strerror}") from None
-        return [entry for entry in map(entry_from_body, bodies) if entry]
+        return [entry for body in bodies if (entry := entry_from_body(body, protocol))]
 
     def unmark(self, flows: Sequence[Flow], bit: int) -> None:
-        """Take *bit* from the marks of *flows*; absent ones are no error."""
+        """Take *bit* from the marks of UDP *flows*; absent ones are no error."""
+        self._unmark(flows, bit, socket.IPPROTO_UDP)
+
+    def _unmark(self, flows: Sequence[Flow], bit: int, protocol: int) -> None:
         for start in range(0, len(flows), EXCHANGE):
-            self._connection.exchange([_unmarking(flow, bit) for flow in flows[start:start + EXCHANGE]])
+            part = flows[start:start + EXCHANGE]
+            self._connection.exchange([_unmarking(flow, bit, protocol) for flow in part])
 
 
-def entry_from_body(body: bytes) -> Entry | None:
-    """Return the entry that the body of a ctnetlink message describes; None if it is not UDP over IPv4."""
+def entry_from_body(body: bytes, protocol: int = socket.IPPROTO_UDP) -> Entry | None:
+    """Return the entry that the body of a ctnetlink message describes; None if not of IPv4 and *protocol*."""
     if body[0] != socket.AF_INET:
         return None
     found = attributes(body, 4)
     original, reply = found.get(ORIGINAL, b""), found.get(REPLY, b"")
     if len(original) < TUPLE.size or len(reply) < TUPLE.size:
         return None
-    if original[PROTOCOL_AT] != socket.IPPROTO_UDP:
+    if original[PROTOCOL_AT] != protocol:
         return None
     flow = Flow(*_ends(original), *_ends(reply))
     status = int.from_bytes(found.get(STATUS, b""))
@@ -190,11 +220,13 @@ def _packets(found: dict[int, bytes], kind: int) -> int:
     return int.from_bytes(attributes(found[kind]).get(COUNT_PACKETS, b""))
 
 
-def _tuple(kind: int, source: Endpoint, destination: Endpoint) -> bytes:
+def _tuple(
+    kind: int, source: Endpoint, destination: Endpoint, protocol: int = socket.IPPROTO_UDP,
+) -> bytes:
     """Return a CTA_TUPLE_*: nests of addresses (CTA_TUPLE_IP) and of protocol and ports (CTA_TUPLE_PROTO)."""
     return nest(kind, TUPLE.pack(
         20, 1 | NESTED, 8, 1, socket.inet_aton(source.host), 8, 2, socket.inet_aton(destination.host),
-        28, 2 | NESTED, 5, 1, socket.IPPROTO_UDP,
+        28, 2 | NESTED, 5, 1, protocol,
         6, 2, source.port.to_bytes(2), 6, 3, destination.port.to_bytes(2),
     ))
 
@@ -235,9 +267,26 @@ def _cure(command: OpenFlow, bit: int, entry: Entry | None) -> list[Message]:
             _creation(command, bit)]
 
 
-def _unmarking(flow: Flow, bit: int) -> Message:
-    return Message(NEW, REQUEST, head(socket.AF_INET) + _tuple(ORIGINAL, flow.source, flow.destination)
-                   + number(MARK, 0) + number(MARK_MASK, bit))
+def _unmarking(flow: Flow, bit: int, protocol: int) -> Message:
+    found = _tuple(ORIGINAL, flow.source, flow.destination, protocol)
+    return Message(NEW, REQUEST, head(socket.AF_INET) + found + number(MARK, 0) + number(MARK_MASK, bit))
+
+
+def _liberation(flow: Flow) -> Message:
+    """Return the request that takes the TCP entry of *flow* out of window tracking."""
+    found = _tuple(ORIGINAL, flow.source, flow.destination, socket.IPPROTO_TCP)
+    liberal = bytes((BE_LIBERAL, BE_LIBERAL))
+    return Message(NEW, REQUEST, head(socket.AF_INET) + found + nest(PROTOCOL_STATE, nest(
+        OF_TCP, attribute(FLAGS_ORIGINAL, liberal), attribute(FLAGS_REPLY, liberal))))
+
+
+def _from_inside(held: Flow, inside: Endpoint, peer: Endpoint) -> Flow | None:
+    """Return *held* as it is written from inside; None where it has no NAT, or more than one."""
+    for flow in (held, reverse(held)):
+        has_one_nat = flow.destination == flow.reply_source != flow.reply_destination != flow.source
+        if has_one_nat and (flow.source, flow.destination) == (inside, peer):
+            return flow
+    return None
 
 
 def _settings(command: OpenFlow, bit: int, status: int) -> bytes:
@@ -250,7 +299,11 @@ def _settings(command: OpenFlow, bit: int, status: int) -> bytes:
 
 def lookup(flow: Flow) -> Message:
     """Return the request for the entry that holds *flow*'s original tuple, in either orientation."""
-    return Message(GET, REQUEST, head(socket.AF_INET) + _tuple(ORIGINAL, flow.source, flow.destination))
+    return _lookup(flow.source, flow.destination, socket.IPPROTO_UDP)
+
+
+def _lookup(source: Endpoint, destination: Endpoint, protocol: int) -> Message:
+    return Message(GET, REQUEST, head(socket.AF_INET) + _tuple(ORIGINAL, source, destination, protocol))
 
 
 def _closing(flow: Flow) -> Message:

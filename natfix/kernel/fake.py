@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from natfix.address import Endpoint, Network, contains, network_from_text
-from natfix.commands import CloseFlow, Command, Flow, Kind, OpenFlow, SendPacket
+from natfix.commands import CloseFlow, Command, Flow, Kind, OpenFlow, OwnPacket, ReleaseStream
 from natfix.errors import KernelRefused
 from natfix.kernel.base import FlowState, KernelMapping, Skeleton
 from natfix.kernel.fake_conntrack import ConntrackTable, Entry, state_of
@@ -86,9 +86,13 @@ class FakeKernel:
         self.refuse_entries = ""                # a sentence: no conntrack entry can be made meanwhile
         self.entries_refused = 0
         self.last_refusal = ""
-        self.sent: list[SendPacket] = []        # natfix's own; they meet no NAT
+        self.sent: list[OwnPacket] = []        # natfix's own; they meet no NAT
         self.elements = Elements()
         self.now = 0.0
+        # TCP connections, which nothing here traces: flows written from inside, by both ends of the SYN-ACK.
+        self.streams: dict[tuple[Endpoint, Endpoint], Flow] = {}
+        self.opened_streams: set[Flow] = set()  # whose numbers conntrack does not look at
+        self.released: list[Flow] = []          # whose packets natfix sees no more
         self._table = ConntrackTable()
         self._refused: dict[Endpoint, int] = {}
         self._begun: list[Flow] = []            # NEW events that nobody has taken yet
@@ -120,11 +124,18 @@ class FakeKernel:
         found = ((flow, self._table.find_flow(flow)) for flow in flows)
         return {flow: state_of(entry, self.now) for flow, entry in found if entry is not None}
 
+    def open_stream(self, source: Endpoint, destination: Endpoint) -> Flow | None:
+        """Open what *streams* has for a SYN-ACK between these."""
+        flow = self.streams.get((source, destination))
+        if flow is not None:
+            self.opened_streams.add(flow)
+        return flow
+
     def refused(self) -> dict[Endpoint, int]:
         """Packets that the guard dropped, by outside endpoint."""
         return dict(self._refused)
 
-    def send(self, packets: Sequence[SendPacket]) -> int:
+    def send(self, packets: Sequence[OwnPacket]) -> int:
         """Keep *packets* in ``sent``."""
         self.sent += packets
         return 0
@@ -315,6 +326,8 @@ class FakeKernel:
                 self._open(command)
             elif isinstance(command, CloseFlow):
                 self._table.close(command.flow)
+            elif isinstance(command, ReleaseStream):
+                self.released.append(command.flow)
 
     def _open(self, command: OpenFlow) -> None:
         if self.refuse_entries:

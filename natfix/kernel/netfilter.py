@@ -17,7 +17,7 @@ from itertools import groupby
 from pathlib import Path
 
 from natfix.address import Endpoint
-from natfix.commands import CloseFlow, Command, Flow, OpenFlow, SendPacket
+from natfix.commands import CloseFlow, Command, Flow, OpenFlow, OwnPacket, ReleaseStream
 from natfix.errors import KernelRefused
 from natfix.kernel import libnftables
 from natfix.kernel.base import FlowState, KernelMapping, Skeleton
@@ -54,6 +54,8 @@ QUEUE_RULE = re.compile(r"^( *)(queue num \$sip_queue)$", re.MULTILINE)
 INTRANET_RULE = "#intranet "    # before the rules that leave networks alone
 OWN_RULE = "#own "      # before the rules that a PBX on the gateway needs
 FLUSH_QUEUE = f"flush chain ip {TABLE} {CHAIN}\n"
+
+FLOW_COMMANDS = (OpenFlow, CloseFlow, ReleaseStream)
 
 REASONS = {
     errno.ENOENT: "natfix's table is not there, or not whole",
@@ -132,12 +134,14 @@ class NetfilterKernel:
         self._apply_flows(commands)
 
     def _apply_flows(self, commands: Sequence[Command]) -> None:
-        about_flows = [command for command in commands if isinstance(command, OpenFlow | CloseFlow)]
+        about_flows = [command for command in commands if isinstance(command, FLOW_COMMANDS)]
         for kind, group in groupby(about_flows, type):
             if kind is OpenFlow:
                 self._open([command for command in group if isinstance(command, OpenFlow)])
-            else:
+            elif kind is CloseFlow:
                 self._close([command.flow for command in group])
+            else:
+                self._conntrack.release_streams([command.flow for command in group], self._mark)
 
     def _open(self, commands: list[OpenFlow]) -> None:
         """Entries are a help, not a condition: without one, the elements let the stream through."""
@@ -172,10 +176,13 @@ class NetfilterKernel:
         self._made -= asked - found.keys()
         return found
 
+    def open_stream(self, source: Endpoint, destination: Endpoint) -> Flow | None:
+        return self._conntrack.open_stream(source, destination, self._mark)
+
     def refused(self) -> dict[Endpoint, int]:
         return {endpoint_from_key(item.key): item.packets for item in self._elements(REFUSED)}
 
-    def send(self, packets: Sequence[SendPacket]) -> int:
+    def send(self, packets: Sequence[OwnPacket]) -> int:
         return self._sender.send(packets, self._mark)
 
     def remove(self) -> None:
@@ -191,7 +198,7 @@ class NetfilterKernel:
         self._accounting_was_off = False
 
     def _forget_flows(self, outside: set[Endpoint], bits: int) -> None:
-        """Delete the entries natfix made, or that NAT by its mappings; unmark the rest."""
+        """Delete the entries natfix made, or that NAT by its mappings; unmark the rest, and TCP's."""
         self._close(list(self._made))
         ours: list[Flow] = []
         marked: list[Flow] = []
@@ -204,6 +211,8 @@ class NetfilterKernel:
                 marked.append(flow)
         self._conntrack.close(ours)
         self._conntrack.unmark(marked, bits)
+        streams = (entry.state for entry in self._conntrack.dump(socket.IPPROTO_TCP))
+        self._conntrack.release_streams([state.flow for state in streams if state.mark & bits], bits)
 
     def _elements(self, name: str) -> list[Element]:
         """Return the elements of the set *name*; none where it does not exist."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
-from natfix.commands import SendPacket
+from natfix.commands import OwnPacket, SendPacket
 from natfix.packet import datagram
 
 SO_MARK = getattr(socket, "SO_MARK", 36)
@@ -30,7 +30,7 @@ class Sender:
             self._socket.close()
             self._socket = None
 
-    def send(self, packets: Sequence[SendPacket], mark: int) -> int:
+    def send(self, packets: Sequence[OwnPacket], mark: int) -> int:
         """Send *packets* with *mark*; return how many the kernel has refused. Never waits, never raises."""
         try:
             speaker = self._open(mark)
@@ -39,7 +39,8 @@ class Sender:
         failed = 0
         for packet in packets:
             try:
-                speaker.sendto(datagram(*packet), (packet.destination.host, 0))
+                if isinstance(packet, SendPacket):
+                    speaker.sendto(datagram(*packet), (packet.destination.host, 0))
             except OSError:     # a firewall's drop, no route, a full queue, longer than the link takes
                 failed += 1
         return failed
