@@ -3,8 +3,8 @@
 The map of the package, from the bottom up; imports go downward only (``tests/test_layers.py``):
 
 1. words: :mod:`~natfix.address`, :mod:`~natfix.errors`.
-2. wire and data: :mod:`~natfix.packet` (IPv4/UDP), :mod:`~natfix.sip` (messages as spans, their
-   :mod:`~natfix.sip.fields`), :mod:`~natfix.sdp`, :mod:`~natfix.edits` (collected, applied once),
+2. wire and data: :mod:`~natfix.packet` (IPv4/UDP), :mod:`~natfix.segment` (IPv4/TCP), :mod:`~natfix.sip`
+   (messages as spans, their :mod:`~natfix.sip.fields`), :mod:`~natfix.sdp`, :mod:`~natfix.edits` (collected, applied once),
    :mod:`~natfix.commands` (what the kernel is asked, and the notes that say why), :mod:`~natfix.reports`,
    :mod:`~natfix.kernel.base` (what every kernel back end can do); :mod:`~natfix.config` and
    :mod:`~natfix.quirks`, both read by :mod:`~natfix.document` (TOML with line numbers) as

@@ -30,7 +30,7 @@ UDP_START = Struct("!HHH")
 
 
 @lru_cache(maxsize=8192)
-def _endpoint(address: bytes, port: int) -> Endpoint:
+def endpoint_of(address: bytes, port: int) -> Endpoint:
     """Return the same object for the same endpoint: tables keep them by the ten thousand."""
     return Endpoint(_host(address), port)
 
@@ -73,8 +73,8 @@ def packet_from_bytes(raw: bytes) -> Packet:
     return Packet(
         raw,
         header_length,
-        _endpoint(source, source_port),
-        _endpoint(destination, destination_port),
+        endpoint_of(source, source_port),
+        endpoint_of(destination, destination_port),
         raw[payload_start:header_length + length],
     )
 
@@ -98,12 +98,12 @@ def rebuild(packet: Packet, payload: bytes, identification: int) -> bytes:
         old_identification = identification
     fields = (first, service, size + length, old_identification, fragment, ttl, UDP)
     options = raw[20:size]
-    checksum = _checksum(IP_HEADER.pack(*fields, 0, source, destination) + options)
+    ip_checksum = checksum(IP_HEADER.pack(*fields, 0, source, destination) + options)
     source_port, destination_port = packet.source.port, packet.destination.port
     bare = UDP_HEADER.pack(source_port, destination_port, length, 0) + payload
-    udp_checksum = _checksum(PSEUDO_HEADER.pack(source, destination, UDP, length) + bare)
+    udp_checksum = checksum(PSEUDO_HEADER.pack(source, destination, UDP, length) + bare)
     return b"".join((
-        IP_HEADER.pack(*fields, checksum, source, destination),
+        IP_HEADER.pack(*fields, ip_checksum, source, destination),
         options,
         UDP_HEADER.pack(source_port, destination_port, length, udp_checksum or 0xFFFF),     # RFC 768
         payload,
@@ -115,14 +115,14 @@ def datagram(source: Endpoint, destination: Endpoint, payload: bytes) -> bytes:
     length = UDP_HEADER_LENGTH + len(payload)
     addresses = inet_aton(source.host), inet_aton(destination.host)
     bare = UDP_HEADER.pack(source.port, destination.port, length, 0) + payload
-    udp_checksum = _checksum(PSEUDO_HEADER.pack(*addresses, UDP, length) + bare)
+    udp_checksum = checksum(PSEUDO_HEADER.pack(*addresses, UDP, length) + bare)
     return b"".join((
         IP_HEADER.pack(0x45, 0, 20 + length, 0, 0, OWN_TTL, UDP, 0, *addresses),
         UDP_HEADER.pack(source.port, destination.port, length, udp_checksum or 0xFFFF), payload,
     ))
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     """Return the Internet checksum of *data* (RFC 1071), which must not be all zeros.
 
     The ones' complement sum of 16-bit words is the number that the bytes make, modulo 65535.
