@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from natfix import __version__
+from natfix import __version__, systemd
 from natfix.advertiser import ASK_EVERY, Advertiser
 from natfix.config import Settings
 from natfix.control import ControlServer, Handler
@@ -64,7 +64,7 @@ def run(settings: Settings, quirks: Quirks, host: Host | None = None) -> int:
         daemon = _Daemon(settings, quirks, host or Host(settings, links=Question(links_by_program)), held)
         daemon.begin()
         daemon.loop.run()
-        notify_systemd("STOPPING=1")
+        systemd.notify("STOPPING=1")
     log.info("natfix: ended; its rules, maps and entries stay until `natfix down`")
     return DONE
 
@@ -132,7 +132,7 @@ class _Daemon:
         self.loop.guard(partial(self.loop.repair, now))
         _put_packets_first(self.loop)
         log.info("natfix: ready")
-        notify_systemd("READY=1")
+        systemd.Heartbeat(self.loop.call_at, self._status_line).begin(self.loop.clock())
 
     def _adopt(self, now: float) -> None:
         flows = self._kernel.flows()
@@ -166,6 +166,11 @@ class _Daemon:
             "state_file": {"path": self._store.path, "failed_writes": self._store.failures},
             **self.loop.engine.status(now),
         }
+
+    def _status_line(self) -> str:
+        """Return what `systemctl status` shows; it is asked often, so it counts nothing."""
+        seen = self.loop.counters
+        return f"{seen['packets']} SIP packets, {seen['changed']} changed, {seen['dropped']} dropped"
 
     def _calls(self, _request: dict[str, Any]) -> dict[str, Any]:
         now = self.loop.clock()
@@ -207,19 +212,6 @@ class _Signals:
             else:
                 log.info("natfix: ends on %s", signal.Signals(number).name)
                 loop.stop()
-
-
-def notify_systemd(state: str) -> None:
-    """Tell systemd *state* (sd_notify(3)) where it has asked for that."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
-        try:
-            speaker.connect("\0" + address[1:] if address.startswith("@") else address)
-            speaker.send(state.encode())
-        except OSError as problem:
-            log.warning("systemd cannot be told %s (%s)", state, problem)
 
 
 def _put_packets_first(loop: Loop) -> None:

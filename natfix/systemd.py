@@ -1,0 +1,71 @@
+"""What systemd is told (sd_notify(3)): that natfix is ready, how it goes, and that its loop still turns.
+
+All of it does nothing where natfix was not started by a unit of ``Type=notify``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+
+MOST_OFTEN = 0.1        # seconds; a shorter watchdog time is somebody's mistake, not a reason to spin
+
+log = logging.getLogger("natfix")
+
+CallAt = Callable[[float, Callable[[float], None]], None]
+
+
+def notify(*lines: str) -> bool:
+    """Tell systemd *lines* ("READY=1", "STATUS=...") where it has asked for that; True: it was told."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return False
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
+            speaker.setblocking(False)      # a full socket of systemd's must not hold packets up
+            speaker.connect("\0" + address[1:] if address.startswith("@") else address)
+            speaker.send("\n".join(lines).encode())
+    except OSError as problem:
+        log.warning("systemd cannot be told %s (%s)", lines[0], problem)
+        return False
+    return True
+
+
+def notify_reloading() -> None:
+    """Say that the configuration is read again; a READY=1 has to follow."""
+    notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def watchdog_time() -> float:
+    """Return the seconds within which systemd wants to hear of this process; 0.0 where it does not."""
+    wanted = os.environ.get("WATCHDOG_USEC", "")
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()) or not wanted.isdecimal():
+        return 0.0
+    return int(wanted[:15]) / 1e6
+
+
+class Heartbeat:
+    """A task of the loop's own schedule, so that it stops where the loop does."""
+
+    def __init__(self, call_at: CallAt, status: Callable[[], str]) -> None:
+        """*call_at* puts a task on the loop's schedule, *status* returns one line for `systemctl status`."""
+        self._call_at = call_at
+        self._status = status
+        self._told = ""
+        self._every = max(watchdog_time() / 2, MOST_OFTEN) if watchdog_time() else 0.0
+
+    def begin(self, now: float) -> None:
+        """Say that natfix is ready; from here on, until the loop stands still, that it turns."""
+        self._told = self._status()
+        if notify("READY=1", f"STATUS={self._told}") and self._every:
+            self._call_at(now + self._every, self._beat)
+
+    def _beat(self, now: float) -> None:
+        self._call_at(now + self._every, self._beat)
+        status = self._status()
+        changed = [f"STATUS={status}"] if status != self._told else []
+        self._told = status
+        notify("WATCHDOG=1", *changed)

@@ -1,0 +1,120 @@
+"""sd_notify(3): what is said, when, and that nothing is said where nobody has asked."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from natfix import systemd
+
+NONE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
+
+class Schedule:
+    """Stands in for the loop: keeps the next task, and runs it when told."""
+
+    def __init__(self) -> None:
+        self.due: list[tuple[float, Callable[[float], None]]] = []
+
+    def call_at(self, when: float, task: Callable[[float], None]) -> None:
+        self.due.append((when, task))
+
+    def turn(self) -> float:
+        """Run the next task at its time, and return that."""
+        when, task = self.due.pop(0)
+        task(when)
+        return when
+
+
+@pytest.fixture
+def listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The socket at which systemd would listen, and an environment that names it."""
+    for name in NONE:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ears:
+        ears.bind(str(tmp_path / "notify"))
+        ears.setblocking(False)
+        yield ears
+
+
+def heard(ears: socket.socket) -> list[str]:
+    """Return the lines of the next message; none where there is none."""
+    try:
+        return ears.recv(1000).decode().split("\n")
+    except BlockingIOError:
+        return []
+
+
+def test_nobody_has_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside a unit nothing is sent and nothing is put on the schedule."""
+    for name in NONE:
+        monkeypatch.delenv(name, raising=False)
+    schedule = Schedule()
+    systemd.Heartbeat(schedule.call_at, lambda: "fine").begin(0.0)
+    assert not schedule.due
+    assert not systemd.notify("READY=1")
+
+
+def test_ready_then_a_beat_at_half_the_watchdog_time(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """WATCHDOG=1 comes twice in the time that systemd waits, and the status only where it has changed."""
+    monkeypatch.setenv("WATCHDOG_USEC", "10000000")
+    schedule, status = Schedule(), ["idle"]
+    systemd.Heartbeat(schedule.call_at, lambda: status[0]).begin(100.0)
+    assert heard(listener) == ["READY=1", "STATUS=idle"]
+    assert (schedule.turn(), heard(listener)) == (105.0, ["WATCHDOG=1"])
+    status[0] = "busy"
+    assert (schedule.turn(), heard(listener)) == (110.0, ["WATCHDOG=1", "STATUS=busy"])
+    assert (schedule.turn(), heard(listener)) == (115.0, ["WATCHDOG=1"])
+
+
+def test_a_status_that_fails_does_not_end_the_beat(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next beat is on the schedule before anything is asked that could fail."""
+    monkeypatch.setenv("WATCHDOG_USEC", "2000000")
+    schedule, answers = Schedule(), ["fine"]
+    systemd.Heartbeat(schedule.call_at, lambda: answers.pop()).begin(0.0)
+    with pytest.raises(IndexError):
+        schedule.turn()
+    assert [when for when, _ in schedule.due] == [2.0]
+
+
+def test_no_watchdog_no_beat(listener: socket.socket) -> None:
+    """A unit without WatchdogSec= hears READY=1 and is left in peace."""
+    schedule = Schedule()
+    systemd.Heartbeat(schedule.call_at, lambda: "fine").begin(0.0)
+    assert heard(listener) == ["READY=1", "STATUS=fine"]
+    assert not schedule.due
+
+
+@pytest.mark.parametrize(("usec", "pid", "seconds"), [
+    ("10000000", "", 10.0), ("10000000", "1", 0.0), ("", "", 0.0), ("soon", "", 0.0)])
+def test_watchdog_time(usec: str, pid: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is for one process (WATCHDOG_PID, if given), in microseconds; nonsense is no time."""
+    monkeypatch.setenv("WATCHDOG_USEC", usec)
+    monkeypatch.setenv("WATCHDOG_PID", pid or str(os.getpid()))
+    assert systemd.watchdog_time() == seconds
+
+
+def test_reloading_carries_the_time(listener: socket.socket) -> None:
+    """systemd wants the monotonic time of a reload, in microseconds."""
+    systemd.notify_reloading()
+    word, stamp = heard(listener)
+    assert word == "RELOADING=1"
+    assert int(stamp.removeprefix("MONOTONIC_USEC=")) > 0
+
+
+def test_a_systemd_that_is_gone_is_only_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:
+    """natfix goes on without systemd."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    assert not systemd.notify("READY=1")
+    assert "systemd cannot be told READY=1" in caplog.text
