@@ -81,6 +81,21 @@ class ForbidRemote(NamedTuple):
     remote: str
 
 
+class AdmitPeer(NamedTuple):
+    """Let new flows from ``remote`` reach the inward half of every signalling mapping.
+
+    It has no lifetime: without the daemon the inward halves end, and with them what it opens.
+    """
+
+    remote: str
+
+
+class DismissPeer(NamedTuple):
+    """Take an :class:`AdmitPeer` back; its absence is no error."""
+
+    remote: str
+
+
 class OpenFlow(NamedTuple):
     """Ensure a conntrack entry: create it, refresh the one that agrees, replace the one that does not."""
 
@@ -134,7 +149,8 @@ class SendSegment(NamedTuple):
 
 
 OwnPacket = SendPacket | SendSegment
-Command = AddMapping | DeleteMapping | AllowRemote | ForbidRemote | OpenFlow | CloseFlow | ReleaseStream
+Command = (AddMapping | DeleteMapping | AllowRemote | ForbidRemote | AdmitPeer | DismissPeer
+           | OpenFlow | CloseFlow | ReleaseStream)
 
 
 class Note(NamedTuple):

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from natfix.address import Endpoint
 from natfix.commands import (
     AddMapping,
+    AdmitPeer,
     AllowRemote,
     CloseFlow,
     Command,
     DeleteMapping,
+    DismissPeer,
     Flow,
     ForbidRemote,
     Kind,
@@ -133,6 +135,7 @@ class Mappings:
     ) -> None:
         self.commands: list[Command] = []
         self.by_flow: dict[Flow, Mapping] = {}
+        self._admitted: frozenset[str] = frozenset()
         self._inside: dict[Endpoint, Mapping] = {}
         self._outside: dict[Endpoint, Mapping] = {}
         self._per_host: Counter[str] = Counter()
@@ -213,6 +216,12 @@ class Mappings:
             for flow in [flow for flow, opened in mapping.flows.items()
                          if opened.began_by_itself and flow.reply_source.host == remote]:
                 self._close(mapping, flow)
+
+    def admit(self, remotes: frozenset[str]) -> None:
+        """Let *remotes*, and of those before only these, use the inward half of all signalling mappings."""
+        before, self._admitted = self._admitted, remotes
+        self.commands += map(AdmitPeer, sorted(remotes - before))
+        self.commands += map(DismissPeer, sorted(before - remotes))
 
     def face(self, mapping: Mapping, relays: dict[str, Endpoint], now: float) -> None:
         """Let what the far UAs in *relays* (address -> outside endpoint) send to *mapping* be learnt from."""
@@ -334,6 +343,7 @@ class Mappings:
     def restate(self, now: float) -> list[Command]:
         """Return the commands that put everything this table holds into an empty kernel."""
         taken, self.commands = self.commands, []
+        self.commands += map(AdmitPeer, sorted(self._admitted))
         for mapping in self._inside.values():
             mapping.kernel_until = 0.0
             self._refresh(mapping, now)

@@ -5,9 +5,11 @@ import pytest
 from natfix.address import Endpoint
 from natfix.commands import (
     AddMapping,
+    AdmitPeer,
     AllowRemote,
     CloseFlow,
     DeleteMapping,
+    DismissPeer,
     Flow,
     ForbidRemote,
     Kind,
@@ -160,6 +162,15 @@ def test_quotas_name_the_setting() -> None:
     mappings.check_quota("192.168.1.11")
     with pytest.raises(LimitReached, match=r"\[limits\] mappings is"):
         mappings.check_quota("192.168.1.11", 9)
+
+
+def test_who_is_admitted_changes_by_difference(table: Table) -> None:
+    """The kernel hears of who is new and of who is gone, and of all of them where it holds nothing."""
+    table.mappings.admit(frozenset({"198.51.100.1", "198.51.100.2"}))
+    table.commands()
+    table.mappings.admit(frozenset({"198.51.100.2", "198.51.100.3"}))
+    assert table.commands() == [AdmitPeer("198.51.100.3"), DismissPeer("198.51.100.1")]
+    assert table.mappings.restate(0.0) == [AdmitPeer("198.51.100.2"), AdmitPeer("198.51.100.3")]
 
 
 def test_restating_leaves_nothing_out(table: Table) -> None:

@@ -12,10 +12,12 @@ from typing import Protocol
 from natfix.address import Endpoint
 from natfix.commands import (
     AddMapping,
+    AdmitPeer,
     AllowRemote,
     CloseFlow,
     Command,
     DeleteMapping,
+    DismissPeer,
     Flow,
     ForbidRemote,
     OpenFlow,
@@ -112,6 +114,8 @@ class AdvertisedKernel:
                 return command._replace(flow=flow)
             case ReleaseStream():
                 return ReleaseStream(self._flow(command.flow))
+            case AdmitPeer() | DismissPeer():
+                return command
 
     def _flow(self, flow: Flow) -> Flow:
         """Inside is told the link's address, see :mod:`natfix.media`; so nobody's packets have the other."""

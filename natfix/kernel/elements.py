@@ -15,7 +15,16 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from natfix.address import Endpoint
-from natfix.commands import AddMapping, AllowRemote, Command, DeleteMapping, ForbidRemote, Kind
+from natfix.commands import (
+    AddMapping,
+    AdmitPeer,
+    AllowRemote,
+    Command,
+    DeleteMapping,
+    DismissPeer,
+    ForbidRemote,
+    Kind,
+)
 from natfix.kernel.netlink import (
     ATTRIBUTE,
     CREATE,
@@ -36,9 +45,9 @@ OUT = {Kind.SIGNALLING: "signalling_out", Kind.MEDIA: "media_out"}
 IN = {Kind.SIGNALLING: "signalling_in", Kind.MEDIA: "media_in"}
 ALLOWED = {Kind.SIGNALLING: "signalling_allowed", Kind.MEDIA: "media_allowed", Kind.RELAY: "media_learning"}
 OPEN = "media_open"
-ENDPOINTS, INWARD = "signalling_endpoints", "signalling_inward"
+ENDPOINTS, INWARD, PEERS = "signalling_endpoints", "signalling_inward", "signalling_peers"
 REFUSED, MEMORY = "refused", "memory"
-MAPPING_SETS = (*OUT.values(), *IN.values(), *ALLOWED.values(), OPEN, ENDPOINTS, INWARD)
+MAPPING_SETS = (*OUT.values(), *IN.values(), *ALLOWED.values(), OPEN, ENDPOINTS, INWARD, PEERS)
 
 ANY = "0.0.0.0"             # AllowRemote: whoever sends
 
@@ -256,6 +265,16 @@ def _forbid_remote(change: Change, command: ForbidRemote) -> None:
     change.drop(name, key, element(key))
 
 
+def _admit_peer(change: Change, command: AdmitPeer) -> None:
+    key = socket.inet_aton(command.remote)
+    change.put(PEERS, key, element(key))
+
+
+def _dismiss_peer(change: Change, command: DismissPeer) -> None:
+    key = socket.inet_aton(command.remote)
+    change.drop(PEERS, key, element(key))
+
+
 def _filter_of(command: AllowRemote | ForbidRemote) -> tuple[str, bytes]:
     if command.remote == ANY and command.kind is Kind.MEDIA:
         return OPEN, endpoint_key(command.outside)
@@ -267,4 +286,6 @@ _HANDLERS: dict[type, Callable[[Change, Any], None]] = {
     DeleteMapping: _delete_mapping,
     AllowRemote: _allow_remote,
     ForbidRemote: _forbid_remote,
+    AdmitPeer: _admit_peer,
+    DismissPeer: _dismiss_peer,
 }

@@ -10,7 +10,16 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from natfix.address import Endpoint
-from natfix.commands import AddMapping, AllowRemote, Command, DeleteMapping, ForbidRemote, Kind
+from natfix.commands import (
+    AddMapping,
+    AdmitPeer,
+    AllowRemote,
+    Command,
+    DeleteMapping,
+    DismissPeer,
+    ForbidRemote,
+    Kind,
+)
 from natfix.errors import KernelRefused
 from natfix.kernel.base import KernelMapping
 
@@ -34,6 +43,7 @@ class Elements:
         self._outgoing: dict[Kind, dict[Endpoint, Element]] = {kind: {} for kind in Kind}
         self._inward: dict[Kind, dict[Endpoint, Element]] = {kind: {} for kind in Kind}
         self._allowed: dict[tuple[Kind, Endpoint, str], float] = {}     # -> until when
+        self._peers: dict[str, bool] = {}       # who may use every signalling mapping
         self._maps = (*self._outgoing.values(), *self._inward.values())
         self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
         self.earliest_end = float("inf")    # nothing ends before it
@@ -56,7 +66,7 @@ class Elements:
 
     def clear(self) -> None:
         """Remove every element."""
-        tables: tuple[dict[Any, Any], ...] = (*self._maps, self._allowed)
+        tables: tuple[dict[Any, Any], ...] = (*self._maps, self._allowed, self._peers)
         for table in tables:
             for key in list(table):
                 self._put(table, key, None)
@@ -110,7 +120,8 @@ class Elements:
     def _is_allowed(self, kind: Kind, outside: Endpoint, remote: str) -> bool:
         allowed = self._allowed
         is_open = kind is Kind.MEDIA and (kind, outside, ANY_REMOTE) in allowed
-        return is_open or (kind, outside, remote) in allowed
+        is_peer = kind is Kind.SIGNALLING and remote in self._peers
+        return is_open or is_peer or (kind, outside, remote) in allowed
 
     def _carry_out(self, command: Command, now: float) -> None:
         match command:
@@ -130,6 +141,10 @@ class Elements:
                     self._put(self._allowed, permission, self._end(now, lifetime))
             case ForbidRemote(kind, outside, remote):
                 self._put(self._allowed, (kind, outside, remote), None)
+            case AdmitPeer(remote):
+                self._put(self._peers, remote, True)
+            case DismissPeer(remote):
+                self._put(self._peers, remote, None)
             case _:
                 pass        # conntrack's business
 

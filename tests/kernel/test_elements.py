@@ -7,10 +7,12 @@ from collections import defaultdict
 from natfix.address import Endpoint
 from natfix.commands import (
     AddMapping,
+    AdmitPeer,
     AllowRemote,
     CloseFlow,
     Command,
     DeleteMapping,
+    DismissPeer,
     Flow,
     ForbidRemote,
     Kind,
@@ -128,6 +130,13 @@ def test_anyone_is_a_set_of_its_own() -> None:
     assert result(AllowRemote(MEDIA, OUTSIDE, "0.0.0.0", 60)).keys() == {"media_open"}
     assert result(AllowRemote(MEDIA, OUTSIDE, "198.51.100.1", 60)).keys() == {"media_allowed"}
     assert result(AllowRemote(SIGNALLING, OUTSIDE, "198.51.100.1", 60)).keys() == {"signalling_allowed"}
+
+
+def test_a_peer_is_one_element_that_stays() -> None:
+    """Who is listed needs no element at each mapping, and what it opens ends with the inward halves."""
+    made = result(AdmitPeer("198.51.100.1"), AdmitPeer("198.51.100.2"), DismissPeer("198.51.100.1"))
+    assert [(name, *items) for name, items in made.items()] == [("signalling_peers", b"\xc6\x33\x64\x02")]
+    assert made["signalling_peers"][b"\xc6\x33\x64\x02"].lifetime == 0
 
 
 def test_entries_are_not_elements() -> None:

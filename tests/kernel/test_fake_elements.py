@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from natfix.address import Endpoint
-from natfix.commands import AddMapping, AllowRemote, DeleteMapping, ForbidRemote, Kind
+from natfix.commands import AddMapping, AdmitPeer, AllowRemote, DeleteMapping, DismissPeer, ForbidRemote, Kind
 from natfix.errors import KernelRefused
 from natfix.kernel.base import KernelMapping
 from natfix.kernel.fake_elements import ANY_REMOTE, Elements
@@ -47,6 +47,17 @@ def test_any_remote_opens_for_everybody(elements: Elements) -> None:
                        AllowRemote(Kind.SIGNALLING, sip, ANY_REMOTE, 300.0)], now=0.0)
     assert elements.inside_of(OUTSIDE, "198.51.100.66") == INSIDE
     assert elements.inside_of(sip, "198.51.100.66") is None
+
+
+def test_a_peer_may_use_signalling_and_nothing_else(elements: Elements) -> None:
+    """Who is listed reaches every inward half of signalling, until that is taken back; media never."""
+    sip = Endpoint("203.0.113.1", 5060)
+    elements.transact([ADD, AddMapping(Kind.SIGNALLING, INSIDE, sip, 300.0), AdmitPeer(REMOTE)], now=0.0)
+    assert elements.inside_of(sip, REMOTE) == INSIDE
+    assert elements.inside_of(sip, "198.51.100.66") is None
+    assert elements.inside_of(OUTSIDE, REMOTE) is None
+    elements.transact([DismissPeer(REMOTE)], now=0.0)
+    assert elements.inside_of(sip, REMOTE) is None
 
 
 def test_adding_again_refreshes(elements: Elements) -> None:
