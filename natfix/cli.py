@@ -171,6 +171,15 @@ def _ask(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _bypass(_options: argparse.Namespace) -> int:
+    """Reads no configuration: it may be the reason why natfix does not start."""
+    from natfix.removal import remove_divert
+
+    print("natfix: SIP passes unfixed until natfix starts again; calls in progress keep their audio"
+          if remove_divert() else "natfix: none of its rules are there, so SIP passes unfixed already")
+    return DONE
+
+
 def _down(options: argparse.Namespace) -> int:
     from natfix.control import stop
     from natfix.removal import remove_files
@@ -201,5 +210,6 @@ COMMANDS = {
     "calls": Command(_ask, "show the calls, their streams and the kernel's packet counters", (JSON,)),
     "registrations": Command(_ask, "show the phones that have registered", (JSON,)),
     "notes": Command(_ask, "show what was changed in the last messages, and why", (JSON, COUNT)),
+    "bypass": Command(_bypass, "let SIP pass unfixed where natfix cannot run; maps and calls stay"),
     "down": Command(_down, "end the running natfix and remove its rules, connections and state"),
 }
