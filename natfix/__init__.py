@@ -45,7 +45,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.control` answers other commands,
    :mod:`~natfix.journal` logs, :mod:`~natfix.store` writes. `natfix check` is :mod:`~natfix.check`
    (:mod:`~natfix.check_host`, :mod:`~natfix.check_firewall`, in the words of :mod:`~natfix.findings`),
-   `natfix rules` :mod:`~natfix.rules`, `natfix down` :mod:`~natfix.removal`; :mod:`~natfix.show` prints
+   `natfix init` :mod:`~natfix.init`, `natfix rules` :mod:`~natfix.rules`,
+   `natfix down` :mod:`~natfix.removal`; :mod:`~natfix.show` prints
    answers in :mod:`~natfix.tables`.
 7. replay: :mod:`~natfix.replay` reads captures and says what is wrong, in the words of
    :mod:`~natfix.replay.model`. :mod:`~natfix.replay.pcapng` writes files. An input is a

@@ -133,7 +133,7 @@ def udp_sockets(table: str) -> Iterator[LocalSocket]:
 def check_ports(host: Host) -> Iterator[Finding]:
     """Are the outside ports free that natfix gives to phones?"""
     settings = host.settings
-    (first, last), ephemeral = settings.media.ports, _ephemeral_ports(host)
+    (first, last), ephemeral = settings.media.ports, ephemeral_ports(host)
     servers = sorted({each.port for each in udp_sockets(host.read("proc/thread-self/net/udp"))
                       if each.is_server and first <= each.port <= last and each.host != "127.0.0.1"
                       and each.port not in ephemeral})
@@ -152,7 +152,7 @@ def check_ports(host: Host) -> Iterator[Finding]:
             "it leaves those in use alone", f"sysctl -w net.ipv4.ip_local_reserved_ports={spans}")
 
 
-def _ephemeral_ports(host: Host) -> set[int]:
+def ephemeral_ports(host: Host) -> set[int]:
     """Return the ports that the kernel gives to programs that ask for any."""
     limits = host.sysctl("net.ipv4.ip_local_port_range").split()
     if len(limits) != 2:

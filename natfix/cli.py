@@ -50,6 +50,9 @@ EXAMPLE = Option("--example-config", {
     "action": "store_true", "help": "print a commented natfix.toml with every setting instead"})
 CODES = Option("codes", {"nargs": "*", "metavar": "CODE", "help": "D12, ...; without one, all are listed"})
 ALGS = Option("--alg", {"action": "store_true", "help": "list how to switch the SIP ALGs of routers off"})
+OUTSIDE = Option("--outside", {"metavar": "INTERFACE", "default": "", "help": "the link that leads outside"})
+OUTPUT = Option("--output", {"metavar": "FILE", "default": "", "help": "write there, or print (-)"})
+FORCE = Option("--force", {"action": "store_true", "help": "write over a file that is there"})
 COMMON = (
     Option("--config", {"metavar": "FILE", "help": "natfix.toml to read (default: /etc/natfix/natfix.toml)"}),
     Option("--control-socket", {"metavar": "PATH", "help": "the running natfix answers here"}),
@@ -100,6 +103,23 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _print_json(document: dict[str, Any]) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _init(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from natfix import init
+    from natfix.config import DEFAULT_PATH, Settings
+    from natfix.findings import Host
+
+    text = init.configuration_text(init.look_around(Host(Settings()), options.outside))
+    if options.output == "-":
+        print(text, end="")
+        return DONE
+    path = Path(options.output or getattr(options, "config", "") or DEFAULT_PATH)
+    init.write_configuration(text, path, options.force)
+    print(text + f"\nnatfix: written to {path}. Next: natfix check")
+    return DONE
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -202,6 +222,7 @@ def _down(options: argparse.Namespace) -> int:
 
 
 COMMANDS = {
+    "init": Command(_init, "write a small natfix.toml from what is seen here", (OUTSIDE, OUTPUT, FORCE)),
     "check": Command(_check, "look at kernel, rules, links, ports, configuration; change nothing", (JSON,)),
     "rules": Command(_rules, "print the rules that would be installed, with comments", (FORMAT, EXAMPLE)),
     "explain": Command(_explain, "say what a code such as D12 means, and what to do", (CODES, ALGS, JSON)),

@@ -27,8 +27,8 @@ LAYERS: dict[int, str] = {
        "kernel.divert kernel.elements kernel.events kernel.fake kernel.fake_conntrack kernel.fake_elements "
        "kernel.libnftables kernel.netfilter kernel.netlink kernel.probe "
        "kernel.sender programs",
-    6: "__main__ advertiser background check check_firewall check_host cli control findings journal leak "
-       "live loop queue_reader removal rules show startup store systemd tables "
+    6: "__main__ advertiser background check check_firewall check_host cli control findings init journal "
+       "leak live loop queue_reader removal rules show startup store systemd tables "
        "upkeep watch",
     7: "replay replay.as_json replay.as_text replay.capture replay.conversations replay.counts "
        "replay.datagrams replay.diagnosis replay.diff replay.drive replay.echoes replay.fragments "
