@@ -27,9 +27,12 @@ def nft_text(skeleton: Skeleton, capabilities: Capabilities) -> str:
     the kernel lacks the form that the configuration asks for.
     """
     if capabilities.net_admin:
-        return skeleton_text(skeleton, divert_form(capabilities, skeleton.divert))
+        form = divert_form(capabilities, skeleton.divert)
+        return skeleton_text(skeleton, form, capabilities.timeouts)
     return skeleton_text(skeleton, "nfqueue" if skeleton.divert == "nfqueue" else "queue")
 
+
+PROTOCOLS = ("udp", "tcp")
 
 IPTABLES = '''\
 # What natfix does to packets, in the words of iptables: for review, and for programs that manage a
@@ -45,9 +48,12 @@ IPTABLES = '''\
 #     ends are both known need none: natfix makes their conntrack entries, which any firewall accepts as
 #     ESTABLISHED.
 #   - Who may begin a stream (the sets *_allowed), and how many packets of strangers came to each port.
+#   - How long a silent TCP connection stays known: the object `ct timeout stream`. The kernel's five minutes
+#     (nf_conntrack_tcp_timeout_unacknowledged) count instead.
 #   - All of it at once: a table of nft is replaced in one transaction.
 *raw
-# What natfix itself sends to far phones (keep-alives) has the outside address already, and leaves no entry.
+# What natfix itself sends (keep-alives to far phones, lost segments of TCP connections) has the right
+# addresses already, and leaves no entry.
 -A OUTPUT -m mark --mark {bit}/{bit} -j CT --notrack
 COMMIT
 *mangle
@@ -56,8 +62,8 @@ COMMIT
 # Every packet of a marked flow waits for natfix's verdict: after DNAT and before SNAT, so that both
 # directions show inside addresses. {nobody_listens}
 # What inside networks say to each other without NAT is their own.
--A FORWARD ! -i {outside} ! -o {outside} -p udp -m conntrack ! --ctstate DNAT {marked} -j RETURN
-{intranet}-A FORWARD -p udp {marked} -j NFQUEUE --queue-num {queue}{bypass}
+{inside}
+{intranet}{queued}
 {own}COMMIT
 *filter
 # RTP that comes before its mapping, or from a stranger, must not become a conntrack entry: it would own the
@@ -76,13 +82,18 @@ def iptables_text(skeleton: Skeleton) -> str:
     first, last = skeleton.media_ports
     bypass = " --queue-bypass" if skeleton.bypass else ""
     nobody_listens = f"Where nobody listens, they {'pass unfixed' if skeleton.bypass else 'are dropped'}."
+    outside = skeleton.outside_interfaces[0]
+    marked = f"-m connmark --mark {bit}/{bit}"
+    among_inside = f"! -i {outside} ! -o {outside} -m conntrack ! --ctstate DNAT {marked} -j RETURN"
+    queue = f"{marked} -j NFQUEUE --queue-num {skeleton.queue}{bypass}"
     return IPTABLES.format(
-        marks="\n".join(_mark_lines(skeleton, bit, "PREROUTING")), bit=bit, queue=skeleton.queue,
-        marked=f"-m connmark --mark {bit}/{bit}",
-        bypass=bypass, own=_own_lines(skeleton, bit, bypass) if skeleton.own_pbx else "",
-        intranet="".join(f"-A FORWARD -{end} {each} -p udp -j RETURN\n"
-                         for each in skeleton.intranet for end in "ds"),
-        nobody_listens=nobody_listens, first=first, last=last, outside=skeleton.outside_interfaces[0],
+        marks="\n".join([*_mark_lines(skeleton, bit, "PREROUTING"), _stream_line(skeleton, bit)]), bit=bit,
+        inside="\n".join(f"-A FORWARD -p {protocol} {among_inside}" for protocol in PROTOCOLS),
+        queued="\n".join(f"-A FORWARD -p {protocol} {queue}" for protocol in PROTOCOLS),
+        own=_own_lines(skeleton, bit, bypass) if skeleton.own_pbx else "",
+        intranet="".join(f"-A FORWARD -{end} {each} -p {protocol} -j RETURN\n"
+                         for each in skeleton.intranet for end in "ds" for protocol in PROTOCOLS),
+        nobody_listens=nobody_listens, first=first, last=last, outside=outside,
     )
 
 
@@ -93,6 +104,12 @@ def _mark_lines(skeleton: Skeleton, bit: str, chain: str) -> list[str]:
         f"-A {chain} -p udp -m multiport --{end} {ports} -j CONNMARK --set-xmark {bit}/{bit}"
         for end in ("dports", "sports")
     ]
+
+
+def _stream_line(skeleton: Skeleton, bit: str) -> str:
+    """Return the rule that marks SIP over TCP: whole connections only."""
+    ports = ",".join(map(str, skeleton.sip_ports))
+    return f"-A PREROUTING -p tcp --syn -m multiport --dports {ports} -j CONNMARK --set-xmark {bit}/{bit}"
 
 
 def _own_lines(skeleton: Skeleton, bit: str, bypass: str) -> str:

@@ -14,7 +14,8 @@ from natfix.interfaces import Links, Route
 from natfix.kernel.probe import Capabilities
 
 CAPABLE = Capabilities(
-    net_admin=True, library=True, nftables=True, nat=True, queue=True, nfqueue=True, conntrack=True)
+    net_admin=True, library=True, nftables=True, nat=True, queue=True, nfqueue=True, conntrack=True,
+    timeouts=True)
 LINKS = Links(
     {"lo": ("127.0.0.1",), "wan0": ("203.0.113.1",), "lan0": ("192.168.1.1",)},
     (Route(network_from_text("0.0.0.0/0"), "wan0"), Route(network_from_text("203.0.113.0/24"), "wan0"),

@@ -60,6 +60,14 @@ def test_nft_text_follows_the_kernel() -> None:
         nft_text(SKELETON, replace(CAPABLE, queue=False, nfqueue=False))
 
 
+def test_nft_text_without_timeouts() -> None:
+    """A kernel without nft's ct timeout gets neither the object nor the rule that hands it out."""
+    assert nft_text(SKELETON, CAPABLE).count("ct timeout") == 2
+    text = nft_text(SKELETON, replace(CAPABLE, timeouts=False))
+    assert "ct timeout" not in text
+    assert text.count("{") == text.count("}")
+
+
 def test_nft_text_without_rights() -> None:
     """Who may not ask the kernel gets the text for a stock one, or the form that the configuration forces."""
     nobody = replace(CAPABLE, net_admin=False, queue=False, nfqueue=False)
@@ -72,6 +80,9 @@ def test_iptables_text() -> None:
     lines = iptables_text(SKELETON).splitlines()
     assert "-A PREROUTING -p udp -m multiport --dports 5060,5080 -j CONNMARK --set-xmark 0x100/0x100" in lines
     assert "-A FORWARD -p udp -m connmark --mark 0x100/0x100 -j NFQUEUE --queue-num 77" in lines
+    assert "-A FORWARD -p tcp -m connmark --mark 0x100/0x100 -j NFQUEUE --queue-num 77" in lines
+    assert "-A PREROUTING -p tcp --syn -m multiport --dports 5060,5080 -j CONNMARK --set-xmark 0x100/0x100" \
+        in lines
     assert "-A FORWARD -i wan0 -m conntrack --ctstate DNAT -j ACCEPT" in lines
     assert any("--dport 40000:41999" in line and line.endswith("-j DROP") for line in lines)
 
@@ -95,7 +106,8 @@ def test_an_intranet() -> None:
     text = '[outside]\ninterface = "wan0"\nintranet = ["10.8.0.0/16"]'
     there = replace(SKELETON, intranet=skeleton_for(config_from_text(text, "x")).intranet)
     for end in "ds":
-        assert f"-A FORWARD -{end} 10.8.0.0/16 -p udp -j RETURN" in iptables_text(there)
+        for protocol in ("udp", "tcp"):
+            assert f"-A FORWARD -{end} 10.8.0.0/16 -p {protocol} -j RETURN" in iptables_text(there)
     for way in ("INPUT -s", "OUTPUT -d"):
         assert f"-A {way} 10.8.0.0/16 -p udp -j RETURN" in iptables_text(WHOLE)
     rules = nft_text(there, CAPABLE)

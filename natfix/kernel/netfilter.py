@@ -53,6 +53,8 @@ TABLE_NAME = 1      # NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE
 QUEUE_RULE = re.compile(r"^( *)(queue num \$sip_queue)$", re.MULTILINE)
 INTRANET_RULE = "#intranet "    # before the rules that leave networks alone
 OWN_RULE = "#own "      # before the rules that a PBX on the gateway needs
+# What a kernel without nft's ct timeout does without: the object, and the rule that hands it out.
+TIMEOUT = re.compile(r"^ *ct timeout stream \{[^}]*\}\s*\}\n|^.* ct timeout set .*\n", re.MULTILINE)
 FLUSH_QUEUE = f"flush chain ip {TABLE} {CHAIN}\n"
 
 FLOW_COMMANDS = (OpenFlow, CloseFlow, ReleaseStream)
@@ -86,10 +88,11 @@ class NetfilterKernel:
         self._sender.close()
 
     def install(self, skeleton: Skeleton) -> None:
-        form = divert_form(probe(), skeleton.divert)
+        able = probe()
+        form = divert_form(able, skeleton.divert)
         present = self._is_installed()
         try:
-            load_skeleton(skeleton_text(skeleton, form), present)
+            load_skeleton(skeleton_text(skeleton, form, able.timeouts), present)
             self._complete(skeleton, form)
         except KernelRefused:
             if not present:
@@ -243,11 +246,12 @@ class NetfilterKernel:
             raise KernelRefused(f"the kernel refuses a change of natfix's maps: {reason}") from None
 
 
-def skeleton_text(skeleton: Skeleton, form: str) -> str:
+def skeleton_text(skeleton: Skeleton, form: str, timeouts: bool = True) -> str:
     """Return ``nft/natfix.nft`` with the settings put in; *form* is "queue" or "nfqueue".
 
-    In the form "nfqueue" the queue rule is missing: no nft text can say it. Raises KernelRefused where
-    an interface's name cannot be put in.
+    In the form "nfqueue" the queue rule is missing: no nft text can say it. Without *timeouts* idle TCP
+    connections end as the kernel's own settings say. Raises KernelRefused where an interface's name cannot
+    be put in.
     """
     rules = shipped("nft", "natfix.nft").read_text()
     first, last = skeleton.media_ports
@@ -263,6 +267,8 @@ def skeleton_text(skeleton: Skeleton, form: str) -> str:
     if skeleton.intranet:
         networks = ", ".join(map(str, skeleton.intranet))
         rules = rules.replace(INTRANET_RULE, "").replace("192.0.2.0/24", networks)
+    if not timeouts:
+        rules = TIMEOUT.sub("", rules)
     if skeleton.own_pbx:
         rules = rules.replace(OWN_RULE, "")
     if form == "queue":

@@ -53,7 +53,10 @@ TABLE_NAME, TABLE_FLAGS, DORMANT = 1, 2, 1                  # NFTA_TABLE_*, NFT_
 CHAIN_TABLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_TYPE = 1, 3, 4, 7    # NFTA_CHAIN_*
 HOOK_NUMBER, HOOK_PRIORITY = 1, 2                               # NFTA_HOOK_*
 PREROUTING, FORWARD = 0, 2                                      # NF_INET_*
-NEW_TABLE, NEW_CHAIN = NFTABLES << 8, NFTABLES << 8 | 3
+NEW_TABLE, NEW_CHAIN, NEW_OBJECT = NFTABLES << 8, NFTABLES << 8 | 3, NFTABLES << 8 | 18
+OBJECT_TABLE, OBJECT_NAME, OBJECT_TYPE, OBJECT_DATA = 1, 2, 3, 4    # NFTA_OBJ_*
+CT_TIMEOUT = 7                                                      # NFT_OBJECT_CT_TIMEOUT
+TIMEOUT_L3, TIMEOUT_L4 = 1, 2                                       # NFTA_CT_TIMEOUT_*
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Capabilities:
     queue: bool = False         # nft's own queue expression
     nfqueue: bool = False       # the xtables target NFQUEUE, in an nft rule
     conntrack: bool = False     # conntrack entries by netlink
+    timeouts: bool = False      # nft's ct timeout objects
 
 
 def probe() -> Capabilities:
@@ -86,6 +90,7 @@ def probe() -> Capabilities:
             queue=_accepts(connection, _chain(CHAIN, "filter", FORWARD), _rule(queue_expression(0, True))),
             nfqueue=_accepts(connection, _chain(CHAIN, "filter", FORWARD), _rule(queue_target(0, True))),
             conntrack=_has_conntrack(connection),
+            timeouts=_has_timeouts(connection),
         )
     finally:
         connection.close()
@@ -125,11 +130,15 @@ def _forms(wanted: str) -> tuple[str, ...]:
 
 
 def _accepts(connection: Connection, *messages: Message) -> bool:
+    return not _errors(connection, *messages)
+
+
+def _errors(connection: Connection, *messages: Message) -> list[int]:
     # Dormant: where a chain of an active table is given up, the kernel drops every packet that waits in
     # any queue of the namespace, be it natfix's own or that of an intrusion detection.
     table = Message(NEW_TABLE, REQUEST | CREATE,
                     head(socket.AF_INET) + text(TABLE_NAME, TABLE) + number(TABLE_FLAGS, DORMANT))
-    return not connection.exchange(batch([table, *messages], commit=False)).errors
+    return list(connection.exchange(batch([table, *messages], commit=False)).errors.values())
 
 
 def _chain(name: str, kind: str, hook: int) -> Message:
@@ -141,6 +150,18 @@ def _chain(name: str, kind: str, hook: int) -> Message:
 def _rule(verdict: bytes) -> Message:
     return Message(NEW_RULE, REQUEST | CREATE | APPEND, head(socket.AF_INET) + text(RULE_TABLE, TABLE)
                    + text(RULE_CHAIN, CHAIN) + nest(RULE_EXPRESSIONS, verdict))
+
+
+def _has_timeouts(connection: Connection) -> bool:
+    """Ask for an object without a policy: "invalid" is the answer of a kernel that knows what is missing.
+
+    One that it made and gave up again would cost all queued packets of the namespace (nft_ct.c).
+    """
+    kind = number(TIMEOUT_L3, socket.AF_INET, 2) + number(TIMEOUT_L4, socket.IPPROTO_TCP, 1)
+    return _errors(connection, Message(
+        NEW_OBJECT, REQUEST | CREATE, head(socket.AF_INET) + text(OBJECT_TABLE, TABLE)
+        + text(OBJECT_NAME, "probe") + number(OBJECT_TYPE, CT_TIMEOUT) + nest(OBJECT_DATA, kind),
+    )) == [errno.EINVAL]
 
 
 def _has_conntrack(connection: Connection) -> bool:

@@ -76,7 +76,7 @@ def test_mapping_ends_by_itself(gateway: Wires) -> None:
 
 def test_flow_state_tells_packets_and_lifetime(gateway: Wires) -> None:
     """Counters, what is left of the lifetime, and the mark come back, for a flow that either side began."""
-    phone, remote = gateway.bind(*RTP), gateway.bind(*RTP_REMOTE)
+    phone, remote = gateway.bind(*RTP[:2]), gateway.bind(*RTP_REMOTE[:2])
     gateway.kernel.apply([OpenFlow(MEDIA, FLOW, 500)])
     sent(phone, RTP_REMOTE, remote)
     sent(phone, RTP_REMOTE, remote)
@@ -148,7 +148,7 @@ def test_accounting_is_on_while_natfix_is_there(bare: Wires, value: str) -> None
 
 def test_remove_ends_the_flows_natfix_made(gateway: Wires) -> None:
     """Entries made by name and entries made by elements go; those of others stay, without natfix's bit."""
-    phone, remote = gateway.bind(*RTP), gateway.bind(*RTP_REMOTE)
+    phone, remote = gateway.bind(*RTP[:2]), gateway.bind(*RTP_REMOTE[:2])
     gateway.kernel.apply([media(), media(RTP_2, RTP_OUT_2),
                           OpenFlow(MEDIA, flow_out(RTP_2, RTP_REMOTE, RTP_OUT_2), 60)])
     sent(phone, RTP_REMOTE, remote)

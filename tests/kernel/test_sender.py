@@ -46,50 +46,50 @@ def tuples(site: Wires) -> list[str]:
 
 def test_it_leaves_from_the_outside_address(site: Wires) -> None:
     """The far NAT sees it come from where the phone has sent to; no entry is made, none was needed."""
-    far = site.bind(*FAR)
+    far = site.bind(*FAR[:2])
     assert keep_alive(site) == 0
-    assert far.recvfrom(100) == (b"\0\0\0\0", tuple(PBX_OUT))
+    assert far.recvfrom(100) == (b"\0\0\0\0", PBX_OUT[:2])
     assert site.entries() == []
 
 
 def test_from_an_address_that_is_not_the_gateways(site: Wires) -> None:
     """A PBX with an outside address of its own (1:1 NAT): that of the operator's rules, not of a link."""
-    far = site.bind(*FAR)
+    far = site.bind(*FAR[:2])
     own = Endpoint("203.0.113.5", 5060)
     assert keep_alive(site, PING._replace(source=own)) == 0
-    assert far.recvfrom(100)[1] == tuple(own)
+    assert far.recvfrom(100)[1] == own[:2]
 
 
 def test_a_living_flow_stays_as_it_is(site: Wires, queue: Queue) -> None:
     """Beside the phone's own flow through the operator's forward: neither moved to a port nor counted."""
-    far, pbx = site.bind(*FAR), site.bind(*PBX)
-    far.sendto(b"REGISTER", PBX_OUT)
+    far, pbx = site.bind(*FAR[:2]), site.bind(*PBX[:2])
+    far.sendto(b"REGISTER", PBX_OUT[:2])
     queue.accept(1)
-    assert pbx.recvfrom(100) == (b"REGISTER", tuple(FAR))
+    assert pbx.recvfrom(100) == (b"REGISTER", FAR[:2])
     before = tuples(site)
     assert len(before) == 1
     assert keep_alive(site) == 0
-    assert far.recvfrom(100) == (b"\0\0\0\0", tuple(PBX_OUT))
+    assert far.recvfrom(100) == (b"\0\0\0\0", PBX_OUT[:2])
     assert tuples(site) == before
 
 
 def test_conntrack_would_spoil_it(site: Wires, queue: Queue) -> None:
     """Without the mark the same packet leaves from another port, by an entry of its own: why there is one."""
-    far = site.bind(*FAR)
-    far.sendto(b"REGISTER", PBX_OUT)
+    far = site.bind(*FAR[:2])
+    far.sendto(b"REGISTER", PBX_OUT[:2])
     queue.accept(1)
     sender = Sender()
     assert site.gateway.call(lambda: sender.send([PING], 0)) == 0
     sender.close()
-    assert far.recvfrom(100)[1] != tuple(PBX_OUT)
+    assert far.recvfrom(100)[1] != PBX_OUT[:2]
     assert len(site.entries()) == 2
 
 
 def test_the_answer_comes_to_natfix(site: Wires, queue: Queue) -> None:
     """With no flow left it comes to the queue; dropped there it leaves no entry, and no PBX sees it."""
-    far, pbx = site.bind(*FAR), site.bind(*PBX)
+    far, pbx = site.bind(*FAR[:2]), site.bind(*PBX[:2])
     keep_alive(site)
-    far.sendto(b"200 OK", PBX_OUT)
+    far.sendto(b"200 OK", PBX_OUT[:2])
     assert queue.drop(1) == [ports(FAR.port, PBX.port) + b"200 OK"]
     with pytest.raises(TimeoutError):
         pbx.recvfrom(100)
@@ -99,7 +99,7 @@ def test_the_answer_comes_to_natfix(site: Wires, queue: Queue) -> None:
 def test_it_does_not_come_back_to_natfix(site: Wires, queue: Queue) -> None:
     """A gateway with a PBX of its own leads that one's SIP to natfix, and not natfix's own."""
     site.install(replace(SKELETON, own_pbx=True))
-    far = site.bind(*FAR)
+    far = site.bind(*FAR[:2])
     assert keep_alive(site) == 0
     assert far.recvfrom(100)[0] == PING.payload
 
@@ -107,7 +107,7 @@ def test_it_does_not_come_back_to_natfix(site: Wires, queue: Queue) -> None:
 def test_what_cannot_leave_is_counted(site: Wires) -> None:
     """Dropped by the operator at output, without a route, longer than the link takes: only that is lost."""
     site.gateway.run("nft add chain inet firewall out '{ type filter hook output priority 0; policy drop; }'")
-    far = site.bind(*FAR)
+    far = site.bind(*FAR[:2])
     assert keep_alive(site) == 1
     site.gateway.run("nft delete chain inet firewall out")
     assert keep_alive(site, PING._replace(destination=Endpoint("198.51.100.1", 5060))) == 1

@@ -119,7 +119,7 @@ def is_lost(source: socket.socket, to: Endpoint, receiver: socket.socket) -> boo
 
 def sent(source: socket.socket, to: Endpoint, receiver: socket.socket, text: bytes = b"x") -> Endpoint | None:
     """Send a datagram from *source* to *to*; return where *receiver* saw it come from, None if it did not."""
-    source.sendto(text, to)
+    source.sendto(text, to[:2])
     try:
         data, address = receiver.recvfrom(2048)
     except TimeoutError:
