@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from natfix.address import Network, contains
+from natfix.address import Network, contains, is_ipv4
 from natfix.document import Document, Form, Keys, document_from_file, table_name
 from natfix.expect import (
     ADVERTISED,
@@ -20,8 +20,10 @@ from natfix.expect import (
     HOST,
     INTERFACE,
     MARK,
+    NAMESERVER,
     NETWORK,
     PATH,
+    PEER,
     PORT,
     SOCKET_PATH,
     Expectation,
@@ -33,6 +35,7 @@ from natfix.expect import (
     whole_number,
 )
 
+MOST_NAMES = 64     # of peers and domains that DNS is asked for
 DEFAULT_PATH = "/etc/natfix/natfix.toml"
 
 # What nobody here can reach is surely wrong. The other signs are only likely: a provider may well send from
@@ -118,20 +121,24 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """[[peer]]: an address that may talk to every phone that can be reached, wherever that has registered."""
+    """[[peer]]: who may talk to every phone that can be reached, wherever that has registered."""
 
-    address: str = _setting(HOST)
+    address: str = _setting(PEER)       # or a name, whose addresses DNS tells
     # overrides [media] policy for messages to and from this peer; "" does not
     media: str = _setting(optional(one_of("auto", "full", "never")), "")
+    # "": that of the domain that a message names, else "fix"; see natfix.policies
+    policy: str = _setting(optional(one_of("fix", "pass", "drop")), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """[[domain]]: what holds for messages whose To or From names a domain."""
+    """[[domain]]: what holds for messages whose To or From names a domain; its servers are peers."""
 
-    name: str = _setting(DOMAIN)                # "*.example.com" stands for its subdomains
+    # "*.example.com" stands for its subdomains, "*" for all that no other entry names; neither has servers
+    name: str = _setting(DOMAIN)
     # instead of [media] policy; what a peer has comes first
-    media: str = _setting(one_of("auto", "full", "never"))
+    media: str = _setting(optional(one_of("auto", "full", "never")), "")
+    policy: str = _setting(one_of("fix", "pass", "drop"), "fix")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +180,8 @@ class Daemon:
 
     control_socket: str = _setting(SOCKET_PATH, "/run/natfix/control.sock")
     state_file: str = _setting(PATH, "/var/lib/natfix/state.sqlite")
+    # who is asked for the names of peers and domains; empty: whom /etc/resolv.conf names
+    nameservers: tuple[str, ...] = _setting(list_of(NAMESERVER, 0, 3), ())
     log_level: str = _setting(one_of("error", "info", "debug"), "info")
 
 
@@ -233,9 +242,30 @@ def named_hosts(settings: Settings) -> frozenset[str]:
     """Return the hosts that a [[peer]], a [[trunk]] or [inside] pbx names."""
     trunks = settings.trunks
     return frozenset([
-        *settings.inside.pbx, *(peer.address for peer in settings.peers),
+        *settings.inside.pbx, *peer_hosts(settings),
         *(endpoint_from_setting(trunk.inside, 5060).host for trunk in trunks),
         *(peer for trunk in trunks for peer in trunk.peers)])
+
+
+def peer_hosts(settings: Settings) -> frozenset[str]:
+    """Return the addresses, not the names, of each [[peer]] that may talk."""
+    return frozenset(
+        peer.address for peer in settings.peers if is_ipv4(peer.address) and peer.policy != "drop")
+
+
+def dropped_hosts(settings: Settings) -> frozenset[str]:
+    """Return the address of each [[peer]] whose policy is "drop"; a name never has it."""
+    return frozenset(peer.address for peer in settings.peers if peer.policy == "drop")
+
+
+def names_to_resolve(settings: Settings) -> dict[str, bool]:
+    """Return each name whose servers are peers, in small letters, and whether it is a host's (a [[peer]]'s).
+
+    A domain that is dropped is not asked for: who is unwanted must not say whose packets are dropped.
+    """
+    wanted = {domain.name.lower(): False for domain in settings.domains
+              if domain.policy != "drop" and not domain.name.startswith("*") and not is_ipv4(domain.name)}
+    return wanted | {peer.address.lower(): True for peer in settings.peers if not is_ipv4(peer.address)}
 
 
 def with_control_socket(settings: Settings, path: str) -> Settings:
@@ -291,7 +321,7 @@ def _read(document: Document, keys: Keys, table: type) -> Any:
 def _conflicts(settings: Settings) -> Iterator[tuple[Keys, str]]:
     """Yield what is right by itself, and wrong together."""
     yield from _port_conflicts(settings)
-    yield from _twice(("peer",), "address", [peer.address for peer in settings.peers])
+    yield from _peer_conflicts(settings)
     yield from _twice(("domain",), "name", [domain.name.lower() for domain in settings.domains])
     yield from _twice(("trunk",), "inside", [_trunk_endpoint(trunk) for trunk in settings.trunks])
     yield from _twice(("trunk",), "outside_port", [each.outside_port for each in settings.trunks])
@@ -307,6 +337,18 @@ def _conflicts(settings: Settings) -> Iterator[tuple[Keys, str]]:
     for index, trunk in enumerate(settings.trunks):
         if networks and not contains(networks, endpoint_from_setting(trunk.inside, 5060).host):
             yield ("trunk", index, "inside"), f"{trunk.inside} lies in none of the [inside] networks"
+
+
+def _peer_conflicts(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    yield from _twice(("peer",), "address", [peer.address.lower() for peer in settings.peers])
+    for index, peer in enumerate(settings.peers):
+        if peer.policy == "drop" and not is_ipv4(peer.address):
+            yield ("peer", index, "policy"), (
+                f"{peer.address} cannot be dropped by its name, whose owner would choose whose packets that "
+                "are; give addresses, or a [[domain]]")
+    count = len(names_to_resolve(settings))
+    if count > MOST_NAMES:
+        yield (), f"{count} names of peers and domains are to be resolved, {MOST_NAMES} at most can be"
 
 
 def _port_conflicts(settings: Settings) -> Iterator[tuple[Keys, str]]:

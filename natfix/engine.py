@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from natfix.address import SIP_PORT, Endpoint
 from natfix.callflow import CallFlow
 from natfix.commands import Command, Flow, Kind, Note, Outcome, Verdict
-from natfix.config import Settings, named_hosts
+from natfix.config import Settings
 from natfix.deadlines import Deadlines
 from natfix.dialogs import Calls, Description
 from natfix.edits import Edits, apply_edits
@@ -38,6 +38,7 @@ from natfix.mappings import Mapping, Mappings
 from natfix.media import MediaKeeper
 from natfix.memory import Memory
 from natfix.packet import Packet, packet_from_bytes, rebuild
+from natfix.policies import Policies
 from natfix.quirks import Quirks
 from natfix.quotas import Quotas, Rates, begins_something
 from natfix.realms import Realms
@@ -76,6 +77,7 @@ class Engine:
         self._settings = settings
         limits = settings.limits
         self._deadlines = Deadlines()
+        self._policies = Policies(settings)
         self._realms = Realms(settings)
         self._mappings = Mappings(
             limits.mappings, limits.mappings_per_host, self._deadlines, self._on_mapping_removed)
@@ -85,7 +87,7 @@ class Engine:
         self._far_ends = FarEnds(limits.registrations)
         self._far_fix = FarFix(self._far_ends, settings.far_end)
         self._media = MediaKeeper(
-            settings, self._realms, self._mappings, self._registrations, self._far_ends)
+            settings, self._realms, self._mappings, self._registrations, self._far_ends, self._policies)
         self._flow = CallFlow(settings, self._realms, self._mappings, self._calls, self._deadlines,
                               self._signalling, self._media)
         self._registering = Registering(
@@ -97,7 +99,7 @@ class Engine:
                               self._signalling, self._registering, self._media, self._flow, self._far_ends)
         self._repeats = Repeats()
         rates = Rates(limits.requests_per_host, limits.requests_per_peer)
-        self._quotas = Quotas(rates, named_hosts(settings))
+        self._quotas = Quotas(rates, self._policies.trusted)
         self._now = 0.0
         self._identification = 0
         self.counters: Counter[str] = Counter()
@@ -107,7 +109,7 @@ class Engine:
         self._refreshing = Refreshing(settings.far_end, self._far_ends, self._keep_alives, self.counters)
         self._reporting = Reporting(
             settings, self._realms, self._mappings, self._registrations, self._signalling, self._media,
-            self._flow, self._memory, self.counters)
+            self._flow, self._memory, self._policies, self.counters)
 
     # -- packets --------------------------------------------------------------------------------
 
@@ -136,6 +138,8 @@ class Engine:
             return outcome
         message, problem_text = self.read_message(packet.payload)
         if not sender_inside and self._is_for_natfix(outcome, packet, message, now):
+            return outcome
+        if is_crossing and self._policies.settle(outcome, packet, message, now):
             return outcome
         if message is None and path.hook != "forward":      # of the gateway's own only SIP is of interest
             return self._pass(outcome, "not-sip", problem_text)
@@ -422,6 +426,8 @@ class Engine:
             "media_pairs_free": self._media.pool.free,
             "refused_packets": sum(self._reporting.refused.values()),
             "over_rate": dict(self._quotas.over.most_common()),
+            "policies": dict(self._policies.counts.most_common()),
+            "refused_addresses": self._policies.refused,
             "counters": dict(sorted(self.counters.items())),
         }
 

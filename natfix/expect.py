@@ -15,6 +15,9 @@ from natfix.address import UNUSABLE, Endpoint, contains, is_ipv4, network_from_t
 
 MAX_PATH = 4096             # bytes; PATH_MAX of Linux
 MAX_SOCKET_PATH = 107       # bytes; sun_path of struct sockaddr_un holds 108 with its zero
+MAX_NAME = 253              # characters; RFC 1035, section 2.3.4, without the root's dot
+_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+NAME = re.compile(rf"(?:{_LABEL}\.){{1,20}}(?![0-9]+\Z){_LABEL}")
 INTERFACE_NAME = re.compile(r"[^\s/:]{1,15}")   # IFNAMSIZ is 16 with its zero; see dev_valid_name()
 
 
@@ -119,11 +122,24 @@ def _is_host(value: str) -> bool:
     return is_ipv4(value) and not contains(UNUSABLE, value)
 
 
+def is_name(value: str) -> bool:
+    """Tell whether *value* is a full domain name; its last label is no number, so that no address is one."""
+    return len(value) <= MAX_NAME and NAME.fullmatch(value) is not None
+
+
+def _is_nameserver(value: str) -> bool:
+    """Tell whether *value* is an IPv4 address, loopback too, with or without a port."""
+    host, colon, port = value.partition(":")
+    return is_ipv4(host) and (not colon or _is_port(port))
+
+
+def _is_port(text: str) -> bool:
+    return re.fullmatch(r"[1-9]\d{0,4}", text, re.ASCII) is not None and int(text) <= 65535
+
+
 def _is_endpoint(value: str) -> bool:
     host, colon, port = value.partition(":")
-    if colon and not (re.fullmatch(r"[1-9]\d{0,4}", port, re.ASCII) and int(port) <= 65535):
-        return False
-    return _is_host(host)
+    return _is_host(host) and (not colon or _is_port(port))
 
 
 def endpoint_from_setting(value: str, default_port: int) -> Endpoint:
@@ -147,8 +163,12 @@ PORT = whole_number(1, 65535)
 HOST = text('an IPv4 address of a host, as in "192.0.2.10"', _is_host)
 AGENT_NAME = text('a name of 1 to 64 printable ASCII characters, as in "Phone/1.0"',
                   re.compile(r"[!-~]([ -~]{0,62}[!-~])?").fullmatch)
-DOMAIN = text('a domain, as in "example.com", or "*.example.com" for all below it',
-              re.compile(r"(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63}){0,10}").fullmatch)
+DOMAIN = text('a domain, as in "example.com", "*.example.com" for all below it, or "*" for all others',
+              re.compile(r"\*|(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63}){0,10}").fullmatch)
+PEER = text('an IPv4 address or a full name of a host, as in "192.0.2.10" or "sip.example.net"',
+            lambda value: _is_host(value) or is_name(value))
+NAMESERVER = text('an IPv4 address, with or without a port, as in "192.0.2.53" or "127.0.0.1:5353"',
+                  _is_nameserver)
 ENDPOINT = text('an IPv4 address, with or without a UDP port, as in "192.0.2.10:5060"', _is_endpoint)
 ADVERTISED = text('an IPv4 address, or "stun:" and a STUN server, as in "stun:stun.example.net:3478"',
                   _is_advertised)

@@ -16,7 +16,7 @@ from natfix.far_signs import SDP_PRIVATE, is_unreachable
 from natfix.hearsay import Hearsay, name_of
 from natfix.mappings import Mapping, Mappings, relay_key
 from natfix.media_mappings import MediaMappings, Owner
-from natfix.policies import MediaPolicies
+from natfix.policies import Policies
 from natfix.realms import Realms, is_usable
 from natfix.registrations import Registrations
 from natfix.sdp import Media, find_sdp, session_from_span
@@ -43,13 +43,13 @@ class MediaKeeper:
 
     def __init__(
         self, settings: Settings, realms: Realms, mappings: Mappings, registrations: Registrations,
-        far_ends: FarEnds,
+        far_ends: FarEnds, policies: Policies,
     ) -> None:
         self._settings = settings
         self._realms = realms
         self._mappings = mappings
         self._registrations = registrations
-        self._policy = MediaPolicies(settings).of
+        self._policy = policies.media_of
         self._streams = MediaMappings(settings, realms, mappings)
         self.pool = self._streams.pool
         self.hold, self.release = self._streams.hold, self._streams.release

@@ -9,7 +9,7 @@ and an unfixed REGISTER would be the harm that natfix is there to prevent.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,10 +40,10 @@ class Rates(NamedTuple):
 class Quotas:
     """The buckets of all hosts that have sent lately."""
 
-    def __init__(self, rates: Rates, trusted: Collection[str]) -> None:
-        """*trusted* are the hosts that the operator names: they have no bound."""
+    def __init__(self, rates: Rates, trusted: AbstractSet[str]) -> None:
+        """*trusted* are the hosts that the operator names, as they are at any time: they have no bound."""
         self._rates = rates
-        self._trusted = frozenset(trusted)
+        self._trusted = trusted
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
         self.over: Counter[str] = Counter()     # packets over the rate, by host
 

@@ -14,6 +14,7 @@ from natfix.kernel.base import FlowState
 from natfix.mappings import NOT_COUNTED, Mapping, Mappings, reversed_flow
 from natfix.media import MediaKeeper
 from natfix.memory import Memory
+from natfix.policies import Policies
 from natfix.realms import Realms
 from natfix.registrations import Registrations
 from natfix.reports import (
@@ -22,6 +23,7 @@ from natfix.reports import (
     FlowBegan,
     FlowCounters,
     FlowDestroyed,
+    NamesResolved,
     PortsInUse,
     Report,
     Restored,
@@ -34,7 +36,8 @@ class Reporting:
 
     def __init__(
         self, settings: Settings, realms: Realms, mappings: Mappings, registrations: Registrations,
-        signalling: Signalling, media: MediaKeeper, flow: CallFlow, memory: Memory, counters: Counter[str],
+        signalling: Signalling, media: MediaKeeper, flow: CallFlow, memory: Memory, policies: Policies,
+        counters: Counter[str],
     ) -> None:
         self._settings = settings
         self._realms = realms
@@ -44,6 +47,7 @@ class Reporting:
         self._media = media
         self._flow = flow
         self._memory = memory
+        self._policies = policies
         self._counters = counters
         self._notes: list[Note] = []
         self.refused: dict[Endpoint, int] = {}      # packets that the guard dropped, by outside endpoint
@@ -65,6 +69,9 @@ class Reporting:
                 self._mappings.reopen_flow(reversed_flow(report.flow), now)
         elif isinstance(report, FlowCounters):
             self._on_counters(report, now)
+        elif isinstance(report, NamesResolved):
+            self._notes += self._policies.take_names(report.hosts, self._realms)
+            self._mappings.admit(self._policies.admitted)
         elif isinstance(report, Restored):
             self._counters["damaged rows"] += self._memory.restore(report, now)
         return self._notes
@@ -74,6 +81,8 @@ class Reporting:
         old = self._realms.outside_host
         if self._realms.update(report):
             self._leave_address(old, now)
+        self._notes += self._policies.judge(self._realms)
+        self._mappings.admit(self._policies.admitted)
         for trunk in self._settings.trunks:
             try:
                 self._signalling.open_for_trunk(

@@ -67,6 +67,13 @@ class FlowCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class NamesResolved:
+    """What DNS says, or said last, of the names of peers and domains: all names, each time."""
+
+    hosts: dict[str, tuple[str, ...]]       # name in small letters -> IPv4 addresses of its servers
+
+
+@dataclass(frozen=True, slots=True)
 class Restored:
     """State from before a restart: the kernel's mappings and the stored rows."""
 
@@ -74,4 +81,7 @@ class Restored:
     rows: tuple[Change, ...]
 
 
-Report = AddressesChanged | PortsInUse | FlowAdopted | FlowBegan | FlowDestroyed | FlowCounters | Restored
+Report = (
+    AddressesChanged | PortsInUse | FlowAdopted | FlowBegan | FlowDestroyed | FlowCounters | NamesResolved
+    | Restored
+)

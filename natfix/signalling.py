@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from natfix.address import SIP_PORT, Endpoint
 from natfix.commands import Flow, Kind
-from natfix.config import Settings
+from natfix.config import Settings, dropped_hosts, peer_hosts
 from natfix.deadlines import NEVER
 from natfix.dialogs import Call
 from natfix.errors import LimitReached
@@ -31,7 +31,7 @@ class Signalling:
         self._settings = settings
         self._realms = realms
         self._mappings = mappings
-        self._peers = frozenset(peer.address for peer in settings.peers)
+        self._peers, self._dropped = peer_hosts(settings), dropped_hosts(settings)
         # A PBX on the gateway may start after natfix, and wants the ports that phones registered at.
         self._reserved = settings.signalling.ports if settings.gateway.pbx == "local" else ()
         self.taken: frozenset[int] = frozenset()            # ports of the outside address that others use
@@ -108,16 +108,20 @@ class Signalling:
     def _open(
         self, mapping: Mapping, holder: Holder, remotes: set[str], until: float, now: float
     ) -> None:
-        """Hold the inward half until *until*, for *remotes* and the peers that the operator names."""
+        """Hold the inward half until *until*, for *remotes*; the peers that the operator lists may use any.
+
+        Whose packets are dropped is let in by nobody: not by a Contact, nor by a registration from before.
+        """
         self._mappings.hold(mapping, holder, until, now)
         self._mappings.open_inward(mapping, now)
-        for remote in remotes | self._peers:
+        for remote in remotes - self._dropped:
             self._mappings.allow(mapping, remote, holder, now)
 
     def _keep_flow(
         self, mapping: Mapping, peer: Endpoint, holder: Holder, until: float, now: float
     ) -> None:
-        if not mapping.has_elements or self._realms.is_inside(peer.host) or not is_usable(peer.host):
+        if not mapping.has_elements or self._realms.is_inside(peer.host) or not is_usable(peer.host) \
+                or peer.host in self._dropped:
             return
         flow = Flow(mapping.inside, peer, peer, mapping.outside)
         self._mappings.keep_flow(mapping, flow, holder, until, now, fixed=True)

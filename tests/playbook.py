@@ -43,7 +43,7 @@ from tests.streams import streams_of
 
 START = 1000.0              # seconds; when every world begins
 MAX_STEPS = 20_000          # timers in one advance; more means that the engine does not get on
-TABLES = {"media", "signalling", "far_end", "gateway", "peers", "trunks", "statics", "limits"}
+TABLES = {"media", "signalling", "far_end", "gateway", "peers", "domains", "trunks", "statics", "limits"}
 PHONE = Endpoint("192.168.1.10", 5060)
 OTHER_PHONE = Endpoint("192.168.1.11", 5060)
 PROVIDER = Endpoint("198.51.100.20", 5060)

@@ -21,6 +21,8 @@ from natfix.config import (
     config_from_text,
     expectations,
     named_hosts,
+    names_to_resolve,
+    peer_hosts,
 )
 from natfix.errors import ConfigError
 
@@ -93,7 +95,7 @@ def test_everything_is_read() -> None:
     ('media = "auto"', '1: media must be a table: write [media] on a line of its own'),
     ('\n[peer]\naddress = "192.0.2.1"', '2: peer must be a table: write [[peer]] on a line of its own'),
     ('[[media]]', '1: media must be a table: write [media] on a line of its own'),
-    ('[[peer]]\nmedia = "full"', '1: [[peer]] lacks "address": an IPv4 address of a host'),
+    ('[[peer]]\nmedia = "full"', '1: [[peer]] lacks "address": an IPv4 address or a full name'),
     ('[[trunk]]\ninside = "192.168.1.5"', '1: [[trunk]] lacks "peers"'),
     ('[media]\npolicy = "atuo"', 'did you mean "auto"?'),
     ('[media]\nsilence = 59', '2: silence = 59 in [media] must be a whole number of seconds from 60'),
@@ -114,6 +116,15 @@ def test_everything_is_read() -> None:
     ('[[domain]]\nname = "a.test"\nmedia = "full"\n[[domain]]\nname = "A.test"\nmedia = "auto"',
      '5: [[domain]] name a.test is there already, above'),
     ('[[domain]]\nname = "a.*.test"\nmedia = "full"', '2: name = "a.*.test" in [[domain]] must be a domain'),
+    ('[[peer]]\naddress = "192.0.2.256"', '2: address = "192.0.2.256" in [[peer]] must be an IPv4 address'),
+    ('[[peer]]\naddress = "localhost"', '2: address = "localhost" in [[peer]] must be an IPv4 address'),
+    ('[[peer]]\naddress = "bad.test"\npolicy = "drop"',
+     '3: bad.test cannot be dropped by its name, whose owner would choose whose packets that are'),
+    ('[[peer]]\naddress = "a.test"\n[[peer]]\naddress = "A.test"',
+     '4: [[peer]] address a.test is there already, above'),
+    ("".join(f'[[domain]]\nname = "{number}.test"\n' for number in range(65)),
+     '1: 65 names of peers and domains are to be resolved, 64 at most can be'),
+    ('[daemon]\nnameservers = ["dns.test"]', '2: nameservers = ["dns.test"] in [daemon] has "dns.test"'),
     ('[[peer]]\naddress = "192.0.2.1"\n[[peer]]\naddress = "192.0.2.1"',
      '4: [[peer]] address 192.0.2.1 is there already, above'),
     ('[[trunk]]\ninside = "10.0.0.5"\npeers = ["192.0.2.1"]\n'
@@ -198,3 +209,27 @@ def test_hosts_that_the_operator_names() -> None:
     assert named_hosts(settings) == {
         "192.168.1.5", "192.168.1.6", "198.51.100.7", "198.51.100.8", "198.51.100.9"}
     assert named_hosts(Settings()) == frozenset()
+
+
+def test_names_that_are_asked_for() -> None:
+    """Those of peers and of domains that may talk; no wildcard, no address, none that is dropped."""
+    settings = config_from_text('''
+        [[peer]]
+        address = "SIP.example.net"
+        [[peer]]
+        address = "198.51.100.7"
+        [[domain]]
+        name = "sip.example.net"
+        [[domain]]
+        name = "example.org"
+        policy = "pass"
+        [[domain]]
+        name = "*.example.com"
+        [[domain]]
+        name = "198.51.100.8"
+        [[domain]]
+        name = "bad.test"
+        policy = "drop"
+    ''', "natfix.toml")
+    assert names_to_resolve(settings) == {"sip.example.net": True, "example.org": False}
+    assert peer_hosts(settings) == {"198.51.100.7"}

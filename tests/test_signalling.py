@@ -88,5 +88,5 @@ def test_peers_that_the_operator_names_may_always_call() -> None:
     networks = tuple(World().kernel.networks.values())
     world = World(Settings(inside=Inside(networks), peers=(Peer("198.51.100.77"),)))
     world.register(world.phone)
-    remotes = world.engine._mappings.find(PHONE).remotes
-    assert set(remotes) == {PROVIDER.host, "198.51.100.77"}
+    assert world.kernel.elements.inside_of(Endpoint(OUTSIDE, PHONE.port), "198.51.100.77") == PHONE
+    assert set(world.engine._mappings.find(PHONE).remotes) == {PROVIDER.host}
