@@ -114,7 +114,8 @@ class CloseFlow(NamedTuple):
 class ReleaseStream(NamedTuple):
     """Take natfix's bit from a TCP entry's mark: the kernel moves the connection alone from here on.
 
-    ``flow`` is written from inside, whoever opened the connection; its absence is no error.
+    ``flow`` is written from inside, whoever opened the connection; its source and destination find it, so
+    that the rest need not be known. Its absence is no error.
     """
 
     flow: Flow

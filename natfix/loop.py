@@ -3,10 +3,12 @@
 The contract (design, section 3), step by step:
 
 1. wait for packets, an event, a control request, a task of the schedule or ``engine.next_timeout()``;
-2. give the engine every packet of one read of the queue, or one report, or the timer;
+2. give the engine every packet of one read of the queue, or one report, or the timer; a TCP connection is
+   opened in the kernel, and reported, when its SYN-ACK waits;
 3. ``kernel.apply`` all commands of that read, in one transaction;
 4. give the verdicts, with the engine's packet or the original bytes;
-5. send natfix's own packets (keep-alives, answered refreshes);
+5. send natfix's own packets (keep-alives, answered refreshes, segments), each packet's behind its verdict,
+   since the rest of a message that no longer fits its segment has to follow it;
 6. then notes to the journal, and soon changed rows to the store, which writes them from its own thread.
 
 Every packet gets a verdict whatever fails. A bug in the engine costs a message its fix, not its way: it
@@ -32,7 +34,8 @@ from natfix.errors import KernelRefused
 from natfix.journal import Decision, Journal
 from natfix.kernel.base import Kernel, Skeleton
 from natfix.queue_reader import QueuedPacket, QueueReader, is_cut
-from natfix.reports import Report
+from natfix.reports import Report, StreamOpened
+from natfix.segment import ACK, SHORTEST, SYN, TCP, segment_from_bytes
 from natfix.store import Store
 
 PAUSE = 1.0         # seconds between two attempts at what keeps failing, and between two repairs
@@ -43,7 +46,8 @@ SAVE_AFTER = 0.1    # seconds that changed rows are gathered: a call changes sev
 TIMERS_APART = 0.1  # seconds that what ends is gathered: one transaction for all of it
 MAX_KINDS = 100     # kinds of failure that are logged; all are counted
 
-NOT_SENT = "the kernel does not let natfix's own packets to far phones out: does your output chain drop them?"
+NOT_SENT = "the kernel does not let natfix's own packets out (to far phones, in TCP connections): " \
+           "does your output chain drop them?"
 
 log = logging.getLogger("natfix")
 
@@ -162,14 +166,23 @@ class Loop:
         refused = self._apply(outcomes, now)
         for packet, outcome in zip(batch, outcomes, strict=True):
             self._give_verdict(packet, outcome, refused)
-        self._send(outcomes)
+            self._send([outcome])
         for packet, outcome in zip(batch, outcomes, strict=True):
             self.journal.record(_decision(packet, outcome, refused, now))
         self.call_at(now + SAVE_AFTER, self._save)
 
     def _decide(self, packet: QueuedPacket, now: float) -> Outcome:
+        if _is_syn_ack(packet.raw):
+            self.guard(partial(self._open_stream, packet.raw, now))
         path = Path(packet.hook, packet.in_interface, packet.out_interface, packet.mark)
         return self._outcome_of(partial(self.engine.receive_packet, packet.raw, path, now))
+
+    def _open_stream(self, raw: bytes, now: float) -> None:
+        """Have the kernel leave natfix the numbers of a connection, and tell the engine its NAT."""
+        answer = segment_from_bytes(raw)
+        flow = self.kernel.open_stream(answer.source, answer.destination)
+        if flow is not None:
+            self.report([StreamOpened(flow)], now)
 
     def _outcome_of(self, question: Callable[[], Outcome]) -> Outcome:
         """Ask the engine; a bug of its own means "untouched"."""
@@ -292,6 +305,14 @@ class Loop:
 
 def _do_nothing(_has_failed: bool) -> None:
     pass
+
+
+def _is_syn_ack(raw: bytes) -> bool:
+    """Tell whether a connection is being accepted; cheap, since every packet is asked."""
+    if len(raw) < SHORTEST or raw[9] != TCP:
+        return False
+    flags_at = (raw[0] & 15) * 4 + 13
+    return flags_at < len(raw) and raw[flags_at] & (SYN | ACK) == SYN | ACK
 
 
 def _is_dropped(outcome: Outcome, refused: bool) -> bool:

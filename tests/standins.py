@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from natfix.address import Endpoint
-from natfix.commands import Command, Flow, Outcome, SendPacket
+from natfix.commands import Command, Flow, Outcome, OwnPacket
 from natfix.engine import Path
 from natfix.errors import KernelRefused
 from natfix.kernel.base import FlowState, KernelMapping, Skeleton
@@ -78,6 +78,7 @@ class RecordingKernel:
         self.held: list[KernelMapping] = []
         self.entries: list[FlowState] = []
         self.gone: set[Flow] = set()
+        self.streams: dict[tuple[Endpoint, Endpoint], Flow] = {}
         self.packets = 0
 
     def _note(self, verb: str, what: Any = None) -> None:
@@ -112,10 +113,14 @@ class RecordingKernel:
         known = [flow for flow in asked if flow not in self.gone]
         return {flow: FlowState(flow, 120.0, self.packets, 4, 0, True) for flow in known}
 
+    def open_stream(self, source: Endpoint, destination: Endpoint) -> Flow | None:
+        self._note("open_stream", (source, destination))
+        return self.streams.get((source, destination))
+
     def refused(self) -> dict[Endpoint, int]:
         return {}
 
-    def send(self, packets: Sequence[SendPacket]) -> int:
+    def send(self, packets: Sequence[OwnPacket]) -> int:
         self._note("send", list(packets))
         return 0
 

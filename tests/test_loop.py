@@ -10,9 +10,10 @@ from typing import Any, cast
 import pytest
 
 from natfix.address import Endpoint
-from natfix.commands import AddMapping, Kind, Note, Outcome, SendPacket, Verdict
+from natfix.commands import AddMapping, Flow, Kind, Note, Outcome, SendPacket, SendSegment, Verdict
 from natfix.loop import LATE, NOT_SENT, PAUSE, Clock, Loop
-from natfix.reports import Change, PortsInUse
+from natfix.reports import Change, PortsInUse, StreamOpened
+from natfix.segment import ACK, SYN, datagram
 from tests.standins import SKELETON, ListReader, ListStore, RecordingKernel, StandInEngine, WaitingPacket
 
 MAPPING = AddMapping(Kind.MEDIA, Endpoint("192.168.1.2", 4000), Endpoint("203.0.113.1", 30000), 300.0)
@@ -67,19 +68,48 @@ def test_one_transaction_before_all_verdicts(bench: Bench) -> None:
     assert [packet.verdict for packet in packets] == [("accept", b"one!"), ("accept", b"two!")]
 
 
-def test_own_packets_are_sent_after_the_verdicts(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    """What natfix sends itself waits for all verdicts of the read; what the timer sends goes out too."""
+def test_own_packets_follow_their_verdict(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """What natfix sends itself comes right behind the packet that it belongs to; the timer's goes out too."""
     order: list[str] = []
     own = SendPacket(Endpoint("203.0.113.1", 5060), Endpoint("198.51.100.7", 41000), b"\0\0\0\0")
     bench.engine.answer = lambda raw: Outcome(send=[own])
     bench.kernel.send = lambda packets: order.append("send") or 1  # type: ignore[method-assign,func-returns-value]
     bench.run_once(WaitingPacket(b"one", log=order), WaitingPacket(b"two", log=order))
-    assert order == ["verdict", "verdict", "send"]
+    assert order == ["verdict", "send", "verdict", "send"]
     bench.engine.timer, bench.engine.timer_answer = bench.now, lambda: Outcome(send=[own, own])
     bench.run_once()
-    assert order[3:] == ["send"]
-    assert (bench.loop.counters["sent"], bench.loop.counters["not_sent"]) == (4, 2)
+    assert order[4:] == ["send"]
+    assert (bench.loop.counters["sent"], bench.loop.counters["not_sent"]) == (4, 3)
     assert [record.message for record in caplog.records] == [NOT_SENT]
+
+
+SYN_ACK = SendSegment(
+    Endpoint("198.51.100.7", 5060), Endpoint("192.168.1.2", 40000), 1, 2, SYN | ACK, 9, b"", b"")
+STREAM = Flow(SYN_ACK.destination, SYN_ACK.source, SYN_ACK.source, Endpoint("203.0.113.1", 40001))
+
+
+def test_a_syn_ack_opens_its_stream(bench: Bench) -> None:
+    """The kernel is asked, and the engine told, before it is given that packet; others ask nothing."""
+    bench.kernel.streams[SYN_ACK.source, SYN_ACK.destination] = STREAM
+    told: list[int] = []
+    bench.engine.answer = lambda raw: (told.append(len(bench.engine.reports)), Outcome())[1]
+    opening = [datagram(SYN_ACK._replace(flags=flags)) for flags in (SYN, SYN | ACK, ACK)]
+    bench.run_once(*map(WaitingPacket, opening))
+    assert [call for call in bench.kernel.done if call[0] == "open_stream"] == [("open_stream", SYN_ACK[:2])]
+    assert bench.engine.reports == [StreamOpened(STREAM)]
+    assert told == [0, 1, 1]
+
+
+def test_a_stream_that_cannot_be_opened(bench: Bench) -> None:
+    """Where conntrack has no entry nothing is told, where it refuses that is counted; the packet goes on."""
+    packet = WaitingPacket(datagram(SYN_ACK))
+    bench.run_once(packet)
+    bench.kernel.refusing = {"open_stream"}
+    other = WaitingPacket(datagram(SYN_ACK))
+    bench.run_once(other)
+    assert bench.engine.reports == []
+    assert packet.verdict == other.verdict == ("accept", None)
+    assert bench.loop.counters["kernel_refusals"] == 1
 
 
 def test_engine_gets_bytes_path_and_time(bench: Bench) -> None:
