@@ -59,6 +59,13 @@ class FlowDestroyed:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamOpened:
+    """The NAT of a TCP connection, whose SYN-ACK is the next packet."""
+
+    flow: Flow              # written from inside, whoever opened the connection
+
+
+@dataclass(frozen=True, slots=True)
 class FlowCounters:
     """What the kernel counted, in answer to :meth:`natfix.engine.Engine.flows_of_interest`."""
 
@@ -83,5 +90,5 @@ class Restored:
 
 Report = (
     AddressesChanged | PortsInUse | FlowAdopted | FlowBegan | FlowDestroyed | FlowCounters | NamesResolved
-    | Restored
+    | Restored | StreamOpened
 )
