@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from natfix.address import Network
 from natfix.findings import Finding, Host, Status
-from natfix.firewall import Chain, Effect, Facts, Rule, Ruleset, fate
+from natfix.firewall import Chain, Effect, Facts, Fate, Rule, Ruleset, fate
 from natfix.interfaces import inside_networks, outside_interface
 
 UDP: Facts = {
@@ -41,24 +42,47 @@ PROBES = (
 )
 
 
+class Side(NamedTuple):
+    """One inside network, and the link that leads to it ("" where none does)."""
+
+    network: Network
+    link: str
+
+    def __str__(self) -> str:
+        return f"{self.network} ({self.link})" if self.link else str(self.network)
+
+
 def check_forward(host: Host) -> Iterator[Finding]:
     """Does every forward chain let through what calls need?"""
-    outside, inside = _sides(host)
+    outside, sides = _sides(host)
     ruleset = host.ruleset()
     chains = ruleset.base_chains("forward")
     yield from _own_sip(host, ruleset, outside)
     clean = True
     for probe in PROBES:
-        facts = _facts(probe, outside, inside)
         for chain in chains:
-            if fate(ruleset, chain, facts).verdict != "accept":
+            fates = {side: fate(ruleset, chain, _facts(probe, outside, side, host)) for side in sides}
+            dropped = {side: found for side, found in fates.items() if found.verdict != "accept"}
+            if dropped:
                 clean = False
-                yield _dropped(probe, chain, outside, fate(ruleset, chain, facts).maybe_accepted)
+                yield _dropped_for(probe, chain, outside, dropped, everywhere=dropped == fates)
     if clean and chains:
         names = ", ".join(f"{chain.table} {chain.name}" for chain in chains)
         yield Finding(Status.OK, f"{names} accepts calls and media")
     elif clean:
         yield Finding(Status.OK, "no chain of yours stands at forward")
+
+
+def _dropped_for(probe: Probe, chain: Chain, outside: str, dropped: dict[Side, Fate],
+                 everywhere: bool) -> Finding:
+    """Return what is said of a chain that drops *probe* for all networks, or for some: a network without
+    phones may well be shut in."""
+    finding = _dropped(probe, chain, outside, any(found.maybe_accepted for found in dropped.values()))
+    if everywhere:
+        return finding
+    names = ", ".join(map(str, dropped))
+    return Finding(Status.WARNING, f"{finding.text}, as far as phones in {names} go",
+                   f"{finding.cure}; without phones there, name the others in natfix.toml, [inside] networks")
 
 
 def _own_sip(host: Host, ruleset: Ruleset, outside: str) -> Iterator[Finding]:
@@ -78,21 +102,19 @@ def _own_sip(host: Host, ruleset: Ruleset, outside: str) -> Iterator[Finding]:
                 yield _dropped(probe, chain, outside, fate(ruleset, chain, facts).maybe_accepted)
 
 
-def _sides(host: Host) -> tuple[str, Facts]:
-    """Return the outside interface, and what is known of a packet's inside end."""
+def _sides(host: Host) -> tuple[str, list[Side]]:
+    """Return the outside interface, and the networks inside."""
     outside = outside_interface(host.links(), host.settings.outside)
-    networks = inside_networks(host.links(), host.settings, outside)
-    return outside, {
-        "interface": frozenset(name for _, name in networks if name),
-        "network": frozenset(network for network, _ in networks),
-    }
+    return outside, [Side(*each) for each in inside_networks(host.links(), host.settings, outside)]
 
 
-def _facts(probe: Probe, outside: str, inside: Facts) -> Facts:
-    out = frozenset({outside})
+def _facts(probe: Probe, outside: str, inside: Side, host: Host) -> Facts:
+    out, link = frozenset({outside}), frozenset({inside.link} if inside.link else ())
+    network = frozenset({inside.network})
     ways: dict[str, frozenset[Any]] = (
-        {"iifname": out, "oifname": inside["interface"], "daddr": inside["network"]} if probe.inward
-        else {"iifname": inside["interface"], "oifname": out, "saddr": inside["network"]})
+        {"iifname": out, "oifname": link, "daddr": network,
+         "ctorigdport": frozenset(host.settings.media.ports)}
+        if probe.inward else {"iifname": link, "oifname": out, "saddr": network})
     return {**UDP, **ways, "ctstate": probe.ctstate, "ctstatus": probe.ctstatus or frozenset({"none"})}
 
 
@@ -108,8 +130,8 @@ def _dropped(probe: Probe, chain: Chain, outside: str, partly: bool) -> Finding:
 
 def check_nat(host: Host) -> Iterator[Finding]:
     """Is there NAT at the outside interface at all?"""
-    outside, inside = _sides(host)
-    facts = {**UDP, "oifname": frozenset({outside}), "saddr": inside["network"]}
+    outside, sides = _sides(host)
+    facts = {**UDP, "oifname": frozenset({outside}), "saddr": frozenset(side.network for side in sides)}
     found = [f"{chain.table} {chain.name}" for chain, _, _ in host.ruleset().effects("masquerade", facts)]
     if found:
         yield Finding(Status.OK, f"{found[0]} translates what leaves by {outside}")

@@ -96,7 +96,7 @@ class Ruleset:
 Facts = Mapping[str, frozenset[Any]]
 FLAGS = frozenset({"ctstate", "ctstatus"})
 NETWORKS = frozenset({"saddr", "daddr"})
-PORTS = frozenset({"sport", "dport"})
+PORTS = frozenset({"sport", "dport", "ctorigdport"})
 
 
 class Fate(NamedTuple):

@@ -110,7 +110,7 @@ TESTS: dict[str, tuple[str, Callable[[str], Values]]] = {
     "-s": ("saddr", _networks), "-d": ("daddr", _networks), "-p": ("proto", _words),
     "--ctstate": ("ctstate", _words), "--state": ("ctstate", _words), "--ctstatus": ("ctstatus", _words),
     "--dport": ("dport", _ports), "--dports": ("dport", _ports),
-    "--sport": ("sport", _ports), "--sports": ("sport", _ports),
+    "--sport": ("sport", _ports), "--sports": ("sport", _ports), "--ctorigdstport": ("ctorigdport", _ports),
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from natfix.address import Network, network_from_text
-from natfix.firewall import NEVER, NOT_UNDERSTOOD, Chain, Condition, Effect, Rule, Ruleset
+from natfix.firewall import NEVER, NOT_UNDERSTOOD, PORTS, Chain, Condition, Effect, Rule, Ruleset
 
 FAMILIES = ("ip", "inet")       # those that see routed IPv4 packets
 ALL_BITS = 0xFFFFFFFF
@@ -17,6 +17,7 @@ KEYS = {
     "meta.l4proto": "proto", "ip.protocol": "proto", "meta.nfproto": "nfproto", "meta.protocol": "ethertype",
     "ip.saddr": "saddr", "ip.daddr": "daddr", "ct.state": "ctstate", "ct.status": "ctstatus",
     "udp.sport": "sport", "udp.dport": "dport", "th.sport": "sport", "th.dport": "dport",
+    "ct.original.proto-dst": "ctorigdport",
 }
 # Protocols that a UDP packet over IPv4 is not: a test of their fields implies the protocol.
 OTHER_PROTOCOLS = frozenset({"tcp", "sctp", "dccp", "udplite", "icmp", "icmpv6", "ip6", "esp", "ah", "arp"})
@@ -118,8 +119,9 @@ def _key(left: Any) -> str:
         if value.get("protocol") in OTHER_PROTOCOLS:
             return str(value["protocol"])
         return KEYS.get(f"{value.get('protocol')}.{value.get('field')}", "")
-    if kind in ("meta", "ct") and isinstance(value, dict) and "dir" not in value:
-        return KEYS.get(f"{kind}.{value.get('key')}", "")
+    if kind in ("meta", "ct") and isinstance(value, dict):
+        direction = f"{value['dir']}." if "dir" in value else ""
+        return KEYS.get(f"{kind}.{direction}{value.get('key')}", "")
     return ""
 
 
@@ -139,7 +141,7 @@ def _values(right: Any) -> list[Any] | None:
 def _reader(key: str) -> Callable[[Any], Any]:
     if key in ("saddr", "daddr"):
         return _network
-    if key in ("sport", "dport"):
+    if key in PORTS:
         return _port_range
     return str
 

@@ -33,13 +33,15 @@ class Lab:
     """A topology of network namespaces with a masquerading, default-drop gateway.
 
     ``lab["phone1"]`` is a :class:`Host`. *dnat_line* adds natfix's documented line to the operator's
-    forward chain. *accounting* switches packet counters of conntrack entries on. *sizes* go to the
-    topology (``phones=10``). With ``NATFIX_LAB_KEEP=1`` in the environment, logs and recordings stay.
+    forward chain; without *firewall* there are no rules at all. *accounting* switches packet counters of
+    conntrack entries on. *sizes* go to the topology (``phones=10``). With ``NATFIX_LAB_KEEP=1`` in the
+    environment, logs and recordings stay.
     """
 
     def __init__(self, topology: str = "gateway", *, dnat_line: bool = False, accounting: bool = True,
-                 standing: bool = False, **sizes: Any) -> None:
+                 standing: bool = False, firewall: bool = True, **sizes: Any) -> None:
         self.topology = TOPOLOGIES[topology](**sizes)
+        self.firewall = firewall
         self.dnat_line, self.accounting, self.standing = dnat_line, accounting, standing
         self.prefix = f"nfx{os.getpid()}-{next(_numbers)}"
         self.directory = leftovers.STATE / self.prefix
@@ -70,7 +72,8 @@ class Lab:
         leftovers.claim(self.directory, standing=self.standing)
         try:
             namespaces.build(self.prefix, self.topology)
-            install_rules(self.gateway, self.dnat_line)
+            if self.firewall:
+                install_rules(self.gateway, self.dnat_line)
             self._install_far_nats()
             namespaces.write_sysctls(self.gateway.namespace, {
                 "net/netfilter/nf_conntrack_acct": str(int(self.accounting))})

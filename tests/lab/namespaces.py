@@ -91,9 +91,10 @@ def in_thread(function: Callable[[], T]) -> T:
     return future.result()
 
 
-def socket_in(name: str, family: int = socket.AF_INET, kind: int = socket.SOCK_DGRAM) -> socket.socket:
+def socket_in(name: str, family: int = socket.AF_INET, kind: int = socket.SOCK_DGRAM,
+              protocol: int = 0) -> socket.socket:
     """Return a socket that lives in namespace *name*; it stays usable from everywhere."""
-    return call_in(name, lambda: socket.socket(family, kind))
+    return call_in(name, lambda: socket.socket(family, kind, protocol))
 
 
 def write_sysctls(name: str, values: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 INSIDE = "inside"           # the gateway's interface into 192.168.1.0/24, and that subnet's name
 INSIDE2 = "inside2"         # the same for 192.168.2.0/24
 OUTSIDE = "outside"         # the same for 203.0.113.0/24
+OUTSIDE2 = "outside2"       # the same for 198.51.100.0/24, a second provider's
 
 GATEWAY_ADDRESS = "203.0.113.1"
 PROVIDER_ADDRESS = "203.0.113.50"
@@ -56,15 +57,18 @@ def _row(name: str, subnet: str, address: str, router: str) -> HostRow:
     return HostRow(name, (Link("eth0", subnet, address),), router)
 
 
-def gateway_topology(phones: int = 2, second_phones: int = 0, remotes: int = 1) -> Topology:
+def gateway_topology(phones: int = 2, second_phones: int = 0, remotes: int = 1,
+                     two_links: bool = False) -> Topology:
     """One masquerading gateway: phones and a PBX inside, a provider and remote phones outside.
 
     Phones are ``phone1``... (192.168.1.10 and up), those of the second inside subnet ``second1``...
-    (192.168.2.10 and up), those outside ``remote1``... (203.0.113.60 and up, at most 39).
+    (192.168.2.10 and up), those outside ``remote1``... (203.0.113.60 and up, at most 39). With *two_links*
+    the gateway is 198.51.100.1 at a second provider, where ``other`` is 198.51.100.60.
     """
     gateway = HostRow("gateway", (
         Link(INSIDE, INSIDE, "192.168.1.1"),
         Link(INSIDE2, INSIDE2, "192.168.2.1"),
+        *((Link(OUTSIDE2, OUTSIDE2, "198.51.100.1"),) if two_links else ()),
         Link(OUTSIDE, OUTSIDE, GATEWAY_ADDRESS),
     ), VOID_ADDRESS, forwards=True)
     rows = [
@@ -78,6 +82,9 @@ def gateway_topology(phones: int = 2, second_phones: int = 0, remotes: int = 1) 
              for n in range(second_phones)]
     rows += [_row(f"remote{n + 1}", OUTSIDE, f"203.0.113.{60 + n}", VOID_ADDRESS) for n in range(remotes)]
     subnets = {INSIDE: (24, ""), INSIDE2: (24, ""), OUTSIDE: (24, VOID_ADDRESS)}
+    if two_links:
+        rows.append(_row("other", OUTSIDE2, "198.51.100.60", ""))
+        subnets[OUTSIDE2] = (24, "")
     return Topology("gateway", subnets, tuple(rows))
 
 
