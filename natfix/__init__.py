@@ -16,6 +16,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.dialogs` (calls), :mod:`~natfix.registrations`, :mod:`~natfix.far_ends` (UAs outside that
    sit behind NATs of their own) with their :mod:`~natfix.pulse`, :mod:`~natfix.hearsay` (what outsiders say
    of inside hosts), :mod:`~natfix.spelling`, :mod:`~natfix.repeats`, :mod:`~natfix.deadlines`,
+   :mod:`~natfix.streams` (TCP connections, each a :mod:`~natfix.stream` of two directions with a
+   :mod:`~natfix.stream_receiver`, a :mod:`~natfix.stream_framing` and a :mod:`~natfix.stream_sender`),
    :mod:`~natfix.quotas` (how fast one host may begin something).
 4. decision: :mod:`~natfix.engine` gives each message its :mod:`~natfix.turn`:
    :mod:`~natfix.signalling` (its mapping), :mod:`~natfix.callflow` (its call), :mod:`~natfix.media` (its
@@ -23,7 +25,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.rewrite` (its headers, which :mod:`~natfix.headers` has in tables),
    :mod:`~natfix.far_fix` (the headers of far UAs), :mod:`~natfix.repairs` (faulty devices),
    :mod:`~natfix.keep_alives` and :mod:`~natfix.refreshing` (their NATs stay open),
-   :mod:`~natfix.registering`; :mod:`~natfix.media_mappings` has the streams' ports,
+   :mod:`~natfix.registering`; :mod:`~natfix.streaming` has SIP over TCP;
+   :mod:`~natfix.media_mappings` has the media streams' ports,
    :mod:`~natfix.settling` what the kernel holds for them; :mod:`~natfix.reporting` takes
    what the shell reports; :mod:`~natfix.realms` knows inside from outside, :mod:`~natfix.memory`
    survives a restart by :mod:`~natfix.rows`, :mod:`~natfix.listing` answers questions.

@@ -168,6 +168,8 @@ class Limits:
     dialogs_per_host: int = _setting(whole_number(1, 1048576), 2000)
     registrations: int = _setting(whole_number(1, 1048576), 60000)
     registrations_per_host: int = _setting(whole_number(1, 1048576), 2000)
+    streams: int = _setting(whole_number(1, 1048576), 65536)        # TCP connections
+    streams_per_host: int = _setting(whole_number(1, 1048576), 2048)
     remotes_per_dialog: int = _setting(whole_number(1, 1024), 32)   # media addresses the filter opens for
     # a second, beyond which INVITE, REGISTER, OPTIONS... of one host are dropped; 0: no bound
     requests_per_host: int = _setting(whole_number(0, 1048576), 500)    # by one inside host

@@ -22,7 +22,7 @@ from collections.abc import Collection
 from itertools import islice
 from typing import Any, NamedTuple
 
-from natfix.address import SIP_PORT, Endpoint
+from natfix.address import Endpoint
 from natfix.callflow import CallFlow
 from natfix.commands import Command, Flow, Kind, Note, Outcome, Verdict
 from natfix.config import Settings
@@ -48,16 +48,19 @@ from natfix.registrations import Registrations
 from natfix.repairs import Repairs
 from natfix.repeats import Repeats
 from natfix.reporting import Reporting
-from natfix.reports import Change, Report, Restored
+from natfix.reports import AddressesChanged, Change, Report, Restored, StreamOpened
 from natfix.rewrite import Rewriter
+from natfix.segment import TCP
 from natfix.signalling import Signalling
-from natfix.sip.fields import HostPort, address_at
 from natfix.sip.message import Message, is_sip, message_from_bytes
 from natfix.spelling import Spelling
+from natfix.streaming import STREAM, Streaming
 from natfix.turn import Turn
 
 NO_QUIRKS = Quirks()
+TCP_BYTE = bytes((TCP,))    # IPv4's protocol, its tenth octet
 FAR_ENDS, FAR_ENDS_EVERY = ("far-ends", ""), 600.0      # seconds between two looks at who is gone
+ALARMING = {"limit", "gave-way"}    # notes that are counted, too
 ENDS_AT_ONCE = 16           # deadlines of one handle_timer: packets wait meanwhile
 
 
@@ -111,6 +114,9 @@ class Engine:
             settings, self._realms, self._mappings, self._registrations, self._signalling, self._media,
             self._flow, self._memory, self._policies, self.counters)
 
+        self._streaming = Streaming(limits, self._realms, self._mappings, self._registrations,
+                                    self._deadlines, self.counters, self._treat_octets)
+
     # -- packets --------------------------------------------------------------------------------
 
     def receive_packet(self, raw: bytes, path: Path, now: float) -> Outcome:
@@ -121,6 +127,11 @@ class Engine:
         now = self._advance(now)
         outcome = Outcome()
         self.counters["packets"] += 1
+        if raw[9:10] == TCP_BYTE:
+            crosses = path.hook == "forward" and self._realms.crosses(path.in_interface, path.out_interface)
+            self._streaming.receive(outcome, raw, crosses, now)
+            outcome.commands += self._take_commands()
+            return outcome
         try:
             packet = packet_from_bytes(raw)
         except MalformedPacket as problem:
@@ -150,7 +161,7 @@ class Engine:
                 receiver = self._receiver_of(packet, sender_inside)
             if sender_inside and (receiver is not None or not receiver_inside):
                 is_new = self._mappings.find(packet.source) is None
-                wanted = self._own_contact_port(message) if message and is_new else 0
+                wanted = self._signalling.own_contact_port(message) if message and is_new else 0
                 sender = self._signalling.map_endpoint(packet.source, now, wanted)
                 if packet.destination not in sender.sent_to:
                     sender.note_sent(packet.destination)
@@ -222,20 +233,6 @@ class Engine:
             return self._signalling.map_endpoint(packet.destination, self._now)
         return mapping if mapping is not None and mapping.kind is Kind.SIGNALLING else None
 
-    def _own_contact_port(self, message: Message) -> int:
-        """Return the port of a Contact that names the outside address already, 0 without one."""
-        header = message.first("contact")
-        if header is None:
-            return 0
-        try:
-            address = address_at(message.raw, header.start, header.end)
-        except MalformedMessage:
-            return 0
-        hostport: HostPort | None = address.uri.hostport if address.uri else None
-        if hostport is None or hostport.host != self._realms.outside_host:
-            return 0
-        return hostport.port or SIP_PORT
-
     def _repeat_or_treat(
         self, outcome: Outcome, packet: Packet, message: Message, sender: Mapping | None,
         receiver: Mapping | None, now: float,
@@ -245,6 +242,12 @@ class Engine:
         if edits is None:
             turn = self._treat(packet, message, sender, receiver, now)
             outcome.notes += [*turn.edits.notes, *turn.notes]
+            for rule in {note.rule for note in turn.notes} & ALARMING:
+                self.counters[rule] += 1
+            if self._refuses(turn):
+                outcome.verdict = Verdict.DROP
+                self.counters["refused"] += 1
+                return
             edits = turn.edits.as_tuple()
             if edits:
                 self._repeats.remember(packet.source, packet.destination, packet.payload, edits, now)
@@ -263,6 +266,32 @@ class Engine:
                 self._pass(outcome, "packet", str(problem))
                 return
         self.counters["rewritten" if edits else "unchanged"] += 1
+
+    def _refuses(self, turn: Turn) -> bool:
+        """Tell whether a message is dropped for want of a port, or of a place for its call: an INVITE that
+        begins a call. UDP repeats it (RFC 3261, section 17.1.1.2), and then there may be one; a call that
+        comes about without audio helps nobody. What belongs to a call passes."""
+        message = turn.message
+        return turn.is_short and self._settings.signalling.on_failure == "drop" \
+            and message.is_request and message.method == "INVITE" and not message.to_tag
+
+    def _treat_octets(
+        self, outcome: Outcome, packet: Packet, sender: Mapping | None, receiver: Mapping | None, now: float
+    ) -> bytes | None:
+        """Treat a message that :mod:`natfix.streaming` has cut out of a connection; None: it is dropped."""
+        if self._is_too_fast(outcome, packet, sender is not None, now):
+            return None
+        message, problem_text = self.read_message(packet.payload)
+        if self._policies.settle(outcome, packet, message, now):
+            return None if outcome.verdict is Verdict.DROP else packet.payload
+        if message is None:
+            self._pass(outcome, "not-sip", problem_text)
+            return packet.payload
+        outcome.summary, outcome.call_id = _summary(message), message.call_id
+        turn = self._treat(packet, message, sender, receiver, now)
+        outcome.notes += [*turn.edits.notes, *turn.notes]
+        self.counters["rewritten" if turn.edits else "unchanged"] += 1
+        return turn.edits.apply()
 
     def _treat(
         self, packet: Packet, message: Message, sender: Mapping | None, receiver: Mapping | None, now: float
@@ -289,12 +318,14 @@ class Engine:
             self._rewriter.restore(turn)
         if turn.far_sender is not None:
             self._far_fix.show(turn, turn.far_sender)
-            self._refreshing.on_request(turn)
+            if not turn.is_stream:          # the UA itself keeps its connection open (RFC 5626, section 3.5)
+                self._refreshing.on_request(turn)
         elif turn.far_receiver is not None:
             self._far_fix.restore(turn, turn.far_receiver)
-            self._keep_alives.on_response(turn, turn.far_receiver)
+            if not turn.is_stream:
+                self._keep_alives.on_response(turn, turn.far_receiver)
         self._fix_content_length(turn)
-        if turn.far_receiver is not None:
+        if turn.far_receiver is not None and not turn.is_stream:
             self._refreshing.on_response(turn, turn.far_receiver)
         self._follow(turn, said)
         if self._repairs.is_needed:
@@ -344,6 +375,11 @@ class Engine:
         outcome.notes = self._reporting.take(report, now)
         if isinstance(report, Restored):
             self._keep_alives.resume(now)
+            self.counters["damaged rows"] += self._streaming.restore(report.rows, now)
+        elif isinstance(report, StreamOpened):
+            self._streaming.on_opened(report.flow)
+        elif isinstance(report, AddressesChanged):
+            self._streaming.leave_address(now)
         outcome.commands = self._take_commands()
         return outcome
 
@@ -370,6 +406,8 @@ class Engine:
                 packets, notes = self._keep_alives.handle_deadline(name, now)
                 outcome.send += packets
                 outcome.notes += notes
+            elif table == STREAM:
+                self._streaming.handle_deadline(outcome, name, now)
             elif self._far_ends.pop_expired(now):
                 self._deadlines.set(FAR_ENDS, now + FAR_ENDS_EVERY)
         outcome.commands = self._take_commands()
@@ -392,11 +430,12 @@ class Engine:
 
     def pop_changes(self) -> list[Change]:
         """Return what the store has to write since the last call."""
-        return self._memory.pop_changes()
+        return [*self._memory.pop_changes(), *self._streaming.pop_changes()]
 
     def forget_changes(self) -> None:
         """Do as :meth:`pop_changes` where nothing is to survive, without making the rows."""
         self._memory.forget_changes()
+        self._streaming.changed.clear()
 
     def calls(self, now: float) -> list[dict[str, Any]]:
         """Return the calls as rows (see :mod:`natfix.listing`)."""
@@ -422,6 +461,7 @@ class Engine:
             "media_mappings": kinds[Kind.MEDIA],
             "relays": kinds[Kind.RELAY],
             "flows": len(self._mappings.by_flow),
+            "streams": self._streaming.count(),
             "media_pairs": self._media.pool.size,
             "media_pairs_free": self._media.pool.free,
             "refused_packets": sum(self._reporting.refused.values()),

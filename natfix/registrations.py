@@ -106,6 +106,10 @@ class Registrations:
         """Return the binding whose Contact had *user*, for a UA at *inside*."""
         return self._by_inside.get(inside, {}).get(user)
 
+    def at(self, inside: Endpoint) -> list[Binding]:
+        """Return the bindings of UAs that are reached at *inside* themselves."""
+        return list(self._by_inside.get(inside, {}).values())
+
     def add(self, binding: Binding) -> None:
         """Enter or replace a binding; raises LimitReached where there are too many."""
         key = binding.key

@@ -8,10 +8,12 @@ from natfix.config import Settings, dropped_hosts, peer_hosts
 from natfix.deadlines import NEVER
 from natfix.dialogs import Call
 from natfix.errors import LimitReached
+from natfix.headers import address_or_none
 from natfix.mappings import Holder, Mapping, Mappings
 from natfix.ports import choose_signalling_port
 from natfix.realms import Realms, is_usable
 from natfix.registrations import Binding
+from natfix.sip.message import Message
 
 FLOW = ("flow",)
 FLOW_LIFETIME = 120.0       # seconds the outgoing half lives after a packet (design, section 7)
@@ -53,6 +55,14 @@ class Signalling:
         if mapping.holders.get(FLOW, 0.0) < now + FLOW_TOUCH:
             self._mappings.hold(mapping, FLOW, now + FLOW_LIFETIME, now)
         return mapping
+
+    def own_contact_port(self, message: Message) -> int:
+        """Return the port of a Contact that names the outside address already, 0 without one."""
+        header = message.first("contact")
+        address = address_or_none(message.raw, header.start, header.end) if header is not None else None
+        if address is None or address.uri is None or address.uri.hostport.host != self._realms.outside_host:
+            return 0
+        return address.uri.hostport.port or SIP_PORT
 
     def is_peer(self, host: str) -> bool:
         """Tell whether the operator names *host* as a [[peer]]."""

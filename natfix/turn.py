@@ -32,9 +32,20 @@ class Turn:
     receiver_call: Call | None = None
     far_sender: FarEnd | None = None
     far_receiver: FarEnd | None = None
+    is_short: bool = False      # a port or a place for its call is missing: natfix.engine, _refuses
     session: bytes = b""        # what tells its session description from others, see natfix.hearsay
     notes: list[Note] = field(default_factory=list)     # why something was left alone
+
+    @property
+    def is_stream(self) -> bool:
+        """Tell whether the message came out of a TCP connection."""
+        return bool(self.packet.source.stream)
 
     def leave(self, rule: str, header: str, reason: str, old: str = "") -> None:
         """Note why something was left alone."""
         self.notes.append(Note(rule, header, old, old, reason))
+
+    def lack(self, header: str, reason: str, old: str) -> None:
+        """Note that a limit is reached, and what is left alone for that."""
+        self.is_short = True
+        self.leave("limit", header, reason, old)
