@@ -18,7 +18,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    of inside hosts), :mod:`~natfix.spelling`, :mod:`~natfix.repeats`, :mod:`~natfix.deadlines`,
    :mod:`~natfix.streams` (TCP connections, each a :mod:`~natfix.stream` of two directions with a
    :mod:`~natfix.stream_receiver`, a :mod:`~natfix.stream_framing` and a :mod:`~natfix.stream_sender`),
-   :mod:`~natfix.quotas` (how fast one host may begin something).
+   :mod:`~natfix.quotas` (how fast one host may begin something),
+   :mod:`~natfix.shares` (who may have the last media ports).
 4. decision: :mod:`~natfix.engine` gives each message its :mod:`~natfix.turn`:
    :mod:`~natfix.signalling` (its mapping), :mod:`~natfix.callflow` (its call), :mod:`~natfix.media` (its
    SDP; :mod:`~natfix.targets` reads and writes the lines, :mod:`~natfix.policies` says whether),

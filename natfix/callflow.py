@@ -36,6 +36,7 @@ SUBSCRIPTION = 3600.0       # seconds a subscription lasts where nobody says (RF
 UNSEEN_LIMIT = 86400.0      # seconds without a message after which a call is given up in any case
 MAX_PEERS = 16              # addresses of one call's route set and Contacts
 
+GAVE_WAY = "[limits] dialogs or dialogs_per_host is reached: a call that nobody has answered gave way"
 FORMS_DIALOG = frozenset({"INVITE", "SUBSCRIBE", "REFER"})
 MAY_RESUME = frozenset({"INVITE", "UPDATE"})    # in-dialog requests that an unknown call begins with
 CARRIES_SDP = frozenset({"INVITE", "UPDATE", "PRACK", "ACK"})
@@ -93,7 +94,7 @@ class CallFlow:
         try:
             self._calls.add(call)
         except LimitReached as problem:
-            turn.leave("limit", "Call-ID", str(problem), message.call_id)
+            turn.lack("Call-ID", str(problem), message.call_id)
             return None
         self._arm(call, turn.now + EARLY_TIMEOUT)
         return call
@@ -102,7 +103,7 @@ class CallFlow:
         """What nobody has answered gives way, so that a flood of INVITEs shuts no real call out."""
         oldest = self._calls.in_the_way(host)
         if oldest is not None:
-            turn.leave("gave-way", "Call-ID", "an unanswered call gave way to this one", oldest.key.call_id)
+            turn.leave("gave-way", "Call-ID", GAVE_WAY, oldest.key.call_id)
             self._release(oldest, turn.now)
             self._deadlines.set(("call", oldest.key), NEVER)
             self._calls.remove(oldest)

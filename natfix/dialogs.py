@@ -162,6 +162,7 @@ class Call:
     kept: dict[str, str] = field(default_factory=dict)      # what natfix.repairs needs for a faulty device
     hangups: dict[ExchangeKey, float] = field(default_factory=dict)     # BYEs that await their answer, since
     held: dict[Endpoint, None] = field(default_factory=dict)    # inside media endpoints it has mappings for
+    payers: tuple[str, ...] = ()            # whom its streams count for until it is answered: natfix.shares
     ends_at: float = float("inf")           # when its ports go (2 s after its end)
     ended_at: float | None = None
     answered_at: float | None = None

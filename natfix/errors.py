@@ -56,4 +56,4 @@ class MalformedMessage(ValueError):
 
 
 class LimitReached(Exception):
-    """A port pool, table or quota is full; the text says which. The message passes unfixed."""
+    """A port pool, table or quota is full; the text says which. Policy says what becomes of the message."""

@@ -20,8 +20,9 @@ RING = 200              # decisions kept
 ALARM_PAUSE = 60.0      # seconds between two alarms for the same limit
 MOST_ALARMS = 100       # limits whose last alarm is remembered; a host's name is part of some
 ALARMS = {      # notes that an operator has to know of, by rule, and what he can do
-    "limit": "what needed more passed unfixed. Raise it in natfix.toml, or find who takes so much: "
-             "`natfix calls`, `natfix registrations`",
+    "limit": "what needed more was dropped (an INVITE that begins a call) or passed unfixed. Raise it in "
+             "natfix.toml, or find who takes so much: `natfix calls`, `natfix registrations`",
+    "gave-way": "find who rings so many without an answer: `natfix calls`",
     "rate": "what came faster is dropped. Find out why it floods (`natfix status` counts), or name the host "
             "in natfix.toml as [[peer]], [[trunk]] or [inside] pbx if it may",
 }

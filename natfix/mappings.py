@@ -158,12 +158,20 @@ class Mappings:
         """Return the mapping that an outside endpoint stands for."""
         return self._outside.get(outside)
 
+    def count(self, host: str) -> int:
+        """Return how many mappings count for *host*."""
+        return self._per_host[host]
+
+    def has_room(self, host: str, count: int) -> bool:
+        """Tell whether *host* may have *count* mappings more by its own quota."""
+        return self._per_host[host] + count <= self._limit_per_host
+
     def check_quota(self, host: str, count: int = 1) -> None:
         """Raise LimitReached where *host*, or all together, cannot have *count* mappings more."""
         host = host.partition("/")[0]
         if len(self._inside) + count > self._limit:
             raise LimitReached("[limits] mappings is reached")
-        if self._per_host[host] + count > self._limit_per_host:
+        if not self.has_room(host, count):
             raise LimitReached(f"[limits] mappings_per_host is reached by {host}")
 
     def add(self, kind: Kind, inside: Endpoint, outside: Endpoint) -> Mapping:
@@ -175,7 +183,7 @@ class Mappings:
             mapping.relay = relay_from_key(inside)
         self._inside[inside] = mapping
         self._outside[outside] = mapping
-        self._per_host[_payer(inside)] += 1
+        self._per_host[payer_of(inside)] += 1
         return mapping
 
     def hold(self, mapping: Mapping, holder: Holder, until: float, now: float) -> None:
@@ -314,7 +322,7 @@ class Mappings:
         self._on_removed(mapping, now)
         del self._inside[mapping.inside]
         del self._outside[mapping.outside]
-        payer = _payer(mapping.inside)
+        payer = payer_of(mapping.inside)
         self._per_host[payer] -= 1
         if not self._per_host[payer]:
             del self._per_host[payer]
@@ -404,7 +412,7 @@ def is_relay_key(inside: Endpoint) -> bool:
     return "/" in inside.host
 
 
-def _payer(inside: Endpoint) -> str:
+def payer_of(inside: Endpoint) -> str:
     """Return the host whose quota a mapping counts for: of a relay the far UA's address."""
     return inside.host.partition("/")[0] if is_relay_key(inside) else inside.host
 

@@ -35,6 +35,7 @@ from natfix.turn import Turn
 
 LOWEST_PORT = 1024      # below are services, not media (design, section 7)
 LAST_PORT = 65535
+GAVE_WAY = "[media] ports run short: a call that nobody has answered gave its own up"
 MOST_PAIRS = 16         # of one m-line; hierarchical encodings (RFC 8866, section 5.14) have a handful
 
 
@@ -244,11 +245,7 @@ class MediaKeeper:
             turn.leave("sdp-no-call", header, "no dialog would hold its relay", str(rtp))
             return None
         keys = relay_key(far_host, rtp), relay_key(far_host, rtcp) if rtcp else None
-        try:
-            return self._streams.map_pair(Owner(call, far_host, turn.now), *keys, line.pairs)
-        except LimitReached as problem:
-            turn.leave("limit", header, str(problem), str(rtp))
-            return None
+        return self._pair(turn, header, Owner(call, far_host, turn.now), keys, line.pairs)
 
     def _is_shown_already(self, turn: Turn, media: Media, rtp: Endpoint) -> bool:
         """Tell whether the sender names an address that is not inside, or one that it learnt itself."""
@@ -295,11 +292,20 @@ class MediaKeeper:
             turn.leave("sdp-no-call", "m=" + media.kind, "no dialog would hold its mapping", str(rtp))
             return None
         owner = Owner(call, turn.packet.destination.host, turn.now)
+        return self._pair(turn, "m=" + media.kind, owner, (rtp, rtcp), media.count)
+
+    def _pair(
+        self, turn: Turn, header: str, owner: Owner, ends: tuple[Endpoint, Endpoint | None], count: int,
+    ) -> tuple[Endpoint, Endpoint | None] | None:
+        """Return what stands for a stream's *ends*, None, with a note, where a limit is reached."""
         try:
-            return self._streams.map_pair(owner, rtp, rtcp, media.count)
+            return self._streams.map_pair(owner, *ends, count)
         except LimitReached as problem:
-            turn.leave("limit", "m=" + media.kind, str(problem), str(rtp))
+            turn.lack(header, str(problem), str(ends[0]))
             return None
+        finally:
+            for call_id in self._streams.pop_gave_way():
+                turn.leave("gave-way", "Call-ID", GAVE_WAY, call_id)
 
     def _released(
         self, turn: Turn, rtp: Endpoint, rtcp: Endpoint | None

@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 from natfix.address import Endpoint
 from natfix.commands import Kind
-from natfix.config import Settings
+from natfix.config import Settings, named_hosts
 from natfix.deadlines import NEVER
 from natfix.dialogs import Call
 from natfix.errors import LimitReached
-from natfix.mappings import ANY_REMOTE, Mapping, Mappings, is_relay_key
+from natfix.mappings import ANY_REMOTE, Mapping, Mappings, is_relay_key, payer_of
 from natfix.ports import PortPool
 from natfix.realms import Realms
+from natfix.shares import GIVE_WAY_AT_ONCE, Shares
 
 
 class Owner(NamedTuple):
@@ -35,6 +36,8 @@ class MediaMappings:
         self._realms = realms
         self._mappings = mappings
         self.pool = PortPool(*settings.media.ports)
+        self._shares = Shares(self.pool, mappings, named_hosts(settings))
+        self._gave_way: list[str] = []
 
     def map_pair(
         self, owner: Owner, rtp: Endpoint, rtcp: Endpoint | None, pairs: int = 1,
@@ -70,6 +73,7 @@ class MediaMappings:
             if self._accepts_any:
                 self._mappings.allow(mapping, ANY_REMOTE, call.holder, now)
         call.held[mapping.inside] = None
+        self._shares.note(call, payer_of(mapping.inside))
 
     def release(self, call: Call, now: float) -> None:
         """Give back every media mapping that *call* holds."""
@@ -78,6 +82,26 @@ class MediaMappings:
             if mapping is not None:
                 self._mappings.release(mapping, call.holder, now)
         call.held.clear()
+        self._shares.forget(call)
+
+    def pop_gave_way(self) -> list[str]:
+        """Return the Call-IDs of the calls that have lost their ports since the last call."""
+        gave_way, self._gave_way = self._gave_way, []
+        return gave_way
+
+    def _make_room(self, owner: Owner, host: str, pairs: int) -> None:
+        """Have unanswered calls give way where the pool runs short; raises LimitReached where none can.
+
+        Such a call loses its ports and nothing else: its messages are still made right, and should somebody
+        answer it after all, an offer within it gives it other ports.
+        """
+        for _ in range(GIVE_WAY_AT_ONCE):
+            call = self._shares.in_the_way(host, pairs, owner.call)
+            if call is None:
+                break
+            self.release(call, owner.now)
+            self._gave_way.append(call.key.call_id)
+        self._shares.check(host, pairs)
 
     def _find_or_add(
         self, owner: Owner, rtp: Endpoint, rtcp: Endpoint | None, pairs: int,
@@ -98,6 +122,7 @@ class MediaMappings:
             return found, self._add(rtcp, self._port_beside(found, remote, now))
         wants_rtcp = rtcp is not None and found_rtcp is None
         count = 2 * pairs if wants_rtcp else pairs
+        self._make_room(owner, payer_of(rtp), (count + 1) // 2)
         self._mappings.check_quota(rtp.host, count)
         first = self.pool.take(count, rtp.port % 2 == 1, remote, now)
         mapping = self._add(rtp, first)

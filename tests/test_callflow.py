@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from natfix.address import Endpoint
-from natfix.config import Inside, Limits, Settings
+from natfix.config import Inside, Limits, Settings, Signalling
 from tests.playbook import PHONE, PROVIDER, World
 
 
@@ -74,12 +74,18 @@ def test_the_remote_contact_may_call_back_directly(world: World) -> None:
     assert remote.inbox == []
 
 
-def test_limits_on_dialogs_pass_the_message_and_say_so() -> None:
-    """Too many calls of one host: the INVITE passes, its SDP is left alone, a note tells."""
+@pytest.mark.parametrize(("on_failure", "arrives"), [("drop", False), ("pass", True)])
+def test_limits_on_dialogs_refuse_the_call_and_say_so(on_failure: str, arrives: bool) -> None:
+    """Too many calls of one host: the INVITE is dropped, or passes with its SDP left alone, by policy;
+    a note tells, and a message that begins no call passes."""
     networks = tuple(World().kernel.networks.values())
-    world = World(Settings(inside=Inside(networks), limits=Limits(dialogs_per_host=1)))
+    world = World(Settings(inside=Inside(networks), limits=Limits(dialogs_per_host=1),
+                           signalling=Signalling(on_failure=on_failure)))
     world.call(world.phone, world.provider)
     leg = world.phone.invites("sip:carol@provider.example")
+    assert (leg.delivery.arrived is not None) == arrives
+    assert "limit" in leg.delivery.rules()
+    leg = world.phone.begins("SUBSCRIBE", "sip:bob@provider.example", headers=[("Event", "presence")])
     assert leg.delivery.arrived is not None
     assert "limit" in leg.delivery.rules()
 

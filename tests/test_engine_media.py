@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from natfix.address import Endpoint
-from natfix.config import Limits, Media, Peer
+from natfix.config import Limits, Media, Peer, Signalling
 from tests.playbook import OUTSIDE, World, told
 from tests.streams import streams_of
 
@@ -332,8 +332,27 @@ def test_fifty_calls_of_one_pbx(world: World) -> None:
 
 
 def test_the_port_pool_is_empty() -> None:
-    """The offer passes unfixed with a note that says which limit; the call itself goes on."""
+    """The INVITE is dropped with a note that says which limit, and counted; repeated when there is a pair
+    again, it makes a call with audio."""
     world = World(media=Media(ports=(30000, 30001)))
+    first = world.call(world.phone, world.provider)
+    world.phone.rtp = Endpoint(world.phone.rtp.host, 14000)
+    leg = world.phone.invites(world.provider.address)
+    assert leg.delivery is not None
+    assert leg.delivery.arrived is None
+    assert "limit" in leg.delivery.rules()
+    first.hang_up()
+    world.advance(3.0)
+    again = world.phone.sends(leg.delivery.payload, leg.delivery.destination)
+    assert again.arrived is not None
+    assert b"c=IN IP4 203.0.113.1" in again.arrived
+    counters = world.engine.status(world.now)["counters"]
+    assert (counters["limit"], counters["refused"]) == (1, 1)
+
+
+def test_the_port_pool_is_empty_and_on_failure_is_pass() -> None:
+    """Where the operator wants it, the offer passes unfixed; the call itself goes on."""
+    world = World(media=Media(ports=(30000, 30001)), signalling=Signalling(on_failure="pass"))
     world.call(world.phone, world.provider)
     world.phone.rtp = Endpoint(world.phone.rtp.host, 14000)
     leg = world.phone.invites(world.provider.address)

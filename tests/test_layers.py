@@ -20,7 +20,7 @@ LAYERS: dict[int, str] = {
     1: "natfix address errors",
     2: "algs catalogue commands config document edits expect far_signs headers kernel kernel.base packet "
        "quirks reports sdp segment shipped sip sip.fields sip.message stun",
-    3: "deadlines dialogs far_ends hearsay mappings ports pulse quotas registrations repeats spelling "
+    3: "deadlines dialogs far_ends hearsay mappings ports pulse quotas registrations repeats shares spelling "
        "stream stream_framing stream_receiver stream_sender streams",
     4: "callflow engine far_fix keep_alives listing media media_mappings memory realms refreshing "
        "policies registering repairs reporting rewrite rows settling signalling streaming targets turn",

@@ -157,10 +157,12 @@ def test_full_keeps_media_on_the_gateway(chosen: dict[str, Any]) -> None:
     assert world.trace_rtp(world.other_phone.rtp, to_other).destination == world.phone.rtp
 
 
-def test_an_empty_pool_passes_the_message_unfixed_with_a_note() -> None:
-    """Port pool empty: nothing is dropped, and the note says which setting it is."""
+def test_an_empty_pool_leaves_what_belongs_to_a_call_unfixed() -> None:
+    """Port pool empty: a second stream for a running call passes as it is, and the note says which setting
+    it is."""
     world = world_with(ports=(30000, 30001))
-    offer(world, sdp("m=audio 4000 RTP/AVP 0"))
-    leg = world.phone.invites("sip:carol@provider.example", sdp=sdp("m=audio 4100 RTP/AVP 0"))
-    assert b"m=audio 4100" in leg.delivery.arrived
-    assert "limit" in leg.delivery.rules()
+    call = world.call(world.phone, world.provider)
+    sent = call.caller.sends("INVITE", sdp=sdp("m=audio 4100 RTP/AVP 0"))
+    assert sent.arrived is not None
+    assert b"m=audio 4100" in sent.arrived
+    assert "limit" in sent.rules()

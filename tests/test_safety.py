@@ -251,8 +251,42 @@ def test_a_flood_of_calls_does_not_shut_real_ones_out() -> None:
     assert len(world.engine.calls(world.now)) == 2
 
 
+def test_a_flood_of_calls_does_not_empty_the_media_pool() -> None:
+    """One phone rings at hundreds whom nobody answers: each call takes ports, and the oldest give theirs up.
+    Another phone's calls have theirs, what the flood gave up leads nowhere, and in the end all are free."""
+    world = World(media=Media(ports=(30000, 30063)), dnat_accepted=True)
+    for number in range(100):
+        world.phone.rtp = Endpoint(PHONE.host, 14000 + 2 * number)
+        world.phone.invites(world.provider.address)
+    world.assert_two_way_audio(world.call(world.other_phone, world.provider))
+    status = world.engine.status(world.now)
+    assert status["counters"]["gave-way"] == 100 - 28      # of 32 pairs the last eighth was left
+    assert status["media_pairs_free"] == 3
+    mapped = {mapping.inside.port for mapping in world.engine._mappings if mapping.kind is Kind.MEDIA
+              and mapping.inside.host == PHONE.host}
+    assert min(mapped) == 14000 + 2 * 72
+    world.advance(400.0)
+    status = world.engine.status(world.now)
+    assert status["media_pairs"] - status["media_pairs_free"] == 1      # the call that was answered
+
+
+def test_a_call_that_gave_way_and_is_answered_gets_ports_by_its_next_offer() -> None:
+    """It is a call like others: its messages are made right, and a re-INVITE brings audio."""
+    world = World(media=Media(ports=(30000, 30063)), dnat_accepted=True)
+    first = world.phone.invites(world.provider.address)
+    callee = world.provider.last
+    for number in range(1, 40):
+        world.phone.rtp = Endpoint(PHONE.host, 14000 + 2 * number)
+        world.phone.invites(world.provider.address)
+    world.provider.accepts(callee, 200)
+    assert first.final == 200
+    sent = first.sends("INVITE", sdp=world.phone.sdp())
+    assert sent.arrived is not None
+    assert b"c=IN IP4 " + OUTSIDE.encode() in sent.arrived
+
+
 def test_answered_calls_give_way_to_nothing() -> None:
-    """Where all places are taken by calls that were answered, the next one passes unfixed, with a note."""
+    """Where all places are taken by calls that were answered, the next one is refused, with a note."""
     world = small_world(Limits(dialogs_per_host=2))
     for _ in range(2):
         world.call(world.phone, world.provider)
