@@ -6,6 +6,7 @@ the kernel's business; what is written here goes to the network as it is, so bot
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from socket import inet_aton
 from struct import Struct
 from typing import NamedTuple
@@ -156,7 +157,7 @@ def opening_of(segment: Segment) -> Opening:
 
 
 def options_bytes(
-    timestamps: tuple[int, int] | None, blocks: list[tuple[int, int]] | tuple[()] = ()
+    timestamps: tuple[int, int] | None, blocks: Sequence[tuple[int, int]] = ()
 ) -> bytes:
     """Return the options of a segment: timestamps, and as many SACK blocks (RFC 2018) as there is room for.
 

@@ -192,9 +192,10 @@ class Sender:
         self.deadline = NEVER
         if self.una == self.limit:
             return
-        if self.in_flight:
+        if self.in_flight and self.window:
             self._shrink()
             self.allowed = self.mss
+        self._timed = -1
         self._is_recovering = self._repeat = False
         self._duplicates = 0
         self._timeout = min(self._timeout * 2, LONGEST_TIMEOUT)

@@ -1,4 +1,4 @@
-"""Pins the receiving half of TCP: octets come out once and in order, whatever is lost, repeated or reordered."""
+"""Pins the receiving half of TCP: octets come out once and in order, whatever the network does."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_repeated_octets_come_out_once() -> None:
 
 
 def test_what_came_first_counts() -> None:
-    """Two spellings of one octet: whoever is asked later must not hear another one (RFC 9293 leaves it open)."""
+    """Two spellings of one octet: whoever asks later must not hear another one."""
     receiver = Receiver(START)
     receiver.take(START + 5, b"first", False)
     receiver.take(START + 3, b"xxxxxxxxx", False)
