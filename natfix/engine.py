@@ -61,7 +61,6 @@ NO_QUIRKS = Quirks()
 TCP_BYTE = bytes((TCP,))    # IPv4's protocol, its tenth octet
 FAR_ENDS, FAR_ENDS_EVERY = ("far-ends", ""), 600.0      # seconds between two looks at who is gone
 ALARMING = {"limit", "gave-way"}    # notes that are counted, too
-ALARMING = {"limit", "gave-way"}    # notes that are counted, too
 ENDS_AT_ONCE = 16           # deadlines of one handle_timer: packets wait meanwhile
 
 
@@ -249,12 +248,6 @@ class Engine:
                 outcome.verdict = Verdict.DROP
                 self.counters["refused"] += 1
                 return
-            for rule in {note.rule for note in turn.notes} & ALARMING:
-                self.counters[rule] += 1
-            if self._refuses(turn):
-                outcome.verdict = Verdict.DROP
-                self.counters["refused"] += 1
-                return
             edits = turn.edits.as_tuple()
             if edits:
                 self._repeats.remember(packet.source, packet.destination, packet.payload, edits, now)
@@ -299,14 +292,6 @@ class Engine:
         outcome.notes += [*turn.edits.notes, *turn.notes]
         self.counters["rewritten" if turn.edits else "unchanged"] += 1
         return turn.edits.apply()
-
-    def _refuses(self, turn: Turn) -> bool:
-        """Tell whether a message is dropped for want of a port, or of a place for its call: an INVITE that
-        begins a call. UDP repeats it (RFC 3261, section 17.1.1.2), and then there may be one; a call that
-        comes about without audio helps nobody. What belongs to a call passes."""
-        message = turn.message
-        return turn.is_short and self._settings.signalling.on_failure == "drop" \
-            and message.is_request and message.method == "INVITE" and not message.to_tag
 
     def _treat(
         self, packet: Packet, message: Message, sender: Mapping | None, receiver: Mapping | None, now: float
