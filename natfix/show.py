@@ -9,19 +9,29 @@ from natfix.tables import duration, printable, table
 
 Answer = dict[str, Any]
 
+WITH_TLS = ("{} connections were left alone, nobody can read them; what still helps their phones: rport and "
+            "outbound (RFC 5626), STUN or ICE, a provider that answers media to where it comes from")
+MODES = {"fix": "in force", "observe": "observes, and changes nothing"}
+
 
 def status_text(answer: Answer) -> str:
     """Return the daemon's state, one line for each thing."""
     queue = answer.get("queue", {})
     lines = {
         "natfix": f"{answer['version']}, process {answer['pid']}, up {duration(answer['uptime'])}",
+        "mode": _mode(answer),
         "outside": answer.get("outside_address") or "no address",
         "calls": f"{answer['calls']}, and {answer['subscriptions']} subscriptions",
         "registrations": answer["registrations"],
         "mappings": f"{answer['signalling_mappings']} signalling, {answer['media_mappings']} media; "
                     f"{answer['flows']} flows in the kernel",
+        "tcp": _pairs(answer.get("streams", {})),
+        "tls": WITH_TLS.format(_tls(answer)) if _tls(answer) else "none seen",
         "media ports": f"{answer['media_pairs_free']} of {answer['media_pairs']} pairs free",
         "strangers": f"{answer['refused_packets']} packets refused",
+        **{f"{name['kind']} {name['name']}": _name(name, answer.get("refused_addresses", {}))
+           for name in answer.get("names", [])},
+        "policies": _pairs(answer["policies"]) if answer.get("policies") else "nothing dropped or passed",
         "too fast": _pairs(answer["over_rate"]) if answer.get("over_rate") else "nobody",
         f"queue {queue.get('number', '')}".strip(): _pairs(queue, skip=("number",)),
         "packets": _pairs(answer.get("shell", {})),
@@ -31,9 +41,33 @@ def status_text(answer: Answer) -> str:
     return "\n".join(f"{name:{width}}  {printable(value)}" for name, value in lines.items())
 
 
+def _tls(answer: Answer) -> int:
+    return int(answer.get("counters", {}).get("streams tls", 0))
+
+
+def _mode(answer: Answer) -> str:
+    mode = answer.get("mode", "fix")
+    if mode == "trial":
+        return f"on trial: taken back in {duration(answer['confirm_in'])} unless you run `natfix confirm`"
+    return MODES.get(mode, str(mode))
+
+
 def _pairs(counters: dict[str, Any], skip: Iterable[str] = ()) -> str:
     shown = (f"{name} {value}" for name, value in counters.items() if name not in skip)
     return ", ".join(shown).replace("_", " ") or "nothing yet"
+
+
+def _name(name: Answer, refused: dict[str, dict[str, str]]) -> str:
+    """Return who a name stands for, how old that is, and what is wrong with it since when."""
+    reasons = refused.get(name["name"], {})
+    good = [host for host in name["addresses"] if host not in reasons]
+    asked = f"answered {duration(name['answered_ago'])} ago" if "answered_ago" in name else "never answered"
+    said = [", ".join(good) or "nobody", asked]
+    if "problem" in name:
+        said.append(f"since {name['problem_since']}: {name['problem']}")
+    said += [name["remark"]] if "remark" in name else []
+    said += [f"{host} is refused: {reason}" for host, reason in reasons.items()]
+    return "; ".join(said)
 
 
 def calls_text(answer: Answer) -> str:

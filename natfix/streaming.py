@@ -32,6 +32,8 @@ from natfix.streams import Reaction, State, Stream, Streams
 TABLE = "streams"           # of the store
 STREAM = "stream"           # in the heap of deadlines
 HOLDER = ("stream",)        # holds a connection's mapping
+TLS = b"\x16\x03"           # how a TLS connection begins: a handshake record (RFC 8446, section 5.1)
+UNREADABLE = "TLS: nobody on the way can read or change it"
 UNKNOWN = Endpoint("", 0)
 DAMAGED = (KeyError, TypeError, ValueError, IndexError)
 MOST_LOST = 65536           # connections from before a restart
@@ -128,6 +130,9 @@ class Streaming:
         before = stream.state
         reaction = stream.receive(segment, from_inside, now, treat)
         outcome.verdict, outcome.packet = reaction.verdict, reaction.packet
+        if before is State.UNDECIDED and stream.state is not before and segment.payload[:2] == TLS:
+            self._counters["streams tls"] += 1
+            outcome.notes.append(Note("tls", reason=UNREADABLE, rfc="RFC 3261, section 26.2.1"))
         self._take(outcome, stream, before, reaction, now)
 
     def _take(

@@ -129,3 +129,11 @@ def test_strangers_cannot_steer_the_terminal(world: World) -> None:
     made = answer(world, "calls")
     made["calls"][0]["from"] = "sip:\x1b[2J@example.org"
     assert "\x1b" not in calls_text(made)
+
+
+def test_status_says_what_still_helps_phones_with_tls(world: World) -> None:
+    """natfix cannot read their messages: the operator is told what can be done, once there are some."""
+    said = answer(world, "status")
+    assert "none seen" in status_text(said)
+    said["counters"]["streams tls"] = 3
+    assert "3 connections were left alone" in status_text(said)

@@ -206,6 +206,14 @@ def test_what_begins_as_something_else_is_let_go(engine: Engine) -> None:
     assert engine.status(2000)["signalling_mappings"] == 0
 
 
+def test_tls_is_recognised_and_left_alone(engine: Engine) -> None:
+    """A handshake passes as it came; it is counted, for `natfix status` to say what still helps."""
+    hello = b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"
+    assert Line(engine).says(True, hello) == hello
+    assert engine.status(2000)["counters"]["streams tls"] == 1
+    assert engine.status(2000)["streams"] == {}
+
+
 def test_a_connection_that_natfix_did_not_see_begin_is_not_touched(engine: Engine) -> None:
     """What is in the middle of something passes as it is, whatever it looks like."""
     raw = datagram(SendSegment(PHONE, REGISTRAR, 1, 1, PSH | ACK, WINDOW, b"", wire(REGISTER)))
