@@ -46,6 +46,7 @@ FAIR_SHARE = 1 << 14            # octets that each direction may hold when all t
 MOST_IN_ALL = 1 << 26           # octets held for all streams
 STAMPS_LENGTH = 12              # octets of a segment that timestamps take (RFC 7323)
 PATIENCE = 60.0                 # seconds from the SYN to the first octet of the handshake's end
+CHALLENGE_EVERY = 0.5           # seconds between two answers to what does not fit (RFC 5961, section 7)
 LINGER = 120.0                  # seconds for late packets after the end (RFC 9293: 2 MSL is 4 minutes)
 IDLE = 7500.0                   # seconds; longer than conntrack keeps the connection
 
@@ -121,6 +122,16 @@ class _Way:
         return self.sender.limit + self.framer.held - self.receiver.expected
 
     @property
+    def acknowledged(self) -> int:
+        """The number that the source is told to be next.
+
+        What nobody looks at is acknowledged by the sink: then the ends can soon go on by themselves.
+        """
+        if self.framer.is_opaque and not self.shift:
+            return max(self.told, self.sender.una)
+        return self.receiver.expected
+
+    @property
     def is_clean(self) -> bool:
         """Whether both ends could go on by themselves: the source repeats what the sink does not have."""
         sender = self.sender
@@ -131,8 +142,9 @@ class _Way:
 class Stream:
     """One connection and both of its directions."""
 
-    __slots__ = ("_budget", "_ended_at", "_has_sack", "_has_stamps", "_heard_at", "_identification",
-                 "_is_established", "_ways", "inside", "opened_by_inside", "outside", "peer", "state")
+    __slots__ = ("_budget", "_challenged_at", "_ended_at", "_has_sack", "_has_stamps", "_heard_at",
+                 "_identification", "_is_established", "_ways", "inside", "opened_by_inside", "outside", "peer",
+                 "state")
 
     def __init__(
         self, syn: Segment, syn_ack: Segment, outside: Endpoint, opened_by_inside: bool, now: float,
@@ -154,6 +166,7 @@ class Stream:
         self._heard_at = now
         self._ended_at = NEVER
         self._is_established = False
+        self._challenged_at = -CHALLENGE_EVERY
         self._identification = syn.sequence & 0xFFFF
         self._budget = budget or Budget()
 
@@ -193,8 +206,7 @@ class Stream:
         elif segment.flags & RST:
             self._take_reset(segment, way, back, now, reaction)
         elif not _is_acceptable(segment, way, back):
-            reaction.verdict = Verdict.DROP
-            reaction.send.append(self._acknowledgement(way, back))      # RFC 5961, section 5
+            self._challenge(way, back, now, reaction)
         else:
             self._relay(segment, from_inside, now, treat, reaction)
             self._budget.used += way.measure() + back.measure()
@@ -228,7 +240,7 @@ class Stream:
             self._carry(segment, way, back, Chunk(way.sender.highest - 1, segment.payload, False, False),
                         reaction)
         elif (is_idle and self.state is not State.CLOSED) or self._has_news(back, way):
-            self._carry(segment, way, back, Chunk(way.sender.highest, b"", False, False), reaction)
+            self._carry(segment, way, back, Chunk(way.sender.silent, b"", False, False), reaction)
         else:
             reaction.verdict = Verdict.DROP
         reaction.send += [self._own(way, back, chunk) for chunk in chunks[1:]]
@@ -315,7 +327,7 @@ class Stream:
 
     def _carry(self, segment: Segment, way: _Way, back: _Way, chunk: Chunk, reaction: Reaction) -> None:
         """Let *segment* go on, with *chunk* in its place."""
-        acknowledgement, window = back.receiver.expected & MASK, self._offer(back, way)
+        acknowledgement, window = back.acknowledged & MASK, self._offer(back, way)
         options = options_bytes(self._stamps(way, back))
         flags = segment.flags & ALL_FLAGS & ~(FIN | PSH | URG) | chunk.has_fin * FIN
         if segment.payload != chunk.octets or segment.options != options or (
@@ -332,13 +344,13 @@ class Stream:
         """Return a segment of natfix's own to *way*'s sink."""
         flags = ACK | chunk.has_fin * FIN | PSH * (chunk.is_last and bool(chunk.octets))
         return SendSegment(
-            way.source, way.sink, chunk.position & MASK, back.receiver.expected & MASK, flags,
+            way.source, way.sink, chunk.position & MASK, back.acknowledged & MASK, flags,
             self._offer(back, way), options_bytes(self._stamps(way, back), blocks), chunk.octets)
 
     def _acknowledgement(self, way: _Way, back: _Way) -> SendSegment:
         """Return one for *way*'s source, with what is ahead if it wants to know that."""
         blocks = way.receiver.blocks() if self._has_sack else []
-        return self._own(back, way, Chunk(back.sender.highest, b"", False, False), blocks)
+        return self._own(back, way, Chunk(back.sender.silent, b"", False, False), blocks)
 
     def _stamps(self, way: _Way, back: _Way) -> tuple[int, int] | None:
         if not self._has_stamps or way.stamp is None or back.echo is None:
@@ -352,19 +364,18 @@ class Stream:
         whole.
         """
         room = min(way.sender.window, LARGEST_WINDOW) - way.sender.owed
-        expected = way.receiver.expected
-        return min(max(room, way.edge - expected, 0) >> back.scale, 0xFFFF)
+        return min(max(room, way.edge - way.receiver.expected, 0) >> back.scale, 0xFFFF)
 
     def _offer(self, way: _Way, back: _Way) -> int:
         """Return the window field for *way*'s source, which is told now."""
         way.told_window = window = self._window(way, back)
-        way.told = way.receiver.expected
+        way.told = way.acknowledged
         way.edge = way.told + (window << back.scale)
         return window
 
     def _has_news(self, way: _Way, back: _Way) -> bool:
         """Tell whether *way*'s source does not know what it could be told."""
-        return way.told != way.receiver.expected or way.told_window != self._window(way, back)
+        return way.told != way.acknowledged or way.told_window != self._window(way, back)
 
     def _next_identification(self) -> int:
         self._identification = self._identification % 0xFFFF + 1
@@ -378,9 +389,9 @@ class Stream:
         """RFC 5961, section 3.2: only the exact number resets, one in the window is asked about."""
         distance = unwrap(segment.sequence, way.receiver.expected) - way.receiver.expected
         if distance:
-            reaction.verdict = Verdict.DROP
             if 0 < distance <= LARGEST_WINDOW:
-                reaction.send.append(self._acknowledgement(way, back))
+                self._challenge(way, back, now, reaction)
+            reaction.verdict = Verdict.DROP
             return
         sender = way.sender
         acknowledgement = back.receiver.expected & MASK if segment.flags & ACK else segment.acknowledgement
@@ -391,6 +402,13 @@ class Stream:
         if sender.in_flight:            # the sink may not have all of it
             reaction.send.append(_reset(way, sender.una))
         self._clear(State.RESET, now)
+
+    def _challenge(self, way: _Way, back: _Way, now: float, reaction: Reaction) -> None:
+        """Ask *way*'s source whether it is at those numbers; not often, since it might ask back."""
+        reaction.verdict = Verdict.DROP
+        if now - self._challenged_at >= CHALLENGE_EVERY:
+            self._challenged_at = now
+            reaction.send.append(self._acknowledgement(way, back))
 
     def _answer_late(self, segment: Segment, back: _Way, reaction: Reaction) -> None:
         """RFC 9293, section 3.10.7.1: there is no such connection."""

@@ -73,6 +73,11 @@ class Sender:
         return len(self._queue)
 
     @property
+    def silent(self) -> int:
+        """The position of a segment without octets: in the window, where a probe may stand behind it."""
+        return min(self.highest, self.una + self.window)
+
+    @property
     def in_flight(self) -> bool:
         """Whether something sent is not acknowledged."""
         return self.una < self.highest

@@ -346,8 +346,9 @@ class End:
         stamp, echo = int.from_bytes(value[:4]), int.from_bytes(value[4:])
         assert difference(self._last_stamp, echo) >= 0, "echoes a timestamp that was not sent"
         if difference(stamp, self._recent) < 0:
-            return False
-        self._recent = stamp
+            return False                    # PAWS
+        if difference(wire.sequence, self.expected) <= 0:
+            self._recent = stamp
         return True
 
     def _check_blocks(self, wire: Wire) -> None:
