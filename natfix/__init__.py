@@ -22,7 +22,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.shares` (who may have the last media ports).
 4. decision: :mod:`~natfix.engine` gives each message its :mod:`~natfix.turn`:
    :mod:`~natfix.signalling` (its mapping), :mod:`~natfix.callflow` (its call), :mod:`~natfix.media` (its
-   SDP; :mod:`~natfix.targets` reads and writes the lines, :mod:`~natfix.policies` says whether),
+   SDP; :mod:`~natfix.targets` reads and writes the lines, :mod:`~natfix.policies` says whether, and who may
+   talk at all),
    :mod:`~natfix.rewrite` (its headers, which :mod:`~natfix.headers` has in tables),
    :mod:`~natfix.far_fix` (the headers of far UAs), :mod:`~natfix.repairs` (faulty devices),
    :mod:`~natfix.keep_alives` and :mod:`~natfix.refreshing` (their NATs stay open),
@@ -35,7 +36,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.kernel.conntrack` on :mod:`~natfix.kernel.netlink`, :mod:`~natfix.kernel.divert`,
    :mod:`~natfix.kernel.events`, :mod:`~natfix.kernel.sender` (packets of natfix's own),
    :mod:`~natfix.kernel.probe` (what this kernel can do) and
-   :mod:`~natfix.kernel.libnftables`; :mod:`~natfix.kernel.advertise` beside another NAT;
+   :mod:`~natfix.kernel.libnftables`, :mod:`~natfix.kernel.trial` (rules for a limited time); an observer's is
+   :mod:`~natfix.kernel.observed`; :mod:`~natfix.kernel.advertise` beside another NAT;
    :mod:`~natfix.kernel.fake` (:mod:`~natfix.kernel.fake_elements`,
    :mod:`~natfix.kernel.fake_conntrack`) for tests. What others have set up: :mod:`~natfix.interfaces`,
    :mod:`~natfix.firewall` (rule sets as :mod:`~natfix.firewall_nft` and :mod:`~natfix.firewall_iptables`
@@ -49,8 +51,10 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.control` answers other commands,
    :mod:`~natfix.journal` logs, :mod:`~natfix.store` writes. `natfix check` is :mod:`~natfix.check`
    (:mod:`~natfix.check_host`, :mod:`~natfix.check_firewall`, in the words of :mod:`~natfix.findings`),
-   `natfix init` :mod:`~natfix.init`, `natfix rules` :mod:`~natfix.rules`,
-   `natfix down` :mod:`~natfix.removal`; :mod:`~natfix.show` prints
+   `natfix init` :mod:`~natfix.init`, `natfix rules` :mod:`~natfix.rules`, `natfix up` :mod:`~natfix.up`
+   (what it would change: :mod:`~natfix.plan`), which leaves the daemon an :mod:`~natfix.order`; a trial
+   hangs on its :mod:`~natfix.parachute`, an observer has a :mod:`~natfix.log_reader`. `natfix down` is
+   :mod:`~natfix.removal`; :mod:`~natfix.show` prints
    answers in :mod:`~natfix.tables`.
 7. replay: :mod:`~natfix.replay` reads captures and says what is wrong, in the words of
    :mod:`~natfix.replay.model`. :mod:`~natfix.replay.pcapng` writes files. An input is a

@@ -53,6 +53,13 @@ ALGS = Option("--alg", {"action": "store_true", "help": "list how to switch the 
 OUTSIDE = Option("--outside", {"metavar": "INTERFACE", "default": "", "help": "the link that leads outside"})
 OUTPUT = Option("--output", {"metavar": "FILE", "default": "", "help": "write there, or print (-)"})
 FORCE = Option("--force", {"action": "store_true", "help": "write over a file that is there"})
+OBSERVE = Option("--observe", {
+    "action": "store_true", "help": "look on and explain; change no packet and nothing in the kernel"})
+DRY_RUN = Option("--dry-run", {"action": "store_true", "help": "print what would be changed, and do nothing"})
+EXIT_CODE = Option("--exit-code", {"action": "store_true", "help": "with --dry-run: 6 if there is something"})
+CONFIRM = Option("--confirm", {
+    "nargs": "?", "type": int, "const": 60, "default": 0, "metavar": "SECONDS",
+    "help": "take everything back after SECONDS (60) unless `natfix confirm` comes"})
 COMMON = (
     Option("--config", {"metavar": "FILE", "help": "natfix.toml to read (default: /etc/natfix/natfix.toml)"}),
     Option("--control-socket", {"metavar": "PATH", "help": "the running natfix answers here"}),
@@ -172,7 +179,43 @@ def _run(options: argparse.Namespace) -> int:
     from natfix.quirks import all_quirks
 
     settings = _settings(options)
-    return run(settings, all_quirks(settings.quirks_files))
+    return run(settings, all_quirks(settings.quirks_files), observe=options.observe)
+
+
+def _up(options: argparse.Namespace) -> int:
+    from natfix import plan, up
+    from natfix.findings import Host
+    from natfix.order import order_from
+    from natfix.quirks import all_quirks
+
+    settings = _settings(options)
+    all_quirks(settings.quirks_files)
+    order = order_from(options.observe, options.confirm)
+    if options.dry_run:
+        planned = plan.plan_for(Host(settings), order.mode, up.status_of(settings))
+        if options.json:
+            _print_json(plan.plan_document(planned))
+        else:
+            print(plan.plan_text(planned))
+        return planned.exit_code(options.exit_code)
+    answer = up.switch_on(up.Launch(
+        settings, getattr(options, "config", ""), getattr(options, "control_socket", "")), order)
+    if options.json:
+        _print_json(answer)
+    else:
+        print(up.switched_on_text(answer))
+    return DONE
+
+
+def _confirm(options: argparse.Namespace) -> int:
+    from natfix.control import request
+
+    answer = request(_settings(options).daemon.control_socket, {"command": "confirm"})
+    if options.json:
+        _print_json(answer)
+    else:
+        print("natfix: kept" if answer["was_on_trial"] else "natfix: nothing to confirm, it is not on trial")
+    return DONE
 
 
 def _ask(options: argparse.Namespace) -> int:
@@ -202,6 +245,7 @@ def _bypass(_options: argparse.Namespace) -> int:
 
 def _down(options: argparse.Namespace) -> int:
     from natfix.control import stop
+    from natfix.order import FIX, write_order
     from natfix.removal import remove_files
     from natfix.startup import refuse_without_rights
 
@@ -217,6 +261,7 @@ def _down(options: argparse.Namespace) -> int:
     kernel.remove()
     kernel.close()
     remove_files(settings.daemon)
+    write_order(settings.daemon.state_file, FIX)
     print("natfix: its table, its connections and its state are removed; your own rules are as they were")
     return DONE
 
@@ -226,7 +271,10 @@ COMMANDS = {
     "check": Command(_check, "look at kernel, rules, links, ports, configuration; change nothing", (JSON,)),
     "rules": Command(_rules, "print the rules that would be installed, with comments", (FORMAT, EXAMPLE)),
     "explain": Command(_explain, "say what a code such as D12 means, and what to do", (CODES, ALGS, JSON)),
-    "run": Command(_run, "run natfix in the foreground, until SIGTERM or `natfix down`"),
+    "up": Command(_up, "switch natfix on, and return once it is in force",
+                  (DRY_RUN, EXIT_CODE, CONFIRM, OBSERVE, JSON)),
+    "confirm": Command(_confirm, "keep what `natfix up --confirm` has switched on", (JSON,)),
+    "run": Command(_run, "run natfix in the foreground, until SIGTERM or `natfix down`", (OBSERVE,)),
     "status": Command(_ask, "show the state of the running natfix", (JSON,)),
     "calls": Command(_ask, "show the calls, their streams and the kernel's packet counters", (JSON,)),
     "registrations": Command(_ask, "show the phones that have registered", (JSON,)),

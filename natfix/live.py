@@ -33,18 +33,24 @@ from natfix.kernel.advertise import AdvertisedFlows, AdvertisedKernel
 from natfix.kernel.base import Kernel
 from natfix.kernel.events import ConntrackEvents, NewMediaFlows, NftEvents
 from natfix.kernel.netfilter import NetfilterKernel
+from natfix.kernel.observed import ObservedKernel
 from natfix.kernel.probe import divert_form
+from natfix.log_reader import LogReader
 from natfix.loop import Clock, Loop
-from natfix.queue_reader import NetfilterQueueReader, queue_counters
+from natfix.order import Mode, Order, read_order
+from natfix.parachute import Parachute
+from natfix.queue_reader import NetfilterQueueReader, QueueReader, queue_counters
 from natfix.quirks import Quirks
+from natfix.removal import remove_files
 from natfix.reports import AddressesChanged, FlowBegan, Restored
 from natfix.startup import (
     flows_to_adopt,
     refuse_beside_helper,
     refuse_without_rights,
+    refuse_unconfirmed,
     skeleton_from_settings,
 )
-from natfix.store import Store
+from natfix.store import IN_MEMORY, Store
 from natfix.upkeep import Facts, FlowEvents, Upkeep
 from natfix.watch import LinkEvents, ports_in_use
 
@@ -53,19 +59,26 @@ SWITCH_INTERVAL = 0.0005    # seconds that a thread may keep a packet waiting fo
 log = logging.getLogger("natfix")
 
 
-def run(settings: Settings, quirks: Quirks, host: Host | None = None) -> int:
+def run(settings: Settings, quirks: Quirks, host: Host | None = None, observe: bool = False) -> int:
     """Run the daemon until SIGTERM, SIGINT or `natfix down`; return its exit code.
 
-    *host* is the machine as `natfix check` sees it. Raises NatfixError, with one sentence, where natfix
-    cannot start; nothing is half-installed then.
+    *host* is the machine as `natfix check` sees it; to *observe* is to look on and change nothing, which may
+    also be ordered (:mod:`natfix.order`). Raises NatfixError, with one sentence, where natfix cannot start;
+    nothing is half-installed then.
     """
     set_up_log(settings.daemon.log_level)
     with ExitStack() as held:
-        daemon = _Daemon(settings, quirks, host or Host(settings, links=Question(links_by_program)), held)
+        host = host or Host(settings, links=Question(links_by_program))
+        daemon = _Daemon(settings, quirks, host, held, observe)
         daemon.begin()
         daemon.loop.run()
         systemd.notify("STOPPING=1")
-    log.info("natfix: ended; its rules, maps and entries stay until `natfix down`")
+        daemon.end()
+    if daemon.parachute.is_open:
+        remove_files(settings.daemon)
+        log.info("natfix: ended; all that it made is gone. `natfix up` begins anew")
+    else:
+        log.info("natfix: ended; its rules, maps and entries stay until `natfix down`")
     return DONE
 
 
@@ -73,7 +86,7 @@ class _Daemon:
     """All parts of a running natfix; each is let go in reverse order, the control socket last."""
 
     def __init__(
-        self, settings: Settings, quirks: Quirks, host: Host, held: ExitStack,
+        self, settings: Settings, quirks: Quirks, host: Host, held: ExitStack, observe: bool,
     ) -> None:
         selector = selectors.DefaultSelector()
         signals = _Signals()
@@ -83,11 +96,16 @@ class _Daemon:
         self._addresses = addresses_report(settings, host.links())
         server = ControlServer(settings.daemon.control_socket, handlers, selector)
         held.callback(server.close)
-        divert_form(host.capabilities(), settings.signalling.divert)
-        refuse_beside_helper(host)
-        self._reader = NetfilterQueueReader(settings.signalling.queue)
+        order = Order(Mode.OBSERVE) if observe else read_order(settings.daemon.state_file)
+        self._observes = order.mode is Mode.OBSERVE
+        if not self._observes:
+            refuse_unconfirmed(order, settings)
+            divert_form(host.capabilities(), settings.signalling.divert)
+            refuse_beside_helper(host)
+        make_reader = LogReader if self._observes else NetfilterQueueReader
+        self._reader: QueueReader = make_reader(settings.signalling.queue)
         held.callback(self._reader.close)
-        self._store = Store(settings.daemon.state_file)
+        self._store = Store(IN_MEMORY if self._observes else settings.daemon.state_file)
         held.callback(self._store.close)
         self._rows = self._store.load()
         self._advertiser = Advertiser(settings.outside.advertise, self._rows, self._store.put)
@@ -105,7 +123,8 @@ class _Daemon:
             self._kernel, facts = kernel, replace(facts, follow=kernel.follow)
             ended, begun = AdvertisedFlows(ended, kernel), AdvertisedFlows(begun, kernel)
         self.loop = Loop(Engine(settings, quirks), self._kernel, self._skeleton, self._reader, self._store,
-                         Clock(), selector)
+                         clock, selector)
+        self.parachute = Parachute(self.loop, settings.daemon.state_file, order.seconds)
         self._started = self.loop.clock()
         self._upkeep = Upkeep(
             self.loop, facts, NftEvents(netfilter), ended, begun, LinkEvents(), self._reader, self._addresses)
@@ -140,6 +159,12 @@ class _Daemon:
         self.loop.inform([FlowBegan(state.flow) for state in flows], now)
 
     # what the control socket asks
+    def end(self) -> None:
+        """Take back what is not to stay: an observer's rules, and a trial that nobody has confirmed."""
+        self.parachute.take_back()
+        if self._observes:
+            self._kernel.remove()
+
 
     def _handlers(self) -> dict[str, Handler]:
         return {
@@ -150,6 +175,7 @@ class _Daemon:
             "status": self._status,
             "stop": self._stop,
         }
+            "confirm": self.parachute.confirm,
 
     def _ping(self, _request: dict[str, Any]) -> dict[str, Any]:
         return {"version": __version__, "pid": os.getpid()}
@@ -166,6 +192,8 @@ class _Daemon:
             "state_file": {"path": self._store.path, "failed_writes": self._store.failures},
             **self.loop.engine.status(now),
         }
+            "mode": self._mode().value,
+            **self._time_to_confirm(now),
 
     def _status_line(self) -> str:
         """Return what `systemctl status` shows; it is asked often, so it counts nothing."""
@@ -175,6 +203,12 @@ class _Daemon:
     def _calls(self, _request: dict[str, Any]) -> dict[str, Any]:
         now = self.loop.clock()
         self._upkeep.count_now(now)
+    def _mode(self) -> Mode:
+        return Mode.OBSERVE if self._observes else Mode.TRIAL if self.parachute.is_pending else Mode.FIX
+
+    def _time_to_confirm(self, now: float) -> dict[str, Any]:
+        return {"confirm_in": round(self.parachute.seconds_left(now), 1)} if self.parachute.is_pending else {}
+
         return {"calls": self.loop.engine.calls(now)}
 
     def _registrations(self, _request: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from natfix.errors import KernelRefused, NotPermitted
 if TYPE_CHECKING:
     from natfix.config import Daemon
 
-JOURNALS = ("", "-wal", "-shm")     # SQLite's write-ahead log and its index stand beside the file
+# SQLite's write-ahead log and its index stand beside the file, and so does the log of `natfix up`.
+JOURNALS = ("", "-wal", "-shm", ".log")
 
 
 def remove_divert() -> bool:

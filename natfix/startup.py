@@ -15,7 +15,9 @@ from natfix.config import Settings
 from natfix.errors import KernelRefused, NatfixError, NotPermitted
 from natfix.findings import Host, Status
 from natfix.kernel.base import FlowState, Skeleton
+from natfix.kernel.netfilter import NetfilterKernel
 from natfix.kernel.netlink import has_net_admin
+from natfix.order import Mode, NotConfirmed, Order
 from natfix.reports import AddressesChanged, FlowAdopted
 
 log = logging.getLogger("natfix")
@@ -24,7 +26,8 @@ log = logging.getLogger("natfix")
 def refuse_without_rights() -> None:
     """Raise NotPermitted where this process may not change netfilter."""
     if not has_net_admin():
-        raise NotPermitted("natfix needs CAP_NET_ADMIN to see and change packets: run it as root")
+        raise NotPermitted(
+            "natfix needs CAP_NET_ADMIN to see and change packets: run it as root, or as its service")
 
 
 def refuse_beside_helper(host: Host) -> None:
@@ -36,6 +39,18 @@ def refuse_beside_helper(host: Host) -> None:
         return
     if findings:
         raise KernelRefused(f"{findings[0].text}: remove it with `{findings[0].cure}`")
+
+
+def refuse_unconfirmed(order: Order, settings: Settings) -> None:
+    """Raise NotConfirmed where a trial was never confirmed, after what it has left was taken back."""
+    if order.mode is not Mode.BEGUN:
+        return
+    kernel = NetfilterKernel(settings.signalling.mark)
+    kernel.remove()
+    kernel.close()
+    raise NotConfirmed(
+        "the last `natfix up --confirm` was never confirmed, so natfix does not switch itself on; what it "
+        "had left is taken back. `natfix up`, or `natfix up --confirm 60`, switches it on")
 
 
 def skeleton_from_settings(settings: Settings, addresses: AddressesChanged) -> Skeleton:
@@ -51,6 +66,7 @@ def skeleton_from_settings(settings: Settings, addresses: AddressesChanged) -> S
         divert=signalling.divert,
         own_pbx=settings.gateway.pbx == "local",
         intranet=settings.outside.intranet,
+        pace=settings.limits.packets_per_host,
     )
 
 

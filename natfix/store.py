@@ -21,6 +21,7 @@ from natfix.errors import Busy, NatfixError, NotPermitted
 from natfix.reports import Change
 
 SCHEMA_VERSION = 1
+IN_MEMORY = ":memory:"  # a path that is no file: nothing survives
 GATHER = 0.02           # seconds that changes are collected for one commit
 RETRY = 1.0             # seconds after which a commit that failed (disk full) is tried again
 LOCKED = 0.5            # seconds to wait for a daemon that is just ending
@@ -117,6 +118,8 @@ class Store:
 
 
 def _open(path: str) -> sqlite3.Connection:
+    if path == IN_MEMORY:
+        return _connect(path)
     _make_file(path)
     try:
         return _connect(path)

@@ -26,8 +26,8 @@ LAYERS: dict[int, str] = {
        "policies registering repairs reporting rewrite rows settling signalling streaming targets turn",
     5: "firewall firewall_iptables firewall_nft firewall_now interfaces kernel.advertise kernel.conntrack "
        "kernel.divert kernel.elements kernel.events kernel.fake kernel.fake_conntrack kernel.fake_elements "
-       "kernel.libnftables kernel.netfilter kernel.netlink kernel.probe "
-       "kernel.sender programs",
+       "kernel.libnftables kernel.netfilter kernel.netlink kernel.observed kernel.probe "
+       "kernel.sender kernel.trial programs",
     6: "__main__ advertiser background check check_firewall check_host cli control findings init journal "
        "leak live loop queue_reader removal rules show startup store systemd tables "
        "upkeep watch",

@@ -31,6 +31,7 @@ def answer(world: World, command: str) -> Answer:
     now = world.now
     shell: Answer = {
         "version": "1.2.3", "pid": 4711, "uptime": 3700.5, "shell": {"packets": 7},
+        "mode": "trial", "confirm_in": 47.0,
         "queue": {"number": 5060, "overflows": 0, "waiting": 0, "dropped": 0},
         "state_file": {"path": "/var/lib/natfix/state.sqlite", "failed_writes": 0},
     }
@@ -66,9 +67,17 @@ def test_status(world: World) -> None:
     """The state of things, one line each."""
     text = status_text(answer(world, "status"))
     assert "natfix         1.2.3, process 4711, up 1h01m" in text
+    assert "mode           on trial: taken back in 47s unless you run `natfix confirm`" in text
     assert "calls          1, and 0 subscriptions" in text
     assert "registrations  1" in text
     assert "queue 5060     overflows 0, waiting 0, dropped 0" in text
+
+
+def test_modes(world: World) -> None:
+    """An observer says that it changes nothing."""
+    told = {**answer(world, "status"), "mode": "observe"}
+    assert "mode           observes, and changes nothing" in status_text(told)
+    assert "mode           in force" in status_text({**told, "mode": "fix"})
 
 
 def test_who_floods_is_named(world: World) -> None:

@@ -43,6 +43,7 @@ from natfix.kernel.probe import divert_form, probe
 from natfix.kernel.sender import Sender
 from natfix.shipped import shipped
 
+from natfix.kernel.trial import gated
 ACCOUNTING = Path("/proc/sys/net/netfilter/nf_conntrack_acct")
 ACCOUNTING_WAS_OFF = "nf_conntrack_acct was 0"
 
@@ -256,7 +257,7 @@ def skeleton_text(skeleton: Skeleton, form: str, timeouts: bool = True) -> str:
     rules = shipped("nft", "natfix.nft").read_text()
     first, last = skeleton.media_ports
     values = {
-        "outside": _interfaces(skeleton.outside_interfaces),
+        "outside": interface_set(skeleton.outside_interfaces),
         "sip_ports": "{ " + ", ".join(map(str, skeleton.sip_ports)) + " }",
         "media_ports": f"{first}-{last}",
         "sip_bit": f"0x{skeleton.mark:08x}",
@@ -278,7 +279,9 @@ def skeleton_text(skeleton: Skeleton, form: str, timeouts: bool = True) -> str:
     return rules.replace(FLUSH_QUEUE, "")     # that rule replaces its predecessor in one transaction
 
 
-def _interfaces(names: Sequence[str]) -> str:
+def interface_set(names: Sequence[str]) -> str:
+    if skeleton.trial:
+        rules = gated(rules, skeleton.trial)
     """Return an nft set of interface names.
 
     Raises KernelRefused for a name that nft would read as something else, and where there is none: every
