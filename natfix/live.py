@@ -46,8 +46,8 @@ from natfix.reports import AddressesChanged, FlowBegan, Restored
 from natfix.startup import (
     flows_to_adopt,
     refuse_beside_helper,
-    refuse_without_rights,
     refuse_unconfirmed,
+    refuse_without_rights,
     skeleton_from_settings,
 )
 from natfix.store import IN_MEMORY, Store
@@ -72,8 +72,8 @@ def run(settings: Settings, quirks: Quirks, host: Host | None = None, observe: b
         daemon = _Daemon(settings, quirks, host, held, observe)
         daemon.begin()
         daemon.loop.run()
-        systemd.notify("STOPPING=1")
         daemon.end()
+        systemd.notify("STOPPING=1")
     if daemon.parachute.is_open:
         remove_files(settings.daemon)
         log.info("natfix: ended; all that it made is gone. `natfix up` begins anew")
@@ -110,7 +110,8 @@ class _Daemon:
         self._rows = self._store.load()
         self._advertiser = Advertiser(settings.outside.advertise, self._rows, self._store.put)
         self._addresses = self._advertiser.complete(self._addresses)
-        netfilter = NetfilterKernel(settings.signalling.mark)
+        mark, clock = settings.signalling.mark, Clock()
+        netfilter = ObservedKernel(mark, clock) if self._observes else NetfilterKernel(mark)
         held.callback(netfilter.close)
         self._kernel: Kernel = netfilter
         self._ports = ports_in_use(self._addresses, host.ruleset)
@@ -145,7 +146,8 @@ class _Daemon:
         ], now)
         self._rows = ()
         self._upkeep.begin(now)
-        self._kernel.install(self._skeleton)
+        self.parachute.begin(now)
+        self._kernel.install(self.loop.skeleton)
         # From here on nothing may end the start: the rules lead SIP to a daemon that has to be there.
         self.loop.guard(partial(self._adopt, now))
         self.loop.guard(partial(self.loop.repair, now))
@@ -153,29 +155,29 @@ class _Daemon:
         log.info("natfix: ready")
         systemd.Heartbeat(self.loop.call_at, self._status_line).begin(self.loop.clock())
 
-    def _adopt(self, now: float) -> None:
-        flows = self._kernel.flows()
-        self.loop.inform(flows_to_adopt(flows, self._skeleton, self._addresses), now)
-        self.loop.inform([FlowBegan(state.flow) for state in flows], now)
-
-    # what the control socket asks
     def end(self) -> None:
         """Take back what is not to stay: an observer's rules, and a trial that nobody has confirmed."""
         self.parachute.take_back()
         if self._observes:
             self._kernel.remove()
 
+    def _adopt(self, now: float) -> None:
+        flows = self._kernel.flows()
+        self.loop.inform(flows_to_adopt(flows, self._skeleton, self._addresses), now)
+        self.loop.inform([FlowBegan(state.flow) for state in flows], now)
+
+    # what the control socket asks
 
     def _handlers(self) -> dict[str, Handler]:
         return {
             "calls": self._calls,
+            "confirm": self.parachute.confirm,
             "notes": self._notes,
             "ping": self._ping,
             "registrations": self._registrations,
             "status": self._status,
             "stop": self._stop,
         }
-            "confirm": self.parachute.confirm,
 
     def _ping(self, _request: dict[str, Any]) -> dict[str, Any]:
         return {"version": __version__, "pid": os.getpid()}
@@ -185,6 +187,8 @@ class _Daemon:
         number = self._skeleton.queue
         return {
             **self._ping(request),
+            "mode": self._mode().value,
+            **self._time_to_confirm(now),
             "uptime": round(now - self._started, 1),
             "queue": {"number": number, "overflows": self._reader.overflows, **queue_counters(number)},
             "shell": {**dict(sorted(self.loop.counters.items())),
@@ -192,8 +196,12 @@ class _Daemon:
             "state_file": {"path": self._store.path, "failed_writes": self._store.failures},
             **self.loop.engine.status(now),
         }
-            "mode": self._mode().value,
-            **self._time_to_confirm(now),
+
+    def _mode(self) -> Mode:
+        return Mode.OBSERVE if self._observes else Mode.TRIAL if self.parachute.is_pending else Mode.FIX
+
+    def _time_to_confirm(self, now: float) -> dict[str, Any]:
+        return {"confirm_in": round(self.parachute.seconds_left(now), 1)} if self.parachute.is_pending else {}
 
     def _status_line(self) -> str:
         """Return what `systemctl status` shows; it is asked often, so it counts nothing."""
@@ -203,12 +211,6 @@ class _Daemon:
     def _calls(self, _request: dict[str, Any]) -> dict[str, Any]:
         now = self.loop.clock()
         self._upkeep.count_now(now)
-    def _mode(self) -> Mode:
-        return Mode.OBSERVE if self._observes else Mode.TRIAL if self.parachute.is_pending else Mode.FIX
-
-    def _time_to_confirm(self, now: float) -> dict[str, Any]:
-        return {"confirm_in": round(self.parachute.seconds_left(now), 1)} if self.parachute.is_pending else {}
-
         return {"calls": self.loop.engine.calls(now)}
 
     def _registrations(self, _request: dict[str, Any]) -> dict[str, Any]:

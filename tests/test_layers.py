@@ -29,8 +29,8 @@ LAYERS: dict[int, str] = {
        "kernel.libnftables kernel.netfilter kernel.netlink kernel.observed kernel.probe "
        "kernel.sender kernel.trial programs",
     6: "__main__ advertiser background check check_firewall check_host cli control findings init journal "
-       "leak live loop queue_reader removal rules show startup store systemd tables "
-       "upkeep watch",
+       "leak live log_reader loop order parachute plan queue_reader removal rules show startup store systemd tables "
+       "up upkeep watch",
     7: "replay replay.as_json replay.as_text replay.capture replay.conversations replay.counts "
        "replay.datagrams replay.diagnosis replay.diff replay.drive replay.echoes replay.fragments "
        "replay.framing replay.gateway replay.hexdump replay.icmp replay.ip replay.ladder replay.link "

@@ -41,9 +41,9 @@ from natfix.kernel.elements import (
 from natfix.kernel.netlink import NFTABLES, REQUEST, Connection, Message, attributes, head, text
 from natfix.kernel.probe import divert_form, probe
 from natfix.kernel.sender import Sender
+from natfix.kernel.trial import gated
 from natfix.shipped import shipped
 
-from natfix.kernel.trial import gated
 ACCOUNTING = Path("/proc/sys/net/netfilter/nf_conntrack_acct")
 ACCOUNTING_WAS_OFF = "nf_conntrack_acct was 0"
 
@@ -272,6 +272,8 @@ def skeleton_text(skeleton: Skeleton, form: str, timeouts: bool = True) -> str:
         rules = TIMEOUT.sub("", rules)
     if skeleton.own_pbx:
         rules = rules.replace(OWN_RULE, "")
+    if skeleton.trial:
+        rules = gated(rules, skeleton.trial)
     if form == "queue":
         return QUEUE_RULE.sub(r"\1\2 bypass", rules) if skeleton.bypass else rules
     said = f"NFQUEUE --queue-num {skeleton.queue}" + (" --queue-bypass" if skeleton.bypass else "")
@@ -280,8 +282,6 @@ def skeleton_text(skeleton: Skeleton, form: str, timeouts: bool = True) -> str:
 
 
 def interface_set(names: Sequence[str]) -> str:
-    if skeleton.trial:
-        rules = gated(rules, skeleton.trial)
     """Return an nft set of interface names.
 
     Raises KernelRefused for a name that nft would read as something else, and where there is none: every
