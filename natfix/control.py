@@ -166,7 +166,8 @@ def _connect(path: str, timeout: float) -> socket.socket:
         connection.connect(path)
     except PermissionError:
         connection.close()
-        raise NotPermitted(f"no right to open {path}: run this as root") from None
+        raise NotPermitted(
+            f"no right to open {path}: run this as root, or as a member of group natfix") from None
     except OSError as problem:
         connection.close()
         raise NotRunning(
