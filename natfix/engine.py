@@ -40,7 +40,7 @@ from natfix.memory import Memory
 from natfix.packet import Packet, packet_from_bytes, rebuild
 from natfix.policies import Policies
 from natfix.quirks import Quirks
-from natfix.quotas import Quotas, Rates, begins_something
+from natfix.quotas import MOST_SHOWN, Quotas, Rates, begins_something
 from natfix.realms import Realms
 from natfix.refreshing import Refreshing
 from natfix.registering import Registering
@@ -465,7 +465,7 @@ class Engine:
             "media_pairs": self._media.pool.size,
             "media_pairs_free": self._media.pool.free,
             "refused_packets": sum(self._reporting.refused.values()),
-            "over_rate": dict(self._quotas.over.most_common()),
+            "over_rate": dict((self._quotas.over + Counter(self._reporting.flooding)).most_common(MOST_SHOWN)),
             "policies": dict(self._policies.counts.most_common()),
             "refused_addresses": self._policies.refused,
             "counters": dict(sorted(self.counters.items())),

@@ -184,6 +184,7 @@ class _Daemon:
 
     def _status(self, request: dict[str, Any]) -> dict[str, Any]:
         now = self.loop.clock()
+        self._upkeep.look_at_floods(now)
         number = self._skeleton.queue
         return {
             **self._ping(request),

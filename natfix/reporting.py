@@ -51,6 +51,7 @@ class Reporting:
         self._counters = counters
         self._notes: list[Note] = []
         self.refused: dict[Endpoint, int] = {}      # packets that the guard dropped, by outside endpoint
+        self.flooding: dict[str, int] = {}          # packets over their host's rate, by host
 
     def take(self, report: Report, now: float) -> list[Note]:
         """Do what follows from *report* (see :mod:`natfix.reports`); return the notes."""
@@ -119,6 +120,7 @@ class Reporting:
 
     def _on_counters(self, report: FlowCounters, now: float) -> None:
         self.refused = report.refused
+        self._on_floods(report.flooding)
         for flow, state in report.states.items():
             mapping = self._mappings.by_flow.get(flow)
             if mapping is None:
@@ -131,6 +133,12 @@ class Reporting:
             opened.packets = packets
             if packets != NOT_COUNTED:
                 self._tell_calls(mapping, flowed, now)
+
+    def _on_floods(self, flooding: dict[str, int]) -> None:
+        """Say who still sends faster than the kernel lets through, which is never shown to the engine."""
+        self._notes += [Note("rate", "", host, host, f"[limits] packets_per_host is reached by {host}")
+                        for host, packets in flooding.items() if packets > self.flooding.get(host, 0)]
+        self.flooding = flooding
 
     def _tell_calls(self, mapping: Mapping, flowed: bool, now: float) -> None:
         if mapping.kind is not Kind.SIGNALLING:

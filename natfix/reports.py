@@ -71,6 +71,7 @@ class FlowCounters:
 
     states: dict[Flow, FlowState]
     refused: dict[Endpoint, int]
+    flooding: dict[str, int] = field(default_factory=dict)      # packets over their host's rate, by host
 
 
 @dataclass(frozen=True, slots=True)

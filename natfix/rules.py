@@ -47,6 +47,7 @@ IPTABLES = '''\
 #     signalling_out, media_in, media_out) and changes it for every call; iptables has no maps. Streams whose
 #     ends are both known need none: natfix makes their conntrack entries, which any firewall accepts as
 #     ESTABLISHED.
+#   - How much one host may send (the set pace, [limits] packets_per_host).
 #   - Who may begin a stream (the sets *_allowed), and how many packets of strangers came to each port.
 #   - How long a silent TCP connection stays known: the object `ct timeout stream`. The kernel's five minutes
 #     (nf_conntrack_tcp_timeout_unacknowledged) count instead.

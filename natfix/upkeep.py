@@ -83,6 +83,7 @@ class Upkeep:
         self._lost = 0
         self._uncounted: list[Flow] = []
         self._refused: dict[Endpoint, int] = {}
+        self._flooding: dict[str, int] = {}
         self._complaint = ""
 
     def begin(self, now: float) -> None:
@@ -163,14 +164,20 @@ class Upkeep:
             self._begin_round()
             self._count_some(COUNT_ON_DEMAND, now)
 
+    def look_at_floods(self, now: float) -> None:
+        """Tell the engine who sends too much, for the status."""
+        self._flooding = self._loop.kernel.flooding()
+        self._loop.report([FlowCounters({}, self._refused, self._flooding)], now)
+
     def _begin_round(self) -> None:
         self._uncounted = list(self._loop.engine.flows_of_interest())
         self._refused = self._loop.kernel.refused()
+        self._flooding = self._loop.kernel.flooding()
 
     def _count_some(self, count: int, now: float) -> None:
         flows, self._uncounted = self._uncounted[:count], self._uncounted[count:]
         states = self._loop.kernel.counters(flows) if flows else {}
-        self._loop.report([FlowCounters(states, self._refused)], now)
+        self._loop.report([FlowCounters(states, self._refused, self._flooding)], now)
         # Events are lost where many flows end at once; the engine knows which of these it still wants.
         self._tell_later(flow for flow in flows if flow not in states)
 

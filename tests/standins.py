@@ -11,6 +11,7 @@ from natfix.address import Endpoint
 from natfix.commands import Command, Flow, Outcome, OwnPacket
 from natfix.engine import Path
 from natfix.errors import KernelRefused
+from natfix.happenings import Event
 from natfix.kernel.base import FlowState, KernelMapping, Skeleton
 from natfix.reports import Change, Report
 
@@ -56,6 +57,9 @@ class StandInEngine:
         changes, self.changes = self.changes, []
         return changes
 
+    def pop_events(self) -> list[Event]:
+        return []
+
     def flows_of_interest(self) -> set[Flow]:
         return self.flows
 
@@ -73,6 +77,7 @@ class RecordingKernel:
     """A kernel that writes down what it is asked, and refuses where ``refusing`` names the verb."""
 
     def __init__(self) -> None:
+        self.floods: dict[str, int] = {}
         self.done: list[tuple[str, Any]] = []
         self.refusing: set[str] = set()
         self.held: list[KernelMapping] = []
@@ -119,6 +124,9 @@ class RecordingKernel:
 
     def refused(self) -> dict[Endpoint, int]:
         return {}
+
+    def flooding(self) -> dict[str, int]:
+        return dict(self.floods)
 
     def send(self, packets: Sequence[OwnPacket]) -> int:
         self._note("send", list(packets))

@@ -88,3 +88,12 @@ def test_what_the_guard_refused_is_told_in_the_status(world: World) -> None:
     for count in (3, 5):
         world.report(FlowCounters({}, {mapped: count}))
     assert world.engine.status(world.now)["refused_packets"] == 5
+
+
+def test_who_floods_is_told_while_he_does(world: World) -> None:
+    """What the kernel dropped for a host's rate is in the status; a note names the setting, as often as the
+    count has grown."""
+    told = [world.report(FlowCounters({}, {}, {PHONE.host: count})).notes for count in (7, 9, 9)]
+    assert [[note.reason for note in notes] for notes in told] == [
+        [f"[limits] packets_per_host is reached by {PHONE.host}"]] * 2 + [[]]
+    assert world.engine.status(world.now)["over_rate"] == {PHONE.host: 9}

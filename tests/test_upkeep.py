@@ -304,6 +304,17 @@ def test_counting_goes_on_after_a_refusal(bench: Bench) -> None:
     assert len(bench.reports(FlowCounters)) == 1
 
 
+def test_floods_are_told_with_the_counters_and_on_demand(bench: Bench) -> None:
+    """What the kernel has dropped for a host's rate comes with each round of counters, and at once for
+    `natfix status`."""
+    bench.kernel.floods = {"192.168.1.11": 5}
+    bench.turn(COUNT_EVERY)
+    bench.kernel.floods = {"192.168.1.11": 7}
+    bench.upkeep.look_at_floods(bench.now)
+    assert [report.flooding for report in bench.reports(FlowCounters)] == [
+        {"192.168.1.11": 5}, {"192.168.1.11": 7}]
+
+
 def test_counters_on_demand(bench: Bench) -> None:
     """A listing gets fresh counters where there are few flows, and does not wait where there are many."""
     bench.engine.flows = {flow_number(1), flow_number(2)}

@@ -85,6 +85,9 @@ class AdvertisedKernel:
     def refused(self) -> dict[Endpoint, int]:
         return {self._seen(endpoint): count for endpoint, count in self._kernel.refused().items()}
 
+    def flooding(self) -> dict[str, int]:
+        return self._kernel.flooding()
+
     def open_stream(self, source: Endpoint, destination: Endpoint) -> Flow | None:
         flow = self._kernel.open_stream(source, destination)
         return None if flow is None else self.seen_flow(flow)

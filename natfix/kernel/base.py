@@ -93,6 +93,9 @@ class Kernel(Protocol):
     def refused(self) -> dict[Endpoint, int]:
         """Packets from strangers that the guard dropped, by outside endpoint."""
 
+    def flooding(self) -> dict[str, int]:
+        """Packets that were dropped since their host sent more than its rate allows, by host."""
+
     def send(self, packets: Sequence[OwnPacket]) -> int:
         """Send *packets* as they are, past conntrack and NAT; return how many failed."""
 

@@ -46,7 +46,7 @@ IN = {Kind.SIGNALLING: "signalling_in", Kind.MEDIA: "media_in"}
 ALLOWED = {Kind.SIGNALLING: "signalling_allowed", Kind.MEDIA: "media_allowed", Kind.RELAY: "media_learning"}
 OPEN = "media_open"
 ENDPOINTS, INWARD, PEERS = "signalling_endpoints", "signalling_inward", "signalling_peers"
-REFUSED, MEMORY = "refused", "memory"
+REFUSED, FLOODING, MEMORY = "refused", "flooding", "memory"
 MAPPING_SETS = (*OUT.values(), *IN.values(), *ALLOWED.values(), OPEN, ENDPOINTS, INWARD, PEERS)
 
 ANY = "0.0.0.0"             # AllowRemote: whoever sends

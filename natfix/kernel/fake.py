@@ -95,6 +95,7 @@ class FakeKernel:
         self.released: list[Flow] = []          # whose packets natfix sees no more
         self._table = ConntrackTable()
         self._refused: dict[Endpoint, int] = {}
+        self.floods: dict[str, int] = {}
         self._begun: list[Flow] = []            # NEW events that nobody has taken yet
 
     # The interface of every back end
@@ -134,6 +135,10 @@ class FakeKernel:
     def refused(self) -> dict[Endpoint, int]:
         """Packets that the guard dropped, by outside endpoint."""
         return dict(self._refused)
+
+    def flooding(self) -> dict[str, int]:
+        """What a test says in ``floods``: this kernel bounds no rate."""
+        return dict(self.floods)
 
     def send(self, packets: Sequence[OwnPacket]) -> int:
         """Keep *packets* in ``sent``."""

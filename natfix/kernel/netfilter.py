@@ -13,6 +13,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from natfix.kernel.conntrack import FIXED_TIMEOUT, Conntrack
 from natfix.kernel.divert import CHAIN, divert_messages
 from natfix.kernel.elements import (
     ENDPOINT_SIZE,
+    FLOODING,
     IN,
     MEMORY,
     OUT,
@@ -56,6 +58,8 @@ INTRANET_RULE = "#intranet "    # before the rules that leave networks alone
 OWN_RULE = "#own "      # before the rules that a PBX on the gateway needs
 # What a kernel without nft's ct timeout does without: the object, and the rule that hands it out.
 TIMEOUT = re.compile(r"^ *ct timeout stream \{[^}]*\}\s*\}\n|^.* ct timeout set .*\n", re.MULTILINE)
+PACE_RULE = re.compile(r"^ *update @pace \{ .* limit rate over (\d+)/second burst (\d+) .*\n", re.MULTILINE)
+BURST = 2               # packets that may come at once are half a second's
 FLUSH_QUEUE = f"flush chain ip {TABLE} {CHAIN}\n"
 
 FLOW_COMMANDS = (OpenFlow, CloseFlow, ReleaseStream)
@@ -186,6 +190,9 @@ class NetfilterKernel:
     def refused(self) -> dict[Endpoint, int]:
         return {endpoint_from_key(item.key): item.packets for item in self._elements(REFUSED)}
 
+    def flooding(self) -> dict[str, int]:
+        return {socket.inet_ntoa(item.key): item.packets for item in self._elements(FLOODING)}
+
     def send(self, packets: Sequence[OwnPacket]) -> int:
         return self._sender.send(packets, self._mark)
 
@@ -268,6 +275,7 @@ def skeleton_text(skeleton: Skeleton, form: str, timeouts: bool = True) -> str:
     if skeleton.intranet:
         networks = ", ".join(map(str, skeleton.intranet))
         rules = rules.replace(INTRANET_RULE, "").replace("192.0.2.0/24", networks)
+    rules = PACE_RULE.sub(partial(_paced, skeleton.pace), rules)
     if not timeouts:
         rules = TIMEOUT.sub("", rules)
     if skeleton.own_pbx:
@@ -293,6 +301,12 @@ def interface_set(names: Sequence[str]) -> str:
         if re.fullmatch(r"[^\s\"\\*/]{1,15}", name) is None:
             raise KernelRefused(f"nftables cannot name the interface {name!r}")
     return "{ " + ", ".join(f'"{name}"' for name in names) + " }"
+
+
+def _paced(pace: int, rule: re.Match[str]) -> str:
+    """Return *rule* with the rate *pace*, "" for 0: no bound."""
+    said = rule[0].replace(f"over {rule[1]}/", f"over {pace}/")
+    return said.replace(f"burst {rule[2]} ", f"burst {max(pace // BURST, 1)} ") if pace else ""
 
 
 def load_skeleton(rules: str, present: bool) -> None:

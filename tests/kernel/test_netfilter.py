@@ -276,6 +276,20 @@ def test_skeleton_text_holds_the_settings() -> None:
     assert "bypass" not in without.split("chain to_natfix {")[-1]
 
 
+@pytest.mark.parametrize(("pace", "said"), [
+    (3000, "limit rate over 3000/second burst 1500 packets"), (1, "limit rate over 1/second burst 1 packets")])
+def test_skeleton_text_holds_the_rate(pace: int, said: str) -> None:
+    """[limits] packets_per_host is in the rule, half a second's worth may come at once."""
+    assert said in skeleton_text(replace(SKELETON, pace=pace), "queue")
+
+
+def test_no_rate_no_rule() -> None:
+    """Where the operator writes 0, nothing is asked of a packet on its way to the queue."""
+    text = skeleton_text(replace(SKELETON, pace=0), "queue")
+    assert "limit rate over" not in text
+    assert text.count("jump paced") == 2
+
+
 def test_an_entry_that_cannot_be_had_is_counted(bare: Wires, monkeypatch: pytest.MonkeyPatch) -> None:
     """Elements are the second line: a refused conntrack entry does not undo them, and the call goes on."""
     monkeypatch.setattr("natfix.kernel.conntrack.ESTABLISHED", 0)
