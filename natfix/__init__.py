@@ -46,7 +46,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    `natfix run` is :mod:`~natfix.live`, after what :mod:`~natfix.startup` demands: :mod:`~natfix.loop` drives
    the engine with packets of the :mod:`~natfix.queue_reader`, :mod:`~natfix.upkeep` with all that is not a
    packet (:mod:`~natfix.watch` for links and ports, :mod:`~natfix.leak` for what left unNATed,
-   :mod:`~natfix.background` for slow questions, :mod:`~natfix.advertiser` for the address that others see);
+   :mod:`~natfix.background` for slow questions, :mod:`~natfix.advertiser` for the address that others see,
+   :mod:`~natfix.resolver` for the names of those who may talk, which :mod:`~natfix.lookup` asks DNS for);
    :mod:`~natfix.systemd` is told how it goes;
    :mod:`~natfix.control` answers other commands,
    :mod:`~natfix.journal` logs, :mod:`~natfix.store` writes. `natfix check` is :mod:`~natfix.check`

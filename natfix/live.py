@@ -43,6 +43,7 @@ from natfix.queue_reader import NetfilterQueueReader, QueueReader, queue_counter
 from natfix.quirks import Quirks
 from natfix.removal import remove_files
 from natfix.reports import AddressesChanged, FlowBegan, Restored
+from natfix.resolver import resolver_from_settings
 from natfix.startup import (
     flows_to_adopt,
     refuse_beside_helper,
@@ -110,6 +111,7 @@ class _Daemon:
         self._rows = self._store.load()
         self._advertiser = Advertiser(settings.outside.advertise, self._rows, self._store.put)
         self._addresses = self._advertiser.complete(self._addresses)
+        self._resolver = resolver_from_settings(settings, self._rows, self._store.put)
         mark, clock = settings.signalling.mark, Clock()
         netfilter = ObservedKernel(mark, clock) if self._observes else NetfilterKernel(mark)
         held.callback(netfilter.close)
@@ -142,10 +144,12 @@ class _Daemon:
         self.loop.inform([
             self._ports,        # first: trunks choose their ports when they hear of the address
             self._addresses,
+            self._resolver.known(),
             Restored(tuple(self._kernel.mappings()), self._rows),
         ], now)
         self._rows = ()
         self._upkeep.begin(now)
+        self._resolver.begin(self.loop, now)
         self.parachute.begin(now)
         self._kernel.install(self.loop.skeleton)
         # From here on nothing may end the start: the rules lead SIP to a daemon that has to be there.
@@ -195,6 +199,7 @@ class _Daemon:
             "shell": {**dict(sorted(self.loop.counters.items())),
                       "entries_refused": self._kernel.entries_refused},
             "state_file": {"path": self._store.path, "failed_writes": self._store.failures},
+            "names": self._resolver.status(now),
             **self.loop.engine.status(now),
         }
 

@@ -20,6 +20,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from natfix.address import is_ipv4
 from natfix.commands import Note, Outcome, Verdict
 from natfix.config import Settings, dropped_hosts, named_hosts, names_to_resolve, peer_hosts
 from natfix.errors import MalformedMessage
@@ -109,7 +110,7 @@ class Policies:
 
         Who owns a name could have it stand for an inside host (DNS rebinding), or for somebody unwanted.
         """
-        if not is_usable(host):
+        if not is_ipv4(host) or not is_usable(host):
             return "nobody can be reached there"
         if realms.is_inside(host) or host in realms.own_hosts or host in realms.gateway_hosts:
             return "it is inside, or this gateway's own"

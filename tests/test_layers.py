@@ -29,7 +29,8 @@ LAYERS: dict[int, str] = {
        "kernel.libnftables kernel.netfilter kernel.netlink kernel.observed kernel.probe "
        "kernel.sender kernel.trial programs",
     6: "__main__ advertiser background check check_firewall check_host cli control findings init journal "
-       "leak live log_reader loop order parachute plan queue_reader removal rules show startup store systemd tables "
+       "leak live log_reader lookup loop order parachute plan queue_reader removal resolver "
+       "rules show startup store systemd tables "
        "up upkeep watch",
     7: "replay replay.as_json replay.as_text replay.capture replay.conversations replay.counts "
        "replay.datagrams replay.diagnosis replay.diff replay.drive replay.echoes replay.fragments "
@@ -56,6 +57,7 @@ IMPURE = frozenset({
 CORE = (1, 2, 3, 4)
 # Packages of others, and the only modules that may name them.
 OTHERS = {
+    "dns": {"lookup"},
     "jinja2": {"replay.report"}, "markupsafe": {"replay.report"}, "netfilterqueue": {"queue_reader"},
     "pyroute2": {"interfaces"},
 }

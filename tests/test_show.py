@@ -13,6 +13,13 @@ from tests.playbook import Delivery, World
 from tests.schema import problems
 
 Answer = dict[str, Any]
+NAMES = [
+    {"name": "sip.example.net", "kind": "peer", "addresses": ["198.51.100.30", "10.0.0.1"],
+     "answered_ago": 75.0, "asked_again_in": 225.0},
+    {"name": "example.org", "kind": "domain", "addresses": ["198.51.100.31"], "answered_ago": 7300.0,
+     "asked_again_in": 12.0, "problem": "no DNS server answers", "problem_since": "2026-11-21T12:00:00.000Z"},
+    {"name": "new.test", "kind": "domain", "addresses": [], "asked_again_in": 0.0},
+]
 
 
 @pytest.fixture
@@ -34,6 +41,7 @@ def answer(world: World, command: str) -> Answer:
         "mode": "trial", "confirm_in": 47.0,
         "queue": {"number": 5060, "overflows": 0, "waiting": 0, "dropped": 0},
         "state_file": {"path": "/var/lib/natfix/state.sqlite", "failed_writes": 0},
+        "names": [],
     }
     journal = Journal()
     for entry in world.log:
@@ -146,3 +154,17 @@ def test_status_says_what_still_helps_phones_with_tls(world: World) -> None:
     assert "none seen" in status_text(said)
     said["counters"]["streams tls"] = 3
     assert "3 connections were left alone" in status_text(said)
+
+
+def test_status_tells_of_names(world: World) -> None:
+    """Who each name stands for, how old that is, whom nobody lets in, and what fails since when."""
+    status = {**answer(world, "status"), "names": NAMES}
+    assert problems(status, "status") == []
+    status["refused_addresses"] = {"sip.example.net": {"10.0.0.1": "it is a private address"}}
+    lines = [line.split("  ", 1) for line in status_text(status).splitlines()]
+    said = {line[0].strip(): line[-1].strip() for line in lines}
+    assert said["peer sip.example.net"] == (
+        "198.51.100.30; answered 1m15s ago; 10.0.0.1 is refused: it is a private address")
+    assert said["domain example.org"] == (
+        "198.51.100.31; answered 2h01m ago; since 2026-11-21T12:00:00.000Z: no DNS server answers")
+    assert said["domain new.test"] == "nobody; never answered"
