@@ -1,8 +1,8 @@
 """How fast one host may begin something: a token bucket for each, so that a flood costs others nothing.
 
 What begins something is a request of :data:`BEGINS`, or a packet of an inside endpoint that has no mapping
-yet. What only goes on or ends (ACK, BYE, CANCEL, PRACK, UPDATE, responses) is never counted here: the kernel bounds what one host sends of all kinds (`nft/natfix.nft`,
-chain paced), and its packets never come to the queue.
+yet. What only goes on or ends (ACK, BYE, CANCEL, PRACK, UPDATE, responses) is not counted here: what one host
+sends of all kinds the kernel bounds (`nft/natfix.nft`, chain paced) before natfix ever sees it.
 A message over the rate is dropped, not passed unfixed: UDP requests are repeated (RFC 3261, section 17.1),
 and an unfixed REGISTER would be the harm that natfix is there to prevent.
 """

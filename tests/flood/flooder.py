@@ -37,7 +37,7 @@ def message(method: str, own: str, peer: str, serial: int) -> bytes:
 
 
 def junk(own: str, peer: str) -> Iterator[bytes]:
-    """Yield what belongs to no call: ACK, BYE, CANCEL, responses and random bytes, a thousand, over and over."""
+    """Yield what belongs to no call: ACK, BYE, CANCEL, responses and random bytes, over and over."""
     chance = Random(1)
     return cycle([_junk(chance, own, peer, serial) for serial in range(1000)])
 
