@@ -6,6 +6,7 @@ inside end where the phone is, and for the outside one where its peer is.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import socket
@@ -78,17 +79,11 @@ def messages(patterns: list[str], count: int, seed: int) -> Iterator[bytes]:
 class Line:
     """One TCP connection of a phone to the proxy through the gateway, with both of its ends."""
 
-    def __init__(self, lab: Lab, listener: socket.socket, phone: str = "phone1", largest: int = 0) -> None:
-        """*largest* bounds the payload of both sides' segments (octets; 0: as the link does)."""
-        self.near = namespaces.socket_in(lab[phone].namespace, socket.AF_INET, socket.SOCK_STREAM)
-        self.near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if largest:
-            self.near.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, largest)
-        self.near.settimeout(PATIENCE)
-        self.near.connect((PROXY, PORT))
-        self.far, _ = listener.accept()
-        self.far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.far.settimeout(PATIENCE)
+    def __init__(self, near: socket.socket, far: socket.socket) -> None:
+        self.near, self.far = near, far
+        for end in (near, far):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            end.settimeout(PATIENCE)
 
     @property
     def inside(self) -> bytes:
@@ -104,6 +99,28 @@ class Line:
         """End both ends."""
         self.near.close()
         self.far.close()
+
+
+def connect(lab: Lab, waiting: socket.socket, phone: str = "phone1", largest: int = 0) -> Line:
+    """Return a line whose segments have at most *largest* octets of payload (0: as the link does)."""
+    line, = connect_all(lab, waiting, [largest], phone)
+    return line
+
+
+def connect_all(lab: Lab, waiting: socket.socket, sizes: list[int], phone: str = "phone1") -> list[Line]:
+    """Return a line for each of *sizes*, connected at once; masquerade keeps the ports that it finds free."""
+    ends: dict[int, socket.socket] = {}
+    for largest in sizes:
+        near = namespaces.socket_in(lab[phone].namespace, socket.AF_INET, socket.SOCK_STREAM)
+        if largest:
+            near.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, largest)
+        near.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            near.connect((PROXY, PORT))
+        ends[near.getsockname()[1]] = near
+    accepted = [waiting.accept() for _ in sizes]
+    far_ends = {port: far for far, (_, port) in accepted}
+    return [Line(near, far_ends[port]) for port, near in ends.items()]
 
 
 @contextmanager

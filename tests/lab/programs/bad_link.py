@@ -34,7 +34,8 @@ class BadLink:
     def start(self, lab: Lab) -> None:
         """Start it, wait until it stands at its queue, and lead packets there."""
         host = lab[self.host_name]
-        self.process = host.popen([sys.executable, "-m", __name__, str(self.loss), str(self.late)], "bad-link")
+        command = [sys.executable, "-m", __name__, str(self.loss), str(self.late)]
+        self.process = host.popen(command, "bad-link")
         self.process.wait_for("bound")
         host.run(["iptables", "-t", "raw", "-I", "PREROUTING", "-p", "tcp", "-j", "NFQUEUE",
                   "--queue-num", str(QUEUE)])
