@@ -143,8 +143,8 @@ class Stream:
     """One connection and both of its directions."""
 
     __slots__ = ("_budget", "_challenged_at", "_ended_at", "_has_sack", "_has_stamps", "_heard_at",
-                 "_identification", "_is_established", "_ways", "inside", "opened_by_inside", "outside", "peer",
-                 "state")
+                 "_identification", "_is_established", "_ways", "inside", "opened_by_inside", "outside",
+                 "peer", "state")
 
     def __init__(
         self, syn: Segment, syn_ack: Segment, outside: Endpoint, opened_by_inside: bool, now: float,
