@@ -11,7 +11,7 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.expect` says, as are :mod:`~natfix.catalogue` (what each code means) and
    :mod:`~natfix.algs` (the SIP ALGs of others); :mod:`~natfix.shipped` finds the files that come along;
    :mod:`~natfix.stun` asks for our own address; :mod:`~natfix.far_signs` tells who sits behind a NAT of his
-   own.
+   own; :mod:`~natfix.hep` and :mod:`~natfix.masking` make copies for others.
 3. state: :mod:`~natfix.mappings` (inside endpoint <-> outside endpoint), :mod:`~natfix.ports`,
    :mod:`~natfix.dialogs` (calls), :mod:`~natfix.registrations`, :mod:`~natfix.far_ends` (UAs outside that
    sit behind NATs of their own) with their :mod:`~natfix.pulse`, :mod:`~natfix.hearsay` (what outsiders say

@@ -170,6 +170,19 @@ class Note(NamedTuple):
         return self.old != self.new
 
 
+class Treated(NamedTuple):
+    """A message on both sides of NAT and natfix, as captures there would show it."""
+
+    call_id: str
+    protocol: int           # IP's: 17 UDP, 6 TCP
+    source: Endpoint        # where it comes in
+    destination: Endpoint
+    octets: bytes
+    shown_source: Endpoint  # where it goes out
+    shown_destination: Endpoint
+    shown_octets: bytes
+
+
 class Verdict(Enum):
     ACCEPT = "accept"
     DROP = "drop"
@@ -186,4 +199,5 @@ class Outcome:
     notes: list[Note] = field(default_factory=list)         # 4. for the log
     summary: str = ""                                       # "INVITE sip:..." or "200 OK (INVITE)"
     call_id: str = ""
+    treated: list[Treated] = field(default_factory=list)    # the SIP messages in it
     edits: tuple[tuple[int, int, bytes], ...] = ()          # where in the payload, and what stands there now

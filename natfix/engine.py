@@ -37,7 +37,7 @@ from natfix.listing import calls_as_rows, far_ends_as_rows, registrations_as_row
 from natfix.mappings import Mapping, Mappings
 from natfix.media import MediaKeeper
 from natfix.memory import Memory
-from natfix.packet import Packet, packet_from_bytes, rebuild
+from natfix.packet import UDP, Packet, packet_from_bytes, rebuild
 from natfix.policies import Policies
 from natfix.quirks import Quirks
 from natfix.quotas import MOST_SHOWN, Quotas, Rates, begins_something
@@ -55,7 +55,7 @@ from natfix.signalling import Signalling
 from natfix.sip.message import Message, is_sip, message_from_bytes
 from natfix.spelling import Spelling
 from natfix.streaming import STREAM, Streaming
-from natfix.turn import Turn
+from natfix.turn import Turn, summary_of, treated
 
 NO_QUIRKS = Quirks()
 TCP_BYTE = bytes((TCP,))    # IPv4's protocol, its tenth octet
@@ -209,7 +209,8 @@ class Engine:
         outcome.notes += notes
         refresh = self._refreshing.answer(packet, message, now) if message is not None else None
         if refresh is not None and message is not None:
-            outcome.send, outcome.summary, outcome.call_id = [refresh[0]], _summary(message), message.call_id
+            outcome.send, outcome.call_id = [refresh[0]], message.call_id
+            outcome.summary = summary_of(message)
             outcome.notes.append(refresh[1])
         if is_answer or refresh is not None:
             outcome.verdict = Verdict.DROP
@@ -237,7 +238,7 @@ class Engine:
         self, outcome: Outcome, packet: Packet, message: Message, sender: Mapping | None,
         receiver: Mapping | None, now: float,
     ) -> None:
-        outcome.summary, outcome.call_id = _summary(message), message.call_id
+        outcome.summary, outcome.call_id = summary_of(message), message.call_id
         edits = self._repeats.find(packet.source, packet.destination, packet.payload, now)
         if edits is None:
             turn = self._treat(packet, message, sender, receiver, now)
@@ -257,15 +258,17 @@ class Engine:
         listens_at = receiver.listens_at if receiver is not None else 0     # see natfix.repairs
         if listens_at:
             packet = packet._replace(destination=Endpoint(packet.destination.host, listens_at))
+        octets = packet.payload
         if edits or listens_at:
             self._identification = self._identification % 0xFFFF + 1
-            payload = apply_edits(packet.payload, edits)
+            octets = apply_edits(packet.payload, edits)
             try:
-                outcome.packet, outcome.edits = rebuild(packet, payload, self._identification), edits
+                outcome.packet, outcome.edits = rebuild(packet, octets, self._identification), edits
             except MalformedPacket as problem:      # longer than a packet can be
                 self._pass(outcome, "packet", str(problem))
                 return
         self.counters["rewritten" if edits else "unchanged"] += 1
+        outcome.treated.append(treated(message, packet, sender, receiver, UDP, octets))
 
     def _refuses(self, turn: Turn) -> bool:
         """Tell whether a message is dropped for want of a port, or of a place for its call: an INVITE that
@@ -287,11 +290,13 @@ class Engine:
         if message is None:
             self._pass(outcome, "not-sip", problem_text)
             return packet.payload
-        outcome.summary, outcome.call_id = _summary(message), message.call_id
+        outcome.summary, outcome.call_id = summary_of(message), message.call_id
         turn = self._treat(packet, message, sender, receiver, now)
         outcome.notes += [*turn.edits.notes, *turn.notes]
         self.counters["rewritten" if turn.edits else "unchanged"] += 1
-        return turn.edits.apply()
+        octets = turn.edits.apply()
+        outcome.treated.append(treated(message, packet, sender, receiver, TCP, octets))
+        return octets
 
     def _treat(
         self, packet: Packet, message: Message, sender: Mapping | None, receiver: Mapping | None, now: float
@@ -478,10 +483,3 @@ class Engine:
     def _on_mapping_removed(self, mapping: Mapping, now: float) -> None:
         if mapping.kind is not Kind.SIGNALLING and not mapping.is_own:
             self._media.pool.give_back(mapping.outside.port, next(iter(mapping.remotes), ""), now)
-
-
-def _summary(message: Message) -> str:
-    if message.is_request:
-        start, end = message.request_uri
-        return f"{message.method} {message.raw[start:end].decode('latin-1')}"
-    return f"{message.status} ({message.cseq_method})"

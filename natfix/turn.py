@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from natfix.commands import Note
+from natfix.commands import Note, Treated
 from natfix.dialogs import Call
 from natfix.edits import Edits
 from natfix.far_ends import FarEnd
@@ -49,3 +49,21 @@ class Turn:
         """Note that a limit is reached, and what is left alone for that."""
         self.is_short = True
         self.leave("limit", header, reason, old)
+
+
+def summary_of(message: Message) -> str:
+    """Return what a message is, in a few words."""
+    if message.is_request:
+        start, end = message.request_uri
+        return f"{message.method} {message.raw[start:end].decode('latin-1')}"
+    return f"{message.status} ({message.cseq_method})"
+
+
+def treated(
+    message: Message, packet: Packet, sender: Mapping | None, receiver: Mapping | None, protocol: int,
+    octets: bytes,
+) -> Treated:
+    """Return what went where, with *octets* in the place of the message."""
+    return Treated(
+        message.call_id, protocol, packet.source, receiver.outside if receiver else packet.destination,
+        packet.payload, sender.outside if sender else packet.source, packet.destination, octets)

@@ -18,7 +18,7 @@ MAX_MODULE = 500        # lines
 # Every module stands in one layer and imports from its own or a lower one (see natfix/__init__.py).
 LAYERS: dict[int, str] = {
     1: "natfix address errors",
-    2: "algs catalogue commands config document edits expect far_signs headers kernel kernel.base packet "
+    2: "algs catalogue commands config document edits expect far_signs headers hep kernel kernel.base masking packet "
        "quirks reports sdp segment shipped sip sip.fields sip.message stun",
     3: "deadlines dialogs far_ends hearsay mappings ports pulse quotas registrations repeats shares spelling "
        "stream stream_framing stream_receiver stream_sender streams",
