@@ -50,7 +50,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.resolver` for the names of those who may talk, which :mod:`~natfix.lookup` asks DNS for);
    :mod:`~natfix.systemd` is told how it goes;
    :mod:`~natfix.control` answers other commands,
-   :mod:`~natfix.journal` logs, :mod:`~natfix.store` writes. `natfix check` is :mod:`~natfix.check`
+   :mod:`~natfix.journal` logs, :mod:`~natfix.store` writes (whose files
+   they are: :mod:`~natfix.ownership`). `natfix check` is :mod:`~natfix.check`
    (:mod:`~natfix.check_host`, :mod:`~natfix.check_firewall`, in the words of :mod:`~natfix.findings`),
    `natfix init` :mod:`~natfix.init`, `natfix rules` :mod:`~natfix.rules`, `natfix up` :mod:`~natfix.up`
    (what it would change: :mod:`~natfix.plan`), which leaves the daemon an :mod:`~natfix.order`; a trial

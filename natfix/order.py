@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from natfix.errors import ConfigError, NatfixError, NotPermitted
+from natfix.ownership import hand_over
 
 SUFFIX = ".order"       # after the state file's name
 SHORTEST, LONGEST = 5, 86400        # seconds of a trial
@@ -89,6 +90,7 @@ def write_order(state_file: str, order: Order) -> None:
             json.dump({"mode": order.mode.value, "seconds": order.seconds}, file)
             file.flush()
             os.fsync(file.fileno())
+        hand_over(str(draft))
         draft.replace(path)
     except PermissionError as problem:
         raise NotPermitted(f"no right to write {path} ({problem.strerror}): run this as root") from None

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from natfix.errors import Busy, NatfixError, NotPermitted
+from natfix.ownership import hand_over
 from natfix.reports import Change
 
 SCHEMA_VERSION = 1
@@ -134,10 +135,11 @@ class _UnusableError(Exception):
 
 
 def _make_file(path: str) -> None:
-    """Create the file and its directory for root's eyes only: the rows name who called whom."""
+    """Create the file and its directory for the daemon's eyes only: the rows name who called whom."""
     try:
         os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        hand_over(path)
     except PermissionError as problem:
         raise NotPermitted(f"no right to write the state file {path} ({problem.strerror})") from None
     except OSError as problem:

@@ -29,6 +29,7 @@ POLL = 0.1                  # seconds between two looks
 LOG_SUFFIX = ".log"         # after the state file's name: what a daemon of `natfix up` says
 LOG_LINES = 3               # of it are shown where the start fails
 SERVICE = "natfix.service"
+RETRY = "natfix-retry.timer"
 SYSTEMD = Path("/run/systemd/system")
 
 Answer = dict[str, Any]
@@ -93,6 +94,8 @@ def refuse_what_cannot_start(host: Host, mode: Mode) -> None:
 
 def _start(launch: Launch) -> Answer:
     if is_service(launch):
+        # Who tries things out must not be taken for a crash loop.
+        subprocess.run(["systemctl", "reset-failed", SERVICE], capture_output=True, check=False)
         done = subprocess.run(["systemctl", "restart", SERVICE], capture_output=True, text=True, check=False)
         if done.returncode:
             raise NatfixError(f"systemd cannot start {SERVICE}: journalctl -u natfix -n 20 says why")
@@ -113,6 +116,12 @@ def is_service(launch: Launch) -> bool:
         return not subprocess.run(["systemctl", "cat", SERVICE], capture_output=True, check=False).returncode
     except OSError:
         return False
+
+
+def rest_service(launch: Launch) -> None:
+    """Where natfix is a service, have systemd leave it down: it may be about to try another start."""
+    if is_service(launch):
+        subprocess.run(["systemctl", "stop", RETRY, SERVICE], capture_output=True, check=False)
 
 
 def command(launch: Launch) -> list[str]:

@@ -29,7 +29,7 @@ LAYERS: dict[int, str] = {
        "kernel.libnftables kernel.netfilter kernel.netlink kernel.observed kernel.probe "
        "kernel.sender kernel.trial programs",
     6: "__main__ advertiser background check check_firewall check_host cli control findings init journal "
-       "leak live log_reader lookup loop order parachute plan queue_reader removal resolver "
+       "leak live log_reader lookup loop order ownership parachute plan queue_reader removal resolver "
        "rules show startup store systemd tables "
        "up upkeep watch",
     7: "replay replay.as_json replay.as_text replay.capture replay.conversations replay.counts "
