@@ -14,6 +14,7 @@ from natfix.check_firewall import (
     check_offload,
     check_rule_files,
 )
+from natfix.check_fixers import check_fixers
 from natfix.check_host import (
     check_conntrack,
     check_kernel,
@@ -24,6 +25,8 @@ from natfix.check_host import (
     check_rights,
     check_routing,
 )
+from natfix.check_own import check_foreign_queue_rules, check_forwards, check_output
+from natfix.check_system import check_bridges, check_clock, check_conntrack_settings, check_source_filter
 from natfix.config import DEFAULT_PATH, Settings, settings_from
 from natfix.errors import DONE, FINDINGS, ConfigError, NatfixError, NotPermitted
 from natfix.findings import Check, Finding, Host, Status
@@ -32,22 +35,27 @@ from natfix.tables import printable
 
 SCHEMA_VERSION = 1
 
-# Code, name and check. Codes are stable and public.
-CHECKS: tuple[tuple[str, str, Check], ...] = (
-    ("H02", "rights", check_rights),
-    ("H03", "kernel", check_kernel),
-    ("H04", "packages", check_packages),
-    ("H05", "links", check_links),
-    ("H06", "routing", check_routing),
-    ("H07", "forward", check_forward),
-    ("H08", "nat", check_nat),
-    ("H09", "helpers", check_helpers),
-    ("H10", "marks", check_marks),
-    ("H11", "offload", check_offload),
-    ("H12", "rule files", check_rule_files),
-    ("H13", "ports", check_ports),
-    ("H14", "conntrack", check_conntrack),
-    ("H15", "queue", check_queue),
+# Code, name and checks. Codes are stable and public.
+CHECKS: tuple[tuple[str, str, tuple[Check, ...]], ...] = (
+    ("H02", "rights", (check_rights,)),
+    ("H03", "kernel", (check_kernel,)),
+    ("H04", "packages", (check_packages,)),
+    ("H05", "links", (check_links,)),
+    ("H06", "routing", (check_routing, check_source_filter)),
+    ("H07", "forward", (check_forward,)),
+    ("H08", "nat", (check_nat,)),
+    ("H09", "helpers", (check_helpers,)),
+    ("H10", "marks", (check_marks,)),
+    ("H11", "offload", (check_offload,)),
+    ("H12", "rule files", (check_rule_files,)),
+    ("H13", "ports", (check_ports,)),
+    ("H14", "conntrack", (check_conntrack, check_conntrack_settings)),
+    ("H15", "queue", (check_queue, check_foreign_queue_rules)),
+    ("H16", "output", (check_output,)),
+    ("H17", "forwards", (check_forwards,)),
+    ("H18", "bridges", (check_bridges,)),
+    ("H19", "clock", (check_clock,)),
+    ("H20", "fixers", (check_fixers,)),
 )
 CONFIGURATION = ("H01", "configuration")
 FOUND = (Status.WARNING, Status.ERROR)
@@ -87,8 +95,8 @@ def check_all(host: Host, configuration: list[Finding], config_exit: int = DONE)
     """
     lines = [Line(*CONFIGURATION, finding, config_exit) for finding in configuration]
     said: set[str] = set()
-    for code, name, check in CHECKS:
-        lines += (Line(code, name, *found) for found in _findings(check, host, said))
+    for code, name, checks in CHECKS:
+        lines += (Line(code, name, *found) for check in checks for found in _findings(check, host, said))
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ UDP: Facts = {
     "proto": frozenset({"udp"}), "nfproto": frozenset({"ipv4"}), "ethertype": frozenset({"ip"}),
 }
 NFT_CONF = "etc/nftables.conf"
+FLUSH = re.compile(r"^(?:[^#\n]*[;\s])?flush\s+ruleset\b", re.MULTILINE)
+INCLUDE = re.compile(r"^\s*include\s+\"([^\"\n]+)\"", re.MULTILINE)
+MAX_INCLUDES = 16       # as nft itself has it
 
 
 class Probe(NamedTuple):
@@ -132,9 +136,16 @@ def check_nat(host: Host) -> Iterator[Finding]:
     """Is there NAT at the outside interface at all?"""
     outside, sides = _sides(host)
     facts = {**UDP, "oifname": frozenset({outside}), "saddr": frozenset(side.network for side in sides)}
-    found = [f"{chain.table} {chain.name}" for chain, _, _ in host.ruleset().effects("masquerade", facts)]
+    found = list(host.ruleset().effects("masquerade", facts))
+    for chain, rule, effect in found:
+        if effect.value:
+            yield Finding(
+                Status.NOTE, f"{_name(chain, rule)} chooses ports by chance ({effect.value}): natfix "
+                "decides those of SIP and media before, but what it does not serve (TLS, other ports) "
+                "gets others than it names")
     if found:
-        yield Finding(Status.OK, f"{found[0]} translates what leaves by {outside}")
+        chain = found[0][0]
+        yield Finding(Status.OK, f"{chain.table} {chain.name} translates what leaves by {outside}")
         return
     yield Finding(
         Status.WARNING, f"no rule translates what leaves by {outside}: only SIP and its media would get out",
@@ -195,11 +206,17 @@ def check_offload(host: Host) -> Iterator[Finding]:
     """Do packets of SIP flows pass around the forward chain, or without conntrack?"""
     bit = host.settings.signalling.mark
     sip = {**UDP, "dport": frozenset(host.settings.signalling.ports)}
+    outside, sides = _sides(host)
+    ours = {outside, *(side.link for side in sides if side.link)}
     bad = False
-    for chain, rule, _ in host.ruleset().effects("flow", UDP):
+    for chain, rule, effect in host.ruleset().effects("flow", UDP):
+        table = host.ruleset().flow_tables.get((chain.table, effect.value))
+        if table is not None and not table.links & ours:
+            continue
         bad = True
+        where = "the network card's flow table" if table and table.in_hardware else "a flow table"
         yield Finding(
-            Status.WARNING, f"{_name(chain, rule)} puts UDP into a flow table: SIP passes around natfix",
+            Status.WARNING, f"{_name(chain, rule)} puts UDP into {where}: SIP passes around natfix",
             f"give that rule the condition: ct mark and {bit:#010x} == 0")
     for chain, rule, _ in host.ruleset().effects("notrack", sip):
         bad = True
@@ -212,13 +229,22 @@ def check_offload(host: Host) -> Iterator[Finding]:
 
 def check_rule_files(host: Host) -> Iterator[Finding]:
     """Does a reload of the operator's rules remove natfix's?"""
-    lines = [line.strip() for line in host.read(NFT_CONF).splitlines()]
-    if "flush ruleset" in lines:
+    flushing = [path for path in _rule_files(host, NFT_CONF) if FLUSH.search(host.read(path))]
+    if flushing:
         yield Finding(
-            Status.NOTE,
-            f"/{NFT_CONF} has `flush ruleset`: after each reload natfix puts its table back within a second")
+            Status.NOTE, f"/{flushing[0]} has `flush ruleset`: after each reload natfix puts its table back "
+            "within a second")
     else:
         yield Finding(Status.OK, "no rule file flushes natfix's table")
+
+
+def _rule_files(host: Host, path: str, depth: int = 0) -> Iterator[str]:
+    """Yield *path*, a file of nft's below the root, and those that it includes."""
+    yield path
+    for name in INCLUDE.findall(host.read(path)) if depth < MAX_INCLUDES else ():
+        pattern = name if name.startswith("/") else f"/etc/{name}"
+        for found in sorted(host.root.glob(pattern.lstrip("/"))):
+            yield from _rule_files(host, str(found.relative_to(host.root)), depth + 1)
 
 
 def _has_module(host: Host, name: str) -> bool:

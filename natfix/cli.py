@@ -43,6 +43,9 @@ class Command(NamedTuple):
 
 
 JSON = Option("--json", {"action": "store_true", "help": "print one JSON document"})
+CAPTURE = Option("--capture", {
+    "action": "append", "default": [], "metavar": "FILE",
+    "help": "a capture of a call, in which other fixers are looked for; may be repeated"})
 COUNT = Option("--count", {"type": int, "default": 20, "metavar": "N", "help": "how many messages (20)"})
 FORMAT = Option("--format", {
     "choices": ("nft", "iptables"), "default": "nft", "help": "for nft (default), or for iptables-restore"})
@@ -135,7 +138,8 @@ def _check(options: argparse.Namespace) -> int:
     from natfix.findings import Host
 
     settings, findings, code = check.read_configuration(getattr(options, "config", ""))
-    host = Host(with_control_socket(settings, getattr(options, "control_socket", "")))
+    host = Host(with_control_socket(settings, getattr(options, "control_socket", "")),
+                captures=tuple(options.capture))
     lines = check.check_all(host, findings, code)
     if options.json:
         _print_json(check.as_document(lines))
@@ -268,7 +272,8 @@ def _down(options: argparse.Namespace) -> int:
 
 COMMANDS = {
     "init": Command(_init, "write a small natfix.toml from what is seen here", (OUTSIDE, OUTPUT, FORCE)),
-    "check": Command(_check, "look at kernel, rules, links, ports, configuration; change nothing", (JSON,)),
+    "check": Command(_check, "look at kernel, rules, links, ports, configuration; change nothing",
+                     (CAPTURE, JSON)),
     "rules": Command(_rules, "print the rules that would be installed, with comments", (FORMAT, EXAMPLE)),
     "explain": Command(_explain, "say what a code such as D12 means, and what to do", (CODES, ALGS, JSON)),
     "up": Command(_up, "switch natfix on, and return once it is in force",

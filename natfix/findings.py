@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -16,6 +18,8 @@ from natfix.interfaces import Links, links_now
 from natfix.kernel.probe import Capabilities, probe
 
 T = TypeVar("T")
+TIMEX_SIZE = 512        # more than struct timex has anywhere
+TIME_ERROR = 5          # linux/timex.h: nothing keeps the clock right
 
 
 class Status(Enum):
@@ -55,6 +59,14 @@ class Question(Generic[T]):
         return self._answer[0]
 
 
+def clock_is_synchronised() -> bool:
+    """Tell whether something keeps the clock right (adjtimex(2)); True where that cannot be asked."""
+    try:
+        return bool(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_SIZE)) != TIME_ERROR)
+    except (AttributeError, OSError):
+        return True
+
+
 @dataclass
 class Host:
     """The machine, as far as the checks look at it. Tests give their own answers."""
@@ -64,6 +76,9 @@ class Host:
     links: Callable[[], Links] = field(default_factory=lambda: Question(links_now))
     ruleset: Callable[[], Ruleset] = field(default_factory=lambda: Question(ruleset_now))
     capabilities: Callable[[], Capabilities] = field(default_factory=lambda: Question(probe))
+    now: Callable[[], float] = time.time
+    clock_is_synchronised: Callable[[], bool] = clock_is_synchronised
+    captures: tuple[str, ...] = ()      # files in which `natfix check` is to look for other fixers
 
     def read(self, path: str) -> str:
         """Return the text of a file such as "proc/net/udp", "" where it cannot be read."""

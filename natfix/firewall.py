@@ -31,7 +31,7 @@ class Condition(NamedTuple):
     """One test of a rule: ``key`` is one of ``values``. A key that no facts have is not understood."""
 
     key: str                    # "iifname", "oifname", "saddr", "daddr", "proto", "dport", "ctstate", ...
-    values: tuple[Any, ...]     # names (with "*"), networks, or ranges (first, last) of ports
+    values: tuple[Any, ...]     # names (with "*"), networks, ranges (first, last) of ports, (mark, mask)
     negated: bool = False
 
 
@@ -40,10 +40,15 @@ NEVER = Condition("proto", ())      # of no protocol at all
 
 
 class Effect(NamedTuple):
-    """What a rule does beside its verdict, as far as natfix cares."""
+    """What a rule does beside its verdict, as far as natfix cares.
 
-    kind: str           # "helper", "ctmark", "flow", "notrack", "masquerade", "dnat", "queue"
-    value: Any = None   # helper's type; bits of the ct mark that are kept; (host, port or 0); queue number
+    ``kind`` and ``value``: "helper", its type; "ctmark", the bits of the mark that are kept; "flow", the
+    flow table's name; "notrack"; "masquerade", the flags for random ports, or None; "dnat", (host, port or 0), or
+    None where that varies; "queue", the first and the last number.
+    """
+
+    kind: str
+    value: Any = None
 
 
 class Rule(NamedTuple):
@@ -68,12 +73,20 @@ class Chain:
     rules: list[Rule] = field(default_factory=list)
 
 
+class FlowTable(NamedTuple):
+    """A flow table: packets of its flows that come in by its links pass around the rules."""
+
+    links: frozenset[str]
+    in_hardware: bool
+
+
 @dataclass(slots=True)
 class Ruleset:
     """All chains, by table and name, and what else there is."""
 
     chains: dict[tuple[str, str], Chain] = field(default_factory=dict)
     tables: set[str] = field(default_factory=set)
+    flow_tables: dict[tuple[str, str], FlowTable] = field(default_factory=dict)     # by table and name
 
     def base_chains(self, hook: str, kind: str = "filter") -> list[Chain]:
         """Return the chains at *hook*."""
@@ -176,6 +189,8 @@ def _fits(key: str, known: Any, values: tuple[Any, ...]) -> Holds:
     """Tell whether one of the values that a packet may have is among those that a rule wants."""
     if key in NETWORKS:
         return max((_covers(each, known) for each in values), key=lambda each: each.value, default=Holds.NO)
+    if key == "mark":
+        return Holds.YES if any(known & mask == value for value, mask in values) else Holds.NO
     if key in PORTS:
         return Holds.YES if any(first <= known <= last for first, last in values) else Holds.NO
     return Holds.YES if any(fnmatchcase(str(known), str(each)) for each in values) else Holds.NO

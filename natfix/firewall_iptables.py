@@ -54,8 +54,11 @@ def _rule(words: list[str], handle: str) -> Rule:
 
 
 def _options(words: list[str]) -> Iterator[tuple[str, tuple[bool, list[str]]]]:
-    """Yield each option with whether "!" stood before it, and its arguments."""
-    index, negated = 0, False
+    """Yield each option with whether "!" stood before it, and its arguments.
+
+    The match connmark has an option of the same name as the match mark; here it is "--connmark".
+    """
+    index, negated, match = 0, False, ""
     while index < len(words):
         if words[index] == "!":
             negated, index = True, index + 1
@@ -63,7 +66,10 @@ def _options(words: list[str]) -> Iterator[tuple[str, tuple[bool, list[str]]]]:
         end = index + 1
         while end < len(words) and not words[end].startswith("-") and words[end] != "!":
             end += 1
-        yield words[index], (negated, words[index + 1:end])
+        name, arguments = words[index], words[index + 1:end]
+        if name == "-m":
+            match = arguments[0] if arguments else ""
+        yield "--connmark" if (name, match) == ("--mark", "connmark") else name, (negated, arguments)
         index, negated = end, False
 
 
@@ -99,6 +105,12 @@ def _ports(argument: str) -> Values:
     return tuple(map(_port_range, argument.split(",")))
 
 
+def _marks(argument: str) -> Values:
+    """Read "0x4000000/0x4000000", value and mask."""
+    value, _, mask = argument.partition("/")
+    return ((int(value, 0), int(mask or "0xffffffff", 0)),)
+
+
 def _port_range(text: str) -> tuple[int, int]:
     first, colon, last = text.partition(":")
     return int(first or 0), int(last or 65535) if colon else int(first)
@@ -111,6 +123,7 @@ TESTS: dict[str, tuple[str, Callable[[str], Values]]] = {
     "--ctstate": ("ctstate", _words), "--state": ("ctstate", _words), "--ctstatus": ("ctstatus", _words),
     "--dport": ("dport", _ports), "--dports": ("dport", _ports),
     "--sport": ("sport", _ports), "--sports": ("sport", _ports), "--ctorigdstport": ("ctorigdport", _ports),
+    "--mark": ("mark", _marks),
 }
 
 
@@ -124,11 +137,14 @@ def _effects(target: str, options: Options) -> Iterator[Effect]:
     elif target == "FLOWOFFLOAD":
         yield Effect("flow", "")
     elif target in ("MASQUERADE", "SNAT"):
-        yield Effect("masquerade")
+        flags = " ".join(name[2:] for name in options if name.startswith("--random"))
+        yield Effect("masquerade", flags or None)
     elif target == "DNAT":
         yield Effect("dnat", _forward(_argument(options, "--to-destination", "")))
     elif target == "NFQUEUE":
-        yield Effect("queue", int(_argument(options, "--queue-num", "0")))
+        numbers = _argument(options, "--queue-balance", "") or _argument(options, "--queue-num", "0")
+        first, _, last = numbers.partition(":")
+        yield Effect("queue", (int(first), int(last or first)))
 
 
 def _forward(argument: str) -> tuple[str, int] | None:

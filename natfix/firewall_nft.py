@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from natfix.address import Network, network_from_text
-from natfix.firewall import NEVER, NOT_UNDERSTOOD, PORTS, Chain, Condition, Effect, Rule, Ruleset
+from natfix.firewall import NEVER, NOT_UNDERSTOOD, PORTS, Chain, Condition, Effect, FlowTable, Rule, Ruleset
 
 FAMILIES = ("ip", "inet")       # those that see routed IPv4 packets
 ALL_BITS = 0xFFFFFFFF
+MARK = {"meta": {"key": "mark"}}
 
 # What a rule tests (its JSON, flattened) and the key of the facts that answers it.
 KEYS = {
@@ -33,6 +34,11 @@ def ruleset_from_json(listing: dict[str, Any]) -> Ruleset:
         ruleset.chains[_table(item), item["name"]] = Chain(
             _table(item), item["name"], item.get("type", ""), item.get("hook", ""),
             item.get("policy", "accept"))
+    for item in _items(listing, "flowtable"):
+        flags = item.get("flags", ())
+        links = item.get("dev", ())
+        ruleset.flow_tables[_table(item), item["name"]] = FlowTable(
+            frozenset([links] if isinstance(links, str) else links), "offload" in flags)
     named = {(_table(item), item["name"]): item["type"] for item in _items(listing, "ct helper")}
     named |= {(_table(item), f"@{item['name']}"): item.get("elem", []) for item in _items(listing, "map")}
     for item in _items(listing, "rule"):
@@ -102,12 +108,23 @@ def _verdict(kind: str, value: Any) -> tuple[str, str]:
 
 
 def _condition(match: dict[str, Any]) -> Condition:
+    if (mask := _mark_mask(match["left"])) is not None and isinstance(match["right"], int):
+        return Condition("mark", ((match["right"], mask),), negated=match["op"] in ("!=", "!"))
     key, values = _key(match["left"]), _values(match["right"])
     if key in OTHER_PROTOCOLS:
         return NEVER
     if values is None:
         return NOT_UNDERSTOOD
     return Condition(key, tuple(map(_reader(key), values)), negated=match["op"] in ("!=", "!"))
+
+
+def _mark_mask(left: Any) -> int | None:
+    """Return the bits of the packet's mark that a test looks at; None where it looks at something else."""
+    if left == MARK:
+        return ALL_BITS
+    if isinstance(left, dict) and isinstance(parts := left.get("&"), list) and parts[0] == MARK:
+        return parts[1] if isinstance(parts[1], int) else None
+    return None
 
 
 def _key(left: Any) -> str:
@@ -178,15 +195,29 @@ def _effects(kind: str, value: Any) -> Iterator[Effect]:
     if kind == "mangle" and value["key"] == {"ct": {"key": "mark"}}:
         yield Effect("ctmark", _kept_bits(value["value"]))
     elif kind == "flow":
-        yield Effect("flow", str(value.get("flowtable", "")))
+        yield Effect("flow", str(value.get("flowtable", "")).removeprefix("@"))
     elif kind in ("masquerade", "snat"):
-        yield Effect("masquerade")
+        yield Effect("masquerade", _random_flags(value))
     elif kind == "dnat":
         yield Effect("dnat", _forward(value))
     elif kind == "notrack":
         yield Effect("notrack")
     elif kind == "queue":
-        yield Effect("queue", value.get("num") if isinstance(value, dict) else None)
+        yield Effect("queue", _numbers(value.get("num", 0) if isinstance(value, dict) else 0))
+
+
+def _numbers(value: Any) -> tuple[int, int] | None:
+    """Return the first and the last of a number or a range of them; None where that varies."""
+    if isinstance(value, dict) and "range" in value:
+        return tuple(value["range"])
+    return (value, value) if isinstance(value, int) else None
+
+
+def _random_flags(value: Any) -> str | None:
+    """Return the flags of a NAT statement that have it choose ports by chance, None where it has none."""
+    flags = value.get("flags", ()) if isinstance(value, dict) else ()
+    chosen = [flags] if isinstance(flags, str) else flags
+    return " ".join(each for each in chosen if "random" in each) or None
 
 
 def _lookup(dnat: Any) -> dict[str, Any]:

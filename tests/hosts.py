@@ -21,6 +21,7 @@ LINKS = Links(
     (Route(network_from_text("0.0.0.0/0"), "wan0"), Route(network_from_text("203.0.113.0/24"), "wan0"),
      Route(network_from_text("192.168.1.0/24"), "lan0")),
 )
+NOW = 1795258800.0      # 2026-11-21
 # What a gateway with a stateful firewall has, the documented line included.
 FIREWALL = '''\
 *filter
@@ -55,7 +56,8 @@ def gateway(
         write(root, name.replace("threadself", "thread-self").replace("__", "/"), value)
     rules = ruleset if ruleset is not None else ruleset_from_save(firewall)
     settings = config_from_text(config, "natfix.toml") if config else Settings()
-    return Host(settings, root, lambda: links, lambda: rules, lambda: capabilities)
+    return Host(settings, root, lambda: links, lambda: rules, lambda: capabilities,
+                now=lambda: NOW, clock_is_synchronised=lambda: True)
 
 
 def write(root: Path, name: str, value: str) -> None:

@@ -50,7 +50,14 @@ RULES = [
     ("-t nat -A PREROUTING -i wan0 -p udp -m udp --dport 5060 -j DNAT --to-destination 10.0.0.5",
      Rule((Condition("iifname", ("wan0",)), UDP, SIP), effects=(Effect("dnat", ("10.0.0.5", 0)),))),
     ("-t mangle -A FORWARD -p udp -j NFQUEUE --queue-num 7 --queue-bypass",
-     Rule((UDP,), effects=(Effect("queue", 7),))),
+     Rule((UDP,), effects=(Effect("queue", (7, 7)),))),
+    ("-t mangle -A FORWARD -p udp -j NFQUEUE --queue-balance 7:9",
+     Rule((UDP,), effects=(Effect("queue", (7, 9)),))),
+    ("-t nat -A POSTROUTING -j MASQUERADE --random", Rule((), effects=(Effect("masquerade", "random"),))),
+    ("-A OUTPUT -m mark --mark 0x4/0x6 -j ACCEPT", Rule((Condition("mark", ((4, 6),)),), "accept")),
+    ("-A OUTPUT -m connmark --mark 0x4/0x6 -j ACCEPT", Rule((NOT_UNDERSTOOD,), "accept")),
+    ("-A FORWARD -m conntrack --ctstate DNAT --ctorigdstport 20000:39999 -j ACCEPT",
+     Rule((Condition("ctstate", ("dnat",)), Condition("ctorigdport", ((20000, 39999),))), "accept")),
 ]
 
 
