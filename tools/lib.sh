@@ -9,7 +9,7 @@ MARK="installed for a moment by natfix (tools/lib.sh)"
 # What the lab and the daemon run on, and what the package netfilterqueue is compiled with.
 LAB_PACKAGES="nftables libnftables1 iptables conntrack iproute2 kamailio baresip-core sip-tester tcpdump"
 BUILD_PACKAGES="python3 python3-venv python3-dev gcc libc6-dev libnfnetlink-dev libnetfilter-queue-dev"
-TEST_PACKAGES="tshark sngrep linphone-cli procps chromium chromium-driver ufw firewalld sipvicious"
+TEST_PACKAGES="tshark sngrep linphone-cli procps chromium chromium-driver ufw firewalld sipvicious debootstrap man-db systemd"
 # What tools/compare and tools/bench set natfix beside, besides the kernel's own.
 PEER_PACKAGES="rtpengine-daemon"
 # The emulated guest, with Debian's own kernel.
