@@ -23,7 +23,14 @@ from tests.tcp.lines import (
 )
 
 pytestmark = pytest.mark.lab
-CONFIG = '[limits]\nrequests_per_host = 0\nrequests_per_peer = 0\n[daemon]\nlog_level = "info"\n'
+CONFIG = """
+[limits]
+packets_per_host = 0
+requests_per_host = 0
+requests_per_peer = 0
+[daemon]
+log_level = "info"
+"""
 # Octets of one write, the largest segment (0: as the link does), and how many messages go each way.
 LINES = [
     (1, 0, 200), (1, 88, 60), (1, 1200, 200), (3, 700, 220), (7, 0, 250), (40, 100, 60), (53, 0, 250),

@@ -56,12 +56,15 @@ class Baresip:
 
     *registrar* (an address) is where :meth:`register` goes and the domain of its address of record;
     without it the phone is ``sip:user@its-own-address``. *rtp_ports* is the range it picks even ports
-    from: ``(10000, 10001)`` is one fixed port. *account* is appended to the account line.
+    from: ``(10000, 10001)`` is one fixed port. *transport* ("udp", "tcp") is how it speaks SIP to its
+    registrar. *account* is appended to the account line.
     """
 
     def __init__(self, host: str, user: str, *, registrar: str = "", password: str = "", tone: int = 440,
                  auto_answer: bool = True, sip_port: int = 5060, rtp_ports: tuple[int, int] = (10000, 10099),
-                 video: bool = False, expires: int = 3600, account: str = "") -> None:
+                 video: bool = False, expires: int = 3600, account: str = "",
+                 transport: str = "udp") -> None:
+        self.transport = transport
         self.host_name, self.user, self.registrar, self.password = host, user, registrar, password
         self.tone, self.auto_answer, self.sip_port, self.rtp_ports = tone, auto_answer, sip_port, rtp_ports
         self.video, self.expires, self.account = video, expires, account
@@ -219,7 +222,8 @@ class Baresip:
         return text + (VIDEO if self.video else "")
 
     def _account(self, interval: int) -> str:
-        line = f"<{self.uri}>;regint={interval};answermode={'auto' if self.auto_answer else 'manual'}"
+        way = "" if self.transport == "udp" else f";transport={self.transport}"
+        line = f"<{self.uri}{way}>;regint={interval};answermode={'auto' if self.auto_answer else 'manual'}"
         if self.password:
             line += f";auth_user={self.user};auth_pass={self.password}"
         return line + (f";{self.account}" if self.account else "")

@@ -21,7 +21,7 @@ debug=2
 log_stderror=yes
 fork=yes
 children={children}
-disable_tcp=yes
+{tcp}
 auto_aliases=no
 listen=udp:{address}:{port}
 {further}
@@ -116,6 +116,12 @@ modparam("topoh", "mask_key", "natfix")
 """
 
 
+# It keeps connections for as long as a registration, and is called back by those that phones have opened.
+TCP = """disable_tcp=no
+tcp_children=2
+tcp_connection_lifetime=3610
+tcp_connect_timeout=2
+listen=tcp:{address}:{port}"""
 OTHER_CALL_ID = 'modparam("topoh", "mask_callid", 1)\n'
 
 
@@ -129,6 +135,7 @@ class Kamailio:
     nothing of those behind it, as a PBX does: their Vias and Contacts are replaced by its own words. With
     *outbound* ("address:port") what is for other hosts goes there, whatever its URI says. It listens at
     *address*, as a rule the host's; at *further* ones too, and then names to each side the one it sends from.
+    With *tcp* it listens for connections as well.
     With *anchors* all media goes through an rtpengine beside it; with both it gives each leg another Call-ID
     as well, and is to all others what a B2BUA is.
     """
@@ -137,7 +144,9 @@ class Kamailio:
                  record_route: bool = True, routes: dict[str, str] | None = None, next_hop: str = "",
                  service_route: bool = False, aliases: tuple[str, ...] = (), port: int = 5060,
                  children: int = 2, hide_topology: bool = False, outbound: str = "",
-                 address: str = "", further: tuple[str, ...] = (), anchors: bool = False) -> None:
+                 address: str = "", further: tuple[str, ...] = (), anchors: bool = False,
+                 tcp: bool = False) -> None:
+        self.tcp = tcp
         self.anchors = anchors
         self.host_name, self.port, self.children = host, port, children
         self.users, self.routes, self.aliases = users or {}, routes or {}, aliases
@@ -180,6 +189,7 @@ class Kamailio:
         }
         text = CONFIG.format(
             address=self.address, port=self.port, children=self.children,
+            tcp=TCP.format(address=self.address, port=self.port) if self.tcp else "disable_tcp=yes",
             further="\n".join([f"listen=udp:{name}:{self.port}" for name in self.further]
                               + ["mhomed=yes"] * bool(self.further)),
             hide_topology=HIDING * self.hide_topology + OTHER_CALL_ID * (self.hide_topology and self.anchors),

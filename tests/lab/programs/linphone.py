@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 TONE_SECONDS = 180
 PROMPT = "linphonec> "
 CONFIG = """[sip]
-sip_port={sip_port}
-sip_tcp_port=0
+sip_port={udp_port}
+sip_tcp_port={tcp_port}
 sip_tls_port=0
 guess_hostname=1
 contact="{user}" <sip:{user}@{address}>
@@ -60,12 +60,14 @@ class Linphone:
     """One phone of user *user* on *host* that plays *tone* hertz; its RTP port is fixed.
 
     *registrar* (an address) is where :meth:`register` goes; with *server* ("address:port") as its outbound
-    proxy it registers by itself, when it starts. *ice* offers candidates (RFC 8445).
+    proxy it registers by itself, when it starts. *ice* offers candidates (RFC 8445). *transport* is how it
+    speaks SIP ("udp", "tcp").
     """
 
     def __init__(self, host: str, user: str, *, registrar: str = "", password: str = "", tone: int = 440,
                  auto_answer: bool = True, sip_port: int = 5060, rtp_port: int = 7078,
-                 ice: bool = False, server: str = "") -> None:
+                 ice: bool = False, server: str = "", transport: str = "udp") -> None:
+        self.transport = transport
         self.host_name, self.user, self.registrar, self.password = host, user, registrar, password
         self.tone, self.auto_answer, self.sip_port, self.rtp_port = tone, auto_answer, sip_port, rtp_port
         self.ice, self.server = ice, server
@@ -90,7 +92,8 @@ class Linphone:
         (self.directory / ".config/linphone").mkdir(parents=True)
         configuration = self.directory / "rc"
         configuration.write_text(CONFIG.format(
-            sip_port=self.sip_port, user=self.user, address=self.address, rtp_port=self.rtp_port,
+            udp_port=self.sip_port if self.transport == "udp" else 0,
+            tcp_port=self.sip_port if self.transport == "tcp" else 0, user=self.user, address=self.address, rtp_port=self.rtp_port,
             firewall="3" if self.ice else "0", number=len(lab.processes())) + self._account())
         tone = lab.path(f"tone-{self.tone}.wav")
         if not tone.exists():
@@ -110,7 +113,8 @@ class Linphone:
     def register(self, timeout: float = 10.0) -> None:
         """Register at the registrar; raises LabError where that fails or takes *timeout* seconds."""
         if not self.server:
-            self.command(f"register {self.uri} sip:{self.registrar} {self.password}".rstrip())
+            way = "" if self.transport == "udp" else f";transport={self.transport}"
+            self.command(f"register {self.uri} sip:{self.registrar}{way} {self.password}".rstrip())
         wait_until(lambda: "registered, identity=" in self.command("status register"), timeout,
                    f"the registration of linphone {self.user}", interval=0.2)
 

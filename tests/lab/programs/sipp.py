@@ -41,14 +41,15 @@ class Sipp:
 
     With *to* ("address:port") it calls; without, it waits for calls. *keys* become ``-key`` variables,
     *rows* an ``-inf`` file (one tuple per call, used in order: ``[field0]``). *calls* is how many calls;
-    *options* are further SIPp options. SIPp binds ``[media_port]`` itself, so that a RtpAgent could not:
+    *options* are further SIPp options; over *transport* "tcp" all calls share one connection. SIPp binds ``[media_port]`` itself, so that a RtpAgent could not:
     scenarios write ``[rtp_port]``, which is *rtp_port*.
     """
 
     def __init__(self, host: str, scenario: str | Path, *, to: str = "", port: int = 5060, calls: int = 1,
                  service: str = "service", keys: dict[str, str] | None = None,
                  rows: Sequence[Sequence[object]] = (), rtp_port: int = 12000, rate: int = 10,
-                 timeout: float = 30.0, options: Sequence[str] = ()) -> None:
+                 timeout: float = 30.0, options: Sequence[str] = (), transport: str = "udp") -> None:
+        self.transport = transport
         self.host_name, self.scenario, self.to, self.port, self.calls = host, scenario, to, port, calls
         self.service, self.keys, self.rows, self.rtp_port = service, keys or {}, rows, rtp_port
         self.rate, self.timeout, self.options = rate, timeout, options
@@ -64,7 +65,7 @@ class Sipp:
         if not self.to:
             bound = f"{host.address}:{self.port}"
             for _ in range(100):
-                if bound in host.run(["ss", "-lunH"]).stdout or self.process.poll() is not None:
+                if bound in host.run(["ss", "-lntuH"]).stdout or self.process.poll() is not None:
                     return
             raise LabError(f"SIPp on {self.host_name} did not bind {bound}")
 
@@ -89,6 +90,7 @@ class Sipp:
                    "-timeout", f"{self.timeout:.0f}s", "-timeout_error", "-nd",
                    "-trace_msg", "-message_file", f"{self.prefix}.messages",
                    "-trace_err", "-error_file", f"{self.prefix}.errors"]
+        command += ["-t", "t1"] if self.transport == "tcp" else []
         for name, value in {"rtp_port": str(self.rtp_port), **self.keys}.items():
             command += ["-key", name, value]
         if self.rows:
