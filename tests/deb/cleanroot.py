@@ -82,12 +82,17 @@ def mirror() -> str:
 
 
 class CleanRoot:
-    """A clean Debian for as long as a ``with`` block; *scratch* is an empty directory to mount it at."""
+    """A clean Debian for as long as a ``with`` block; *scratch* is an empty directory to mount it at.
 
-    def __init__(self, scratch: Path) -> None:
+    *network* names the network namespace that it is to be the host of (ip-netns(8)); it has one of its own
+    where none is given.
+    """
+
+    def __init__(self, scratch: Path, network: str = "") -> None:
         self.path = scratch / "root"
+        begin = ["ip", "netns", "exec", network, "unshare"] if network else ["unshare", "--net"]
         self._process = subprocess.Popen(
-            ["unshare", "--mount", "--net", "--pid", "--ipc", "--fork", "--kill-child",
+            [*begin, "--mount", "--pid", "--ipc", "--fork", "--kill-child",
              "sh", "-eu", "-c", BEGIN, "clean-root", str(bare_root()), str(scratch)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self._process.stdout is not None

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.deb.cleanroot import PROJECT, CleanRoot, CleanRootError, bare_root, missing
+from tests.deb.build import BuildError, later_version, package
+from tests.deb.cleanroot import CleanRoot, CleanRootError, bare_root, missing
 
 LATER = "99.0"
-PATIENCE = 300.0        # seconds to build the package; 20 are usual
 FIREWALL = """
 table inet operator {
     chain forward {
@@ -36,30 +34,20 @@ for link in outside provider inside phones; do ip link set $link up; done
 
 
 @pytest.fixture(scope="package")
-def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def deb() -> Path:
     """The package, built as an operator builds it; skipped where pip reaches no index."""
-    done = subprocess.run([PROJECT / "tools" / "build-deb", tmp_path_factory.mktemp("deb")],
-                          capture_output=True, text=True, timeout=PATIENCE, check=False)
-    if "No matching distribution" in done.stderr or "connection" in done.stderr.lower():
-        pytest.skip("no package: pip reaches no package index")
-    assert done.returncode == 0, done.stderr
-    return Path(done.stdout.strip())
+    try:
+        return package()
+    except BuildError as problem:
+        if "No matching distribution" in str(problem) or "connection" in str(problem).lower():
+            pytest.skip("no package: pip reaches no package index")
+        raise
 
 
 @pytest.fixture(scope="package")
 def later_deb(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same package as version 99.0, which is all that it says of itself that differs."""
-    folder = tmp_path_factory.mktemp("later")
-    tree = folder / "tree"
-    subprocess.run(["dpkg-deb", "-R", deb, tree], check=True)
-    for file in (tree / "DEBIAN" / "control", *tree.glob("usr/lib/natfix/lib/python*/*/natfix/__init__.py")):
-        text = file.read_text()
-        file.write_text(text.replace("Version: 0", f"Version: {LATER}+0").replace(
-            '__version__ = "', f'__version__ = "{LATER}+'))
-        assert file.read_text() != text
-    subprocess.run(["dpkg-deb", "--build", "-Znone", tree, folder], check=True, capture_output=True)
-    shutil.rmtree(tree)
-    return next(folder.glob("*.deb"))
+    """The same package as version 99.0."""
+    return later_version(deb, LATER, tmp_path_factory.mktemp("later"))
 
 
 @pytest.fixture
