@@ -93,7 +93,8 @@ class Linphone:
         configuration = self.directory / "rc"
         configuration.write_text(CONFIG.format(
             udp_port=self.sip_port if self.transport == "udp" else 0,
-            tcp_port=self.sip_port if self.transport == "tcp" else 0, user=self.user, address=self.address, rtp_port=self.rtp_port,
+            tcp_port=self.sip_port if self.transport == "tcp" else 0,
+            user=self.user, address=self.address, rtp_port=self.rtp_port,
             firewall="3" if self.ice else "0", number=len(lab.processes())) + self._account())
         tone = lab.path(f"tone-{self.tone}.wav")
         if not tone.exists():
