@@ -18,39 +18,39 @@ TIMEOUT = 600.0     # seconds that a big capture may take
 FIXERS = frozenset({"D11", "D12", "D27", "D28", "D33"})
 STATUSES = {"breaks": Status.ERROR, "hurts": Status.WARNING, "warns": Status.WARNING, "informs": Status.NOTE}
 
-ALG_CURE = "switch it off in the provider's router; `natfix explain --alg` has commands"
-# What the engine counts (natfix.fixers), by its rule: who it is, and the cure.
+# Notes that the engine counts, and what each says of the path.
 SEEN = {
     "already-right": (
-        "{who} writes the outside address into its messages itself ({count} times): natfix leaves that "
-        "alone, and media comes in only where you forward its ports",
-        "switch off its own NAT settings (STUN, externaddr, external_media_address, \"public address\")"),
+        "phones or PBXs have written the outside address into {count} messages themselves: natfix leaves "
+        "that alone, and their media comes in only where you forward its ports",
+        "natfix notes --rule already-right tells which; switch off their NAT settings (STUN, externaddr)"),
     "echo-changed": (
-        "the registrar repeats another Contact than {who} was shown with ({count} times): a SIP ALG stands "
-        "between natfix and the registrar", ALG_CURE),
+        "the registrar has {count} times repeated another Contact than it was shown: a SIP ALG stands "
+        "between natfix and the registrar",
+        "switch it off in the provider's router; `natfix explain --alg` has commands"),
 }
 
 
 def check_fixers(host: Host) -> Iterator[Finding]:
     """Does another box, a PBX or a phone fix the same messages?"""
     found = [finding for capture in host.captures for finding in _in_capture(host, capture)]
-    found += seen_live(_status(host))
+    status = _status(host)
+    found += seen_live(host, status)
     yield from found
     if not any(finding.status in (Status.WARNING, Status.ERROR) for finding in found):
-        yield Finding(Status.OK, "no other fixer was seen" if host.captures or found else
+        yield Finding(Status.OK, "no other fixer was seen" if host.captures or status else
                       "nobody was asked: `natfix check --capture FILE` looks into a capture of a call, and "
                       "a running natfix reports what it sees")
 
 
-def seen_live(status: dict[str, Any]) -> list[Finding]:
-    """Return what the running natfix, whose *status* this is, has seen of other fixers."""
-    found = []
-    for what, count in status.get("other_fixers", {}).items():
-        rule, _, who = what.partition(" ")
-        if rule in SEEN:
-            text, cure = SEEN[rule]
-            found.append(Finding(Status.WARNING, text.format(who=who, count=count), cure))
-    return found
+def seen_live(host: Host, status: dict[str, Any]) -> Iterator[Finding]:
+    """Yield what the running natfix, whose *status* this is, has seen of other fixers."""
+    for rule, (text, cure) in SEEN.items():
+        count = status.get("counters", {}).get(rule, 0)
+        # A PBX on the gateway has the outside address, and may name it.
+        is_own = rule == "already-right" and host.settings.gateway.pbx == "local"
+        if count and not is_own:
+            yield Finding(Status.WARNING, text.format(count=count), cure)
 
 
 def _status(host: Host) -> dict[str, Any]:

@@ -60,7 +60,7 @@ from natfix.turn import Turn, summary_of, treated
 NO_QUIRKS = Quirks()
 TCP_BYTE = bytes((TCP,))    # IPv4's protocol, its tenth octet
 FAR_ENDS, FAR_ENDS_EVERY = ("far-ends", ""), 600.0      # seconds between two looks at who is gone
-ALARMING = {"limit", "gave-way"}    # notes that are counted, too
+ALARMING = {"limit", "gave-way", "already-right", "echo-changed"}      # notes that are counted, too
 ENDS_AT_ONCE = 16           # deadlines of one handle_timer: packets wait meanwhile
 
 

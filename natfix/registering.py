@@ -56,6 +56,8 @@ class Registering:
                 pending.wildcard = message.raw[address.start:address.end].strip() == b"*"
             elif (host := address.uri.hostport.host) == sender.inside.host:
                 pending.contacts.append(self._requested(turn, address, pending.aor, default, None))
+            elif host in self._realms.own_hosts:
+                turn.leave("already-right", "Contact", "the UA names the outside address itself", host)
             elif self._may_speak_for(turn, host):
                 pending.contacts.append(self._requested(turn, address, pending.aor, default, sender.inside))
         if pending.contacts or pending.wildcard:
@@ -106,6 +108,7 @@ class Registering:
             for binding in self._registrations.of_aor(turn.receiver.inside.host, pending.aor):
                 self._remove(binding.key, turn.now)
         granted = _granted(message)
+        _compare_echo(turn, pending.contacts, granted)
         for requested in pending.contacts:
             seconds = granted.get((requested.user, requested.shown), requested.expires)
             self._set(turn, pending, requested, DEFAULT_EXPIRES if seconds is None else seconds)
@@ -161,6 +164,20 @@ def _contacts(message: Message) -> list[Address]:
         except MalformedMessage:
             continue
     return found
+
+
+def _compare_echo(turn: Turn, asked: list[Requested], granted: dict[tuple[str, str], int]) -> None:
+    """Note where the registrar repeats none of the Contacts that it was shown, but others of the same users:
+    somebody on the way has rewritten them (RFC 3261, section 10.3, step 8)."""
+    shown = {(each.user, _canonical(each.shown)) for each in asked if each.expires != 0}
+    listed = {(user, _canonical(hostport)) for user, hostport in granted}
+    others = sorted(hostport for user, hostport in listed if user in {name for name, _ in shown})
+    if shown and others and not shown & listed:
+        turn.leave("echo-changed", "Contact", f"the registrar was shown {min(shown)[1]}", others[0])
+
+
+def _canonical(hostport: str) -> str:
+    return hostport.removesuffix(f":{SIP_PORT}")
 
 
 def _granted(message: Message) -> dict[tuple[str, str], int]:
