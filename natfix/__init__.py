@@ -14,7 +14,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    own; :mod:`~natfix.hep` and :mod:`~natfix.masking` make copies for others.
 3. state: :mod:`~natfix.mappings` (inside endpoint <-> outside endpoint), :mod:`~natfix.ports`,
    :mod:`~natfix.dialogs` (calls), :mod:`~natfix.registrations`, :mod:`~natfix.far_ends` (UAs outside that
-   sit behind NATs of their own) with their :mod:`~natfix.pulse`, :mod:`~natfix.hearsay` (what outsiders say
+   sit behind NATs of their own) with their :mod:`~natfix.pulse`,
+   :mod:`~natfix.happenings` (events of calls and bindings), :mod:`~natfix.hearsay` (what outsiders say
    of inside hosts), :mod:`~natfix.spelling`, :mod:`~natfix.repeats`, :mod:`~natfix.deadlines`,
    :mod:`~natfix.streams` (TCP connections, each a :mod:`~natfix.stream` of two directions with a
    :mod:`~natfix.stream_receiver`, a :mod:`~natfix.stream_framing` and a :mod:`~natfix.stream_sender`),
@@ -57,8 +58,9 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    `natfix init` :mod:`~natfix.init`, `natfix rules` :mod:`~natfix.rules`, `natfix up` :mod:`~natfix.up`
    (what it would change: :mod:`~natfix.plan`), which leaves the daemon an :mod:`~natfix.order`; a trial
    hangs on its :mod:`~natfix.parachute`, an observer has a :mod:`~natfix.log_reader`. `natfix down` is
-   :mod:`~natfix.removal`; :mod:`~natfix.show` prints
-   answers in :mod:`~natfix.tables`.
+   :mod:`~natfix.removal`. Whoever looks is answered by :mod:`~natfix.seeing`, which has the events of the
+   :mod:`~natfix.monitor` and the :mod:`~natfix.agents`; he asks by :mod:`~natfix.asking`, and
+   :mod:`~natfix.show` makes text of answers, in :mod:`~natfix.tables`, for a :mod:`~natfix.terminal`.
 7. replay: :mod:`~natfix.replay` reads captures and says what is wrong, in the words of
    :mod:`~natfix.replay.model`. :mod:`~natfix.replay.pcapng` writes files. An input is a
    :mod:`~natfix.replay.source` of octets that :mod:`~natfix.replay.capture` recognises:

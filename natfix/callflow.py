@@ -20,6 +20,7 @@ from natfix.dialogs import (
     State,
 )
 from natfix.errors import LimitReached, MalformedMessage
+from natfix.happenings import Happenings
 from natfix.mappings import Holder, Mapping, Mappings
 from natfix.media import MediaKeeper
 from natfix.realms import Realms, is_usable
@@ -40,6 +41,7 @@ GAVE_WAY = "[limits] dialogs or dialogs_per_host is reached: a call that nobody 
 FORMS_DIALOG = frozenset({"INVITE", "SUBSCRIBE", "REFER"})
 MAY_RESUME = frozenset({"INVITE", "UPDATE"})    # in-dialog requests that an unknown call begins with
 CARRIES_SDP = frozenset({"INVITE", "UPDATE", "PRACK", "ACK"})
+CHALLENGES = frozenset({401, 407})              # the UA asks again, with credentials
 ENDS_ON_BYE = frozenset({408, 481})             # besides 2xx; a 401 does not end a call
 
 
@@ -48,7 +50,7 @@ class CallFlow:
 
     def __init__(
         self, settings: Settings, realms: Realms, mappings: Mappings, calls: Calls, deadlines: Deadlines,
-        signalling: Signalling, media: MediaKeeper,
+        signalling: Signalling, media: MediaKeeper, happened: Happenings,
     ) -> None:
         self._settings = settings
         self._realms = realms
@@ -57,6 +59,11 @@ class CallFlow:
         self._deadlines = deadlines
         self._signalling = signalling
         self._media = media
+        self._happened = happened
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Take other settings, from each call's next deadline on."""
+        self._settings = settings
 
     # -- finding --------------------------------------------------------------------------------
 
@@ -97,6 +104,7 @@ class CallFlow:
             turn.lack("Call-ID", str(problem), message.call_id)
             return None
         self._arm(call, turn.now + EARLY_TIMEOUT)
+        self._happened.of_call("call", call, turn.now)
         return call
 
     def _make_room(self, turn: Turn, host: str) -> None:
@@ -104,6 +112,7 @@ class CallFlow:
         oldest = self._calls.in_the_way(host)
         if oldest is not None:
             turn.leave("gave-way", "Call-ID", GAVE_WAY, oldest.key.call_id)
+            self._happened.of_call("ended", oldest, turn.now, why=GAVE_WAY)
             self._release(oldest, turn.now)
             self._deadlines.set(("call", oldest.key), NEVER)
             self._calls.remove(oldest)
@@ -166,7 +175,7 @@ class CallFlow:
             call.hangups.setdefault(key, turn.now)
             self._arm(call, self._next_look(call))
         elif method == "NOTIFY" and call.method != "INVITE" and _is_terminated(turn.message):
-            self._end(call, turn.now)
+            self._end(call, turn.now, "the subscription was terminated")
         return False
 
     def _on_response(
@@ -176,6 +185,7 @@ class CallFlow:
         status, method = message.status, message.cseq_method
         if status < 200:
             if method == call.method and call.state is State.EARLY:
+                self._note_ringing(call, status, turn.now)
                 self._signalling.await_answer(mapping, call, turn.now + EARLY_TIMEOUT, turn.now)
             return False
         if method == "BYE" and (key in call.hangups or _is_agreed_with_registered(turn, key)):
@@ -186,9 +196,15 @@ class CallFlow:
         if status < 300:
             return self._on_success(turn, call, dialog, key, mapping)
         if call.state is State.EARLY and call.method == method and message.cseq == call.invite_cseq:
-            self._end(call, turn.now)
+            kind = "challenged" if status in CHALLENGES else "ended"
+            self._end(call, turn.now, f"{status} {message.reason}".strip(), kind)
             return True
         return dialog.reject(key) if dialog is not None else False
+
+    def _note_ringing(self, call: Call, status: int, now: float) -> None:
+        if status > 100 and not call.rings:
+            call.rings = True
+            self._happened.of_call("ringing", call, now, status=status)
 
     def _on_success(
         self, turn: Turn, call: Call, dialog: Dialog | None, key: ExchangeKey, mapping: Mapping
@@ -203,6 +219,7 @@ class CallFlow:
         dialog.state = State.CONFIRMED
         if call.answered_at is None:
             call.answered_at = turn.now
+            self._happened.of_call("answered", call, turn.now)
         call.ended_at, call.ends_at = None, NEVER      # a 2xx after all, of another fork
         until = NEVER
         if call.method == "INVITE":
@@ -227,7 +244,9 @@ class CallFlow:
         if dialog is not None:
             dialog.state = State.ENDED
         if not call.live_dialogs():
-            self._end(call, turn.now)
+            by = "inside" if key.by_inside else "outside"
+            said = "" if status < 300 else f", answered with {status}"
+            self._end(call, turn.now, f"BYE from {by}{said}")
 
     # -- peers ------------------------------------------------------------------------------------
 
@@ -266,9 +285,10 @@ class CallFlow:
                 call.ended_at, call.ends_at = None, NEVER
                 call.dialogs.clear()
 
-    def _end(self, call: Call, now: float) -> None:
+    def _end(self, call: Call, now: float, why: str, kind: str = "ended") -> None:
         if call.ended_at is None:
             call.ended_at = now
+            self._happened.of_call(kind, call, now, why=why)
             for dialog in call.dialogs.values():
                 dialog.state = State.ENDED
             call.ends_at = now + RELEASE_DELAY
@@ -288,7 +308,7 @@ class CallFlow:
         if call.ended_at is None:
             reason = self._reason_to_end(call, now)
             if reason:
-                self._end(call, now)
+                self._end(call, now, reason)
             else:
                 self._media.settle(call, now)       # refused streams go when no other answer is to come
                 self._calls.changed.add(key)
@@ -333,6 +353,7 @@ class CallFlow:
             self._signalling.await_answer(mapping, call, now + EARLY_TIMEOUT, now)
         self._media.settle(call, now)
         self._arm(call, max(self._next_look(call), now + LINGER))
+        self._happened.of_call("resumed", call, now)
 
     def _reason_to_end(self, call: Call, now: float) -> str:
         if now < self._next_look(call):

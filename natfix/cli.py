@@ -46,6 +46,14 @@ JSON = Option("--json", {"action": "store_true", "help": "print one JSON documen
 CAPTURE = Option("--capture", {
     "action": "append", "default": [], "metavar": "FILE",
     "help": "a capture of a call, in which other fixers are looked for; may be repeated"})
+JSON_LINES = Option("--json", {"action": "store_true", "help": "print one JSON document a line"})
+WATCH = Option("--watch", {
+    "nargs": "?", "type": float, "const": 2.0, "default": None, "metavar": "SECONDS",
+    "help": "again every SECONDS (2) until Ctrl-C; with --json one line each"})
+OF_CALL = Option("--call", {"metavar": "TEXT", "default": "", "help": "only with TEXT in the Call-ID"})
+OF_HOST = Option("--host", {"metavar": "ADDRESS", "default": "", "help": "only what is about this host"})
+OF_RULE = Option("--rule", {"metavar": "NAME", "default": "", "help": "only with a note of this rule"})
+QUESTIONS = {"count", "call", "host", "rule"}      # options that the daemon itself heeds
 COUNT = Option("--count", {"type": int, "default": 20, "metavar": "N", "help": "how many messages (20)"})
 FORMAT = Option("--format", {
     "choices": ("nft", "iptables"), "default": "nft", "help": "for nft (default), or for iptables-restore"})
@@ -112,7 +120,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    print(json.dumps(document, indent=2))     # ASCII only: text of strangers could steer a terminal
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -223,19 +231,23 @@ def _confirm(options: argparse.Namespace) -> int:
 
 
 def _ask(options: argparse.Namespace) -> int:
-    """Ask the daemon what the command is called, and show the answer."""
-    from natfix.control import request
+    """Ask the daemon what the command is called, and show the answer; with --watch again and again."""
+    from natfix.asking import ask, manner_from
     from natfix.show import TEXTS
 
     question = {"command": options.command}
-    if "count" in options:
-        question["count"] = options.count
-    answer = request(_settings(options).daemon.control_socket, question)
-    if options.json:
-        _print_json(answer)
-    else:
-        print(TEXTS[options.command](answer))
-    return DONE
+    for name in QUESTIONS & vars(options).keys():
+        question[name] = getattr(options, name)
+    manner = manner_from(options.json, getattr(options, "watch", None))
+    return ask(_settings(options).daemon.control_socket, question, TEXTS[options.command], manner)
+
+
+def _monitor(options: argparse.Namespace) -> int:
+    from natfix.asking import watch_events
+    from natfix.show import event_line
+
+    question = {"command": "monitor", "call": options.call, "host": options.host}
+    return watch_events(_settings(options).daemon.control_socket, question, event_line, options.json)
 
 
 def _bypass(_options: argparse.Namespace) -> int:
@@ -280,10 +292,14 @@ COMMANDS = {
                   (DRY_RUN, EXIT_CODE, CONFIRM, OBSERVE, JSON)),
     "confirm": Command(_confirm, "keep what `natfix up --confirm` has switched on", (JSON,)),
     "run": Command(_run, "run natfix in the foreground, until SIGTERM or `natfix down`", (OBSERVE,)),
-    "status": Command(_ask, "show the state of the running natfix", (JSON,)),
-    "calls": Command(_ask, "show the calls, their streams and the kernel's packet counters", (JSON,)),
-    "registrations": Command(_ask, "show the phones that have registered", (JSON,)),
-    "notes": Command(_ask, "show what was changed in the last messages, and why", (JSON, COUNT)),
+    "status": Command(_ask, "show the state of the running natfix", (JSON, WATCH)),
+    "calls": Command(_ask, "show the calls, their streams and the kernel's packet counters", (JSON, WATCH)),
+    "registrations": Command(_ask, "show the phones that have registered", (JSON, WATCH)),
+    "uas": Command(_ask, "show who has sent SIP: messages, errors, retransmissions", (JSON, WATCH)),
+    "monitor": Command(_monitor, "show what happens, one line each, until Ctrl-C",
+                       (JSON_LINES, OF_CALL, OF_HOST)),
+    "notes": Command(_ask, "show what was changed in the last messages, and why",
+                     (JSON, COUNT, OF_CALL, OF_HOST, OF_RULE)),
     "bypass": Command(_bypass, "let SIP pass unfixed where natfix cannot run; maps and calls stay"),
     "down": Command(_down, "end the running natfix and remove its rules, connections and state"),
 }

@@ -1,8 +1,8 @@
 """The daemon's control socket: one JSON object a line, one line back, over a Unix socket.
 
 A request is ``{"command": "calls"}`` with what else the command takes beside it. The answer is the
-result as one object, which always has ``schema_version``, or ``{"error": "one sentence"}``. The server
-half never blocks, since it lives in the loop that holds people's SIP packets; the client half is what
+result as one object, which always has ``schema_version``, or ``{"error": "one sentence"}``, with
+the ``exit_code`` for it. The server half never blocks, since it lives in the loop that holds people's SIP packets; the client half is what
 ``natfix status`` and its sisters use. Whoever may open the socket may do everything: it is made for
 root and its group only.
 """
@@ -15,8 +15,9 @@ import os
 import selectors
 import socket
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from natfix.errors import Busy, ConfigError, NatfixError, NotPermitted, NotRunning
@@ -25,8 +26,12 @@ SCHEMA_VERSION = 1
 MAX_REQUEST = 65536         # bytes of one line; a request is a word and a few options
 MAX_CLIENTS = 16            # connections held at once; a monitor needs one
 READ_SIZE = 65536           # bytes
+MAX_UNSENT = 1 << 18        # bytes pushed to a client that does not read; what comes then is lost for it
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
+# Takes the request and what pushes a document (not before it has returned); returns what is to be called when
+# the client has gone.
+Streamer = Callable[[dict[str, Any], Callable[[Mapping[str, Any]], bool]], Callable[[], None]]
 
 log = logging.getLogger("natfix")
 
@@ -37,9 +42,13 @@ class ControlServer:
     Every registered file object carries the function to call with the events that are ready.
     """
 
-    def __init__(self, path: str, handlers: Mapping[str, Handler], selector: selectors.BaseSelector) -> None:
-        """Listen at *path*; raises Busy where another daemon answers there, ConfigError or NotPermitted
-        where no socket can be made."""
+    def __init__(
+        self, path: str, handlers: Mapping[str, Handler], selector: selectors.BaseSelector,
+        streamers: Mapping[str, Streamer] | None = None,
+    ) -> None:
+        """Listen at *path*; *streamers* go on answering until their client goes. Raises Busy where another
+        daemon answers there, ConfigError or NotPermitted where no socket can be made."""
+        self._streamers = streamers if streamers is not None else {}
         self._path = path
         self._handlers = handlers
         self._selector = selector
@@ -57,19 +66,22 @@ class ControlServer:
             return
         self._clients.add(_Client(connection, self._answer, self._selector, self._clients))
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+    def _answer(self, line: bytes, client: _Client) -> dict[str, Any]:
         try:
             request = json.loads(line)
             command = request["command"]
         except (ValueError, TypeError, KeyError, RecursionError):
             return {"error": 'a request is one JSON object on one line, with a "command"'}
         handler = self._handlers.get(command) if isinstance(command, str) else None
+        if isinstance(command, str) and command in self._streamers:
+            handler = partial(client.follow, self._streamers[command])
         if handler is None:
-            return {"error": f"unknown command {command!r}; there are {', '.join(sorted(self._handlers))}"}
+            known = ", ".join(sorted({*self._handlers, *self._streamers}))
+            return {"error": f"unknown command {command!r}; there are {known}"}
         try:
             return {"schema_version": SCHEMA_VERSION, **handler(request)}
         except NatfixError as problem:
-            return {"error": str(problem)}
+            return {"error": str(problem), "exit_code": problem.exit_code}
         except Exception as problem:    # a broken listing must not end the daemon
             log.exception("control: %s failed", command)
             return {"error": f"internal error in {command}: {problem!r}; the log has the details"}
@@ -87,7 +99,7 @@ class _Client:
     """One connection: lines in, lines out, neither waited for."""
 
     def __init__(
-        self, connection: socket.socket, answer: Callable[[bytes], dict[str, Any]],
+        self, connection: socket.socket, answer: Callable[[bytes, _Client], dict[str, Any]],
         selector: selectors.BaseSelector, clients: set[_Client],
     ) -> None:
         connection.setblocking(False)
@@ -97,6 +109,7 @@ class _Client:
         self._clients = clients
         self._received = bytearray()
         self._unsent = bytearray()
+        self._followed: list[Callable[[], None]] = []   # what ends each stream that it gets
         selector.register(connection, selectors.EVENT_READ, self._ready)
 
     def _ready(self, events: int) -> None:
@@ -117,7 +130,7 @@ class _Client:
         *lines, rest = self._received.split(b"\n")
         self._received = rest
         for line in lines:
-            self._unsent += json.dumps(self._answer(bytes(line))).encode() + b"\n"
+            self._unsent += json.dumps(self._answer(bytes(line), self)).encode() + b"\n"
         return len(rest) <= MAX_REQUEST
 
     def _write(self) -> None:
@@ -127,7 +140,29 @@ class _Client:
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
         self._selector.modify(self._connection, wanted, self._ready)
 
+    def follow(self, streamer: Streamer, request: dict[str, Any]) -> dict[str, Any]:
+        """Have *streamer* push documents to this client from now on; a second time ends the first."""
+        self._end_streams()
+        self._followed.append(streamer(request, self._push))
+        return {"following": True}
+
+    def _push(self, document: Mapping[str, Any]) -> bool:
+        """Send one document more; False where the client has too much unread."""
+        if len(self._unsent) > MAX_UNSENT:
+            return False
+        was_empty = not self._unsent
+        self._unsent += json.dumps(document).encode() + b"\n"
+        if was_empty:
+            self._selector.modify(self._connection, selectors.EVENT_READ | selectors.EVENT_WRITE, self._ready)
+        return True
+
+    def _end_streams(self) -> None:
+        for end in self._followed:
+            end()
+        self._followed.clear()
+
     def close(self) -> None:
+        self._end_streams()
         self._clients.discard(self)
         self._selector.unregister(self._connection)
         self._connection.close()
@@ -141,6 +176,21 @@ def request(socket_path: str, request: dict[str, Any], timeout: float = 10.0) ->
     """
     with _connect(socket_path, timeout) as connection:
         return _ask(connection, socket_path, request)
+
+
+def follow(socket_path: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what the daemon pushes in answer to *request*, until it ends; raises like :func:`request`."""
+    with _connect(socket_path, 10.0) as connection:
+        rest = bytearray()
+        _ask(connection, socket_path, request, rest)
+        connection.settimeout(None)
+        while True:
+            *lines, rest = rest.split(b"\n")
+            yield from map(json.loads, lines)
+            piece = connection.recv(READ_SIZE)
+            if not piece:
+                return
+            rest += piece
 
 
 def stop(socket_path: str, timeout: float = 10.0) -> dict[str, Any]:
@@ -176,16 +226,24 @@ def _connect(path: str, timeout: float) -> socket.socket:
     return connection
 
 
-def _ask(connection: socket.socket, path: str, request: dict[str, Any]) -> dict[str, Any]:
+def _ask(
+    connection: socket.socket, path: str, request: dict[str, Any], rest: bytearray | None = None,
+) -> dict[str, Any]:
+    """Ask, and return the answer; what has come behind it is added to *rest*."""
     try:
         connection.sendall(json.dumps(request).encode() + b"\n")
-        answer = json.loads(_read_line(connection))
+        line, _, behind = _read_line(connection).partition(b"\n")
+        answer = json.loads(line)
     except TimeoutError:
         raise NatfixError(f"natfix does not answer at {path}") from None
     except (OSError, ValueError):
         raise NotRunning(f"natfix ended while it was asked at {path}") from None
     if "error" in answer:
-        raise NatfixError(answer["error"])
+        refusal = NatfixError(answer["error"])
+        refusal.exit_code = answer.get("exit_code", NatfixError.exit_code)
+        raise refusal
+    if rest is not None:
+        rest += behind
     return dict(answer)
 
 
@@ -193,7 +251,7 @@ def _read_line(connection: socket.socket) -> bytes:
     pieces = []
     while piece := connection.recv(READ_SIZE):
         pieces.append(piece)
-        if piece.endswith(b"\n"):
+        if b"\n" in piece:
             break
     return b"".join(pieces)
 

@@ -167,6 +167,7 @@ class Call:
     ended_at: float | None = None
     answered_at: float | None = None
     alive_at: float = 0.0                   # last message or media packet
+    rings: bool = False                     # a provisional response has come
     is_counted: bool = False                # the kernel counts its media, so silence can be told
     awaits_other: bool = False              # its peer is inside, and that one's call does not know it yet
     holder: Holder = field(init=False)      # this call's name among a mapping's holders
@@ -220,6 +221,10 @@ class Calls:
         self._limit = limit
         self._limit_per_host = limit_per_host
         self.changed: set[CallKey] = set()      # rows for the store to write
+
+    def follow(self, limit: int, limit_per_host: int) -> None:
+        """Take other limits; what is above them stays and ends by itself."""
+        self._limit, self._limit_per_host = limit, limit_per_host
 
     def __iter__(self) -> Iterator[Call]:
         return iter(list(self._calls.values()))

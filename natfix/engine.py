@@ -32,6 +32,7 @@ from natfix.edits import Edits, apply_edits
 from natfix.errors import LimitReached, MalformedMessage, MalformedPacket
 from natfix.far_ends import FarEnds
 from natfix.far_fix import FarFix
+from natfix.happenings import Event, Happenings
 from natfix.keep_alives import KEEP_ALIVE, KeepAlives
 from natfix.listing import calls_as_rows, far_ends_as_rows, registrations_as_rows
 from natfix.mappings import Mapping, Mappings
@@ -91,10 +92,12 @@ class Engine:
         self._far_fix = FarFix(self._far_ends, settings.far_end)
         self._media = MediaKeeper(
             settings, self._realms, self._mappings, self._registrations, self._far_ends, self._policies)
+        self._happened = Happenings()
         self._flow = CallFlow(settings, self._realms, self._mappings, self._calls, self._deadlines,
-                              self._signalling, self._media)
+                              self._signalling, self._media, self._happened)
         self._registering = Registering(
-            self._realms, self._registrations, self._mappings, self._signalling, self._deadlines)
+            self._realms, self._registrations, self._mappings, self._signalling, self._deadlines,
+            self._happened)
         self._quirks = quirks
         self._rewriter = Rewriter(
             self._signalling, self._mappings, self._registrations, Spelling(), quirks)
@@ -436,6 +439,10 @@ class Engine:
     def pop_changes(self) -> list[Change]:
         """Return what the store has to write since the last call."""
         return [*self._memory.pop_changes(), *self._streaming.pop_changes()]
+
+    def pop_events(self) -> list[Event]:
+        """Return what has happened to calls and registrations since the last call."""
+        return self._happened.pop()
 
     def forget_changes(self) -> None:
         """Do as :meth:`pop_changes` where nothing is to survive, without making the rows."""

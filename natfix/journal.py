@@ -11,10 +11,11 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from natfix.commands import Note, Outcome
+from natfix.happenings import Event
 
 RING = 200              # decisions kept
 ALARM_PAUSE = 60.0      # seconds between two alarms for the same limit
@@ -40,6 +41,7 @@ class Decision(NamedTuple):
     where: str          # "forward lan0 wan0" for a packet, "" for a report
     outcome: Outcome
     dropped: bool       # by the engine's policy, or because the kernel refused its commands
+    raw: bytes = b""    # the packet as it came, b"" for a report
 
 
 class Journal:
@@ -48,12 +50,23 @@ class Journal:
     def __init__(self) -> None:
         self._ring: deque[Decision] = deque(maxlen=RING)
         self._alarmed: dict[str, float] = {}    # by limit, when it was last said
+        # Who else wants each decision, and each event, once the verdicts are given.
+        self.decision_listeners: list[Callable[[Decision], None]] = []
+        self.event_listeners: list[Callable[[Sequence[Event]], None]] = []
+
+    def tell(self, events: Sequence[Event]) -> None:
+        """Hand on what has happened."""
+        if events:
+            for listener in self.event_listeners:
+                listener(events)
 
     def record(self, decision: Decision) -> None:
         """Keep *decision* unless it says nothing; log its notes where the level is "debug"."""
         if not decision.outcome.notes and not decision.outcome.summary:
             return
         self._ring.append(decision)
+        for listener in self.decision_listeners:
+            listener(decision)
         for note in decision.outcome.notes:
             if note.rule in ALARMS:
                 self._alarm(note.reason, ALARMS[note.rule], decision.at)
@@ -70,9 +83,12 @@ class Journal:
         self._alarmed[limit] = now
         log.error("natfix: %s; %s", printable(limit), advice)
 
-    def entries(self, count: int = RING) -> list[dict[str, Any]]:
-        """Return the last *count* decisions, oldest first, for JSON."""
-        return [_entry(decision) for decision in list(self._ring)[-count:]] if count > 0 else []
+    def entries(
+        self, count: int = RING, is_wanted: Callable[[Decision], bool] = lambda decision: True,
+    ) -> list[dict[str, Any]]:
+        """Return the last *count* decisions that *is_wanted*, oldest first, for JSON."""
+        chosen = list(filter(is_wanted, self._ring))
+        return [entry_from_decision(decision) for decision in chosen[-count:]] if count > 0 else []
 
 
 def lines_from_decision(decision: Decision) -> Iterator[str]:
@@ -118,7 +134,8 @@ def set_up_log(level: str) -> None:
     logging.raiseExceptions = False     # a closed stderr must not cost a verdict
 
 
-def _entry(decision: Decision) -> dict[str, Any]:
+def entry_from_decision(decision: Decision) -> dict[str, Any]:
+    """Return *decision* for JSON, without credentials; what is empty is left out."""
     outcome = decision.outcome
     entry: dict[str, Any] = {
         "at": time_text(decision.at),

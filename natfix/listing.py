@@ -30,8 +30,8 @@ def _call_row(call: Call, mappings: Mappings, refused: dict[Endpoint, int], now:
         "call_id": call.key.call_id,
         "role": call.key.role.value,
         "method": call.method,
-        "from": _uri_text(call.from_header),
-        "to": _uri_text(call.to_header),
+        "from": uri_text(call.from_header),
+        "to": uri_text(call.to_header),
         "state": call.state.value,
         "age": round(now - since, 1),
         "inside": str(call.inside),
@@ -45,7 +45,7 @@ def _call_row(call: Call, mappings: Mappings, refused: dict[Endpoint, int], now:
     }
 
 
-def _uri_text(header: str) -> str:
+def uri_text(header: str) -> str:
     """Return the URI in the value of a From or To header; "" where it cannot be read."""
     raw = header.encode("latin-1")
     try:

@@ -23,12 +23,12 @@ from typing import Any
 from natfix import __version__, systemd
 from natfix.advertiser import ASK_EVERY, Advertiser
 from natfix.config import Settings
-from natfix.control import ControlServer, Handler
+from natfix.control import ControlServer, Handler, Streamer
 from natfix.engine import Engine
 from natfix.errors import DONE
 from natfix.findings import Host, Question
 from natfix.interfaces import addresses_report, links_by_program
-from natfix.journal import RING, set_up_log
+from natfix.journal import set_up_log
 from natfix.kernel.advertise import AdvertisedFlows, AdvertisedKernel
 from natfix.kernel.base import Kernel
 from natfix.kernel.events import ConntrackEvents, NewMediaFlows, NftEvents
@@ -44,6 +44,7 @@ from natfix.quirks import Quirks
 from natfix.removal import remove_files
 from natfix.reports import AddressesChanged, FlowBegan, Restored
 from natfix.resolver import resolver_from_settings
+from natfix.seeing import Seeing
 from natfix.startup import (
     flows_to_adopt,
     refuse_beside_helper,
@@ -92,10 +93,11 @@ class _Daemon:
         selector = selectors.DefaultSelector()
         signals = _Signals()
         handlers: dict[str, Handler] = {}
+        streamers: dict[str, Streamer] = {}
         refuse_without_rights()
         self._settings = settings
         self._addresses = addresses_report(settings, host.links())
-        server = ControlServer(settings.daemon.control_socket, handlers, selector)
+        server = ControlServer(settings.daemon.control_socket, handlers, selector, streamers)
         held.callback(server.close)
         order = Order(Mode.OBSERVE) if observe else read_order(settings.daemon.state_file)
         self._observes = order.mode is Mode.OBSERVE
@@ -131,7 +133,9 @@ class _Daemon:
         self._started = self.loop.clock()
         self._upkeep = Upkeep(
             self.loop, facts, NftEvents(netfilter), ended, begun, LinkEvents(), self._reader, self._addresses)
-        handlers.update(self._handlers())
+        self._seeing = Seeing(self.loop, self._upkeep)
+        handlers.update({**self._handlers(), **self._seeing.handlers()})
+        streamers.update(self._seeing.streamers())
         signals.tell(self.loop)
 
     def _look_at_links(self) -> AddressesChanged:
@@ -176,7 +180,6 @@ class _Daemon:
         return {
             "calls": self._calls,
             "confirm": self.parachute.confirm,
-            "notes": self._notes,
             "ping": self._ping,
             "registrations": self._registrations,
             "status": self._status,
@@ -221,10 +224,6 @@ class _Daemon:
 
     def _registrations(self, _request: dict[str, Any]) -> dict[str, Any]:
         return {"registrations": self.loop.engine.registrations(self.loop.clock())}
-
-    def _notes(self, request: dict[str, Any]) -> dict[str, Any]:
-        count = request.get("count", RING)
-        return {"decisions": self.loop.journal.entries(count if isinstance(count, int) else RING)}
 
     def _stop(self, request: dict[str, Any]) -> dict[str, Any]:
         log.info("natfix: asked to stop")

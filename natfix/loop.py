@@ -167,6 +167,7 @@ class Loop:
         for packet, outcome in zip(batch, outcomes, strict=True):
             self._give_verdict(packet, outcome, refused)
             self._send([outcome])
+        self.journal.tell(self.engine.pop_events())
         for packet, outcome in zip(batch, outcomes, strict=True):
             self.journal.record(_decision(packet, outcome, refused, now))
         self.call_at(now + SAVE_AFTER, self._save)
@@ -221,6 +222,7 @@ class Loop:
 
     def _close(self, outcomes: Sequence[Outcome], refused: bool, now: float) -> None:
         self._send(outcomes)
+        self.journal.tell(self.engine.pop_events())
         for outcome in outcomes:
             self.journal.record(Decision(now, "", outcome, refused and bool(outcome.commands)))
         self.call_at(now + SAVE_AFTER, self._save)
@@ -321,4 +323,4 @@ def _is_dropped(outcome: Outcome, refused: bool) -> bool:
 
 def _decision(packet: QueuedPacket, outcome: Outcome, refused: bool, now: float) -> Decision:
     where = f"{packet.hook} {packet.in_interface or '-'} {packet.out_interface or '-'}"
-    return Decision(now, where, outcome, _is_dropped(outcome, refused))
+    return Decision(now, where, outcome, _is_dropped(outcome, refused), packet.raw)

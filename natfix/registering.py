@@ -12,6 +12,7 @@ from sys import intern
 from natfix.address import SIP_PORT, Endpoint
 from natfix.deadlines import Deadlines
 from natfix.errors import LimitReached, MalformedMessage
+from natfix.happenings import Happenings
 from natfix.mappings import Mapping, Mappings
 from natfix.realms import Realms
 from natfix.registrations import (
@@ -37,13 +38,14 @@ class Registering:
 
     def __init__(
         self, realms: Realms, registrations: Registrations, mappings: Mappings, signalling: Signalling,
-        deadlines: Deadlines,
+        deadlines: Deadlines, happened: Happenings,
     ) -> None:
         self._realms = realms
         self._registrations = registrations
         self._mappings = mappings
         self._signalling = signalling
         self._deadlines = deadlines
+        self._happened = happened
 
     def on_request(self, turn: Turn) -> None:
         """Remember what an inside UA asks for."""
@@ -133,6 +135,8 @@ class Registering:
             mapping.agent = pending.agent
         if known is not None and known.registrar != binding.registrar:
             self._mappings.release(mapping, known.holder, turn.now)
+        if known is None:
+            self._happened.of_binding("registered", binding, turn.now)
         self.open(mapping, binding, turn.now)
 
     def open(self, mapping: Mapping, binding: Binding, now: float) -> None:
@@ -145,10 +149,13 @@ class Registering:
         binding = self._registrations.find(key)
         if binding is not None and binding.expires_at <= now:
             self._registrations.remove(key)
+            self._happened.of_binding("expired", binding, now)
 
     def _remove(self, key: BindingKey, now: float) -> None:
         binding = self._registrations.remove(key)
         mapping = self._mappings.find(key.reached_at)
+        if binding is not None:
+            self._happened.of_binding("unregistered", binding, now)
         if binding is not None and mapping is not None:
             self._mappings.release(mapping, binding.holder, now)
 

@@ -137,6 +137,67 @@ def _note_line(note: dict[str, str]) -> str:
     return printable(f"    {note['rule']}: {note.get('header', '')}{change}  ({why})")
 
 
+def event_line(event: Answer) -> str:
+    """Return one event of `natfix monitor` as one line: time, event, call, and what there is to say."""
+    rest = EVENTS.get(event["event"], _other_event)(event)
+    clock = event["at"].partition("T")[2].partition(".")[0]
+    return printable(f"{clock} {event['event']:<14} {_short_id(event):<12} {rest}").rstrip()
+
+
+def _short_id(event: Answer) -> str:
+    return str(event.get("call_id", "-"))[:12]
+
+
+def _call_event(event: Answer) -> str:
+    return f"{event['from']} -> {event['to']}  {event['method']}, {event['inside']} <-> {event['peer']}"
+
+
+def _ended_event(event: Answer) -> str:
+    media = ""
+    if "packets_out" in event:
+        media = f", audio packets out {event['packets_out']}, in {event['packets_in']}"
+    what = "talked" if event.get("answered") else "not answered,"
+    return f"{event['from']} -> {event['to']}  {event['why']}; {what} {duration(event['duration'])}{media}"
+
+
+def _binding_event(event: Answer) -> str:
+    agent = f"  ({event['user_agent']})" if event.get("user_agent") else ""
+    return f"{event['aor']}  {event['inside']} => {event['outside']} at {event['registrar']}{agent}"
+
+
+def _alarm_event(event: Answer) -> str:
+    return f"{event['from']} -> {event['to']}  {event.get('why', '')}"
+
+
+def _other_event(event: Answer) -> str:
+    """Return what else there is, as name=value."""
+    hidden = ("schema_version", "at", "event", "call_id", "why")
+    facts = [f"{key}={value}" for key, value in event.items() if key not in hidden]
+    return "  ".join([*facts, *([event["why"]] if "why" in event else [])])
+
+
+EVENTS: dict[str, Callable[[Answer], str]] = {
+    "call": _call_event, "ended": _ended_event, "alarm": _alarm_event, "alarm-over": _alarm_event,
+    **dict.fromkeys(("ringing", "answered", "resumed", "challenged"), _alarm_event),
+    **dict.fromkeys(("registered", "unregistered", "expired"), _binding_event),
+}
+
+
+def uas_text(answer: Answer) -> str:
+    """Return one line for each UA that has sent SIP, the last one first."""
+    agents = answer["uas"]
+    if not agents:
+        return "nobody has sent SIP yet"
+    return table(
+        ("ADDRESS", "SIDE", "SEEN", "MESSAGES", "ERRORS", "CHALLENGES", "REPEATED", "LAST", "DEVICE"),
+        [(each["address"], each["side"], f"{duration(each['last_seen'])} ago", each["messages"],
+          each["errors"], each["challenges"], each["retransmissions"], each["last"], each["user_agent"])
+         for each in agents],
+        numbers=("MESSAGES", "ERRORS", "CHALLENGES", "REPEATED"),
+    )
+
+
 TEXTS: dict[str, Callable[[Answer], str]] = {
     "status": status_text, "calls": calls_text, "registrations": registrations_text, "notes": notes_text,
+    "uas": uas_text,
 }

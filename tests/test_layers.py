@@ -20,18 +20,18 @@ LAYERS: dict[int, str] = {
     1: "natfix address errors",
     2: "algs catalogue commands config document edits expect far_signs headers hep kernel kernel.base masking packet "
        "quirks reports sdp segment shipped sip sip.fields sip.message stun",
-    3: "deadlines dialogs far_ends hearsay mappings ports pulse quotas registrations repeats shares spelling "
-       "stream stream_framing stream_receiver stream_sender streams",
+    3: "deadlines dialogs far_ends happenings hearsay mappings ports pulse quotas registrations repeats "
+       "shares spelling stream stream_framing stream_receiver stream_sender streams",
     4: "callflow engine far_fix keep_alives listing media media_mappings memory realms refreshing "
        "policies registering repairs reporting rewrite rows settling signalling streaming targets turn",
     5: "firewall firewall_iptables firewall_nft firewall_now interfaces kernel.advertise kernel.conntrack "
        "kernel.divert kernel.elements kernel.events kernel.fake kernel.fake_conntrack kernel.fake_elements "
        "kernel.libnftables kernel.netfilter kernel.netlink kernel.observed kernel.probe "
        "kernel.sender kernel.trial programs",
-    6: "__main__ advertiser background check check_firewall check_fixers check_host check_own check_system "
-       "cli control findings init journal "
-       "leak live log_reader lookup loop order ownership parachute plan queue_reader removal resolver "
-       "rules show startup store systemd tables "
+    6: "__main__ advertiser agents asking background check check_firewall check_fixers check_host check_own "
+       "check_system cli control findings init journal "
+       "leak live log_reader lookup loop monitor order ownership parachute plan queue_reader removal "
+       "resolver rules show seeing startup store systemd tables terminal "
        "up upkeep watch",
     7: "replay replay.as_json replay.as_text replay.capture replay.conversations replay.counts "
        "replay.datagrams replay.diagnosis replay.diff replay.drive replay.echoes replay.fragments "
@@ -60,7 +60,7 @@ CORE = (1, 2, 3, 4)
 OTHERS = {
     "dns": {"lookup"},
     "jinja2": {"replay.report"}, "markupsafe": {"replay.report"}, "netfilterqueue": {"queue_reader"},
-    "pyroute2": {"interfaces"},
+    "pyroute2": {"interfaces"}, "rich": {"terminal"},
 }
 # What has no test file of its own: packages, a protocol, and the module behind `python -m natfix`.
 UNTESTED = frozenset({"natfix", "kernel", "kernel.base", "sip", "__main__", "replay", "replay.model"})

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from natfix.agents import Agents
 from natfix.journal import Decision, Journal
+from natfix.packet import datagram
 from natfix.show import TEXTS, calls_text, notes_text, registrations_text, status_text
 from tests.playbook import Delivery, World
 from tests.schema import problems
@@ -43,15 +45,18 @@ def answer(world: World, command: str) -> Answer:
         "state_file": {"path": "/var/lib/natfix/state.sqlite", "failed_writes": 0},
         "names": [],
     }
-    journal = Journal()
+    journal, agents = Journal(), Agents()
+    journal.decision_listeners.append(agents.on_decision)
     for entry in world.log:
         if isinstance(entry, Delivery):
-            journal.record(Decision(entry.at, "forward lan0 wan0", entry.outcome, dropped=False))
+            raw = datagram(entry.source, entry.destination, entry.payload)
+            journal.record(Decision(entry.at, "forward lan0 wan0", entry.outcome, dropped=False, raw=raw))
     answers: dict[str, Answer] = {
         "status": {**shell, **world.engine.status(now)},
         "calls": {"calls": world.engine.calls(now)},
         "registrations": {"registrations": world.engine.registrations(now)},
         "notes": {"decisions": journal.entries()},
+        "uas": {"uas": agents.rows(("wan0",), now)},
     }
     return dict(json.loads(json.dumps({"schema_version": 1, **answers[command]})))
 

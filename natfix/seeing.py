@@ -1,0 +1,77 @@
+"""What the daemon has for those who look: events as they happen, the messages of calls, the UAs.
+
+Everything is fed by the journal, after the verdicts, and is bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from socket import inet_ntoa
+from typing import Any
+
+from natfix.agents import Agents
+from natfix.control import Handler, Streamer
+from natfix.errors import NatfixError
+from natfix.journal import RING, Decision
+from natfix.loop import Loop
+from natfix.monitor import Monitor, Push
+from natfix.upkeep import Upkeep
+
+
+class Seeing:
+    """The parts, wired to the loop's journal, and what the control socket may ask of them."""
+
+    def __init__(self, loop: Loop, upkeep: Upkeep) -> None:
+        self._loop = loop
+        self._upkeep = upkeep
+        self.monitor = Monitor()
+        self.agents = Agents()
+        journal = loop.journal
+        journal.event_listeners.append(self.monitor.on_events)
+        journal.decision_listeners += [self.monitor.on_decision, self.agents.on_decision]
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Return what answers a request with one document."""
+        return {"notes": self._notes, "uas": self._uas}
+
+    def streamers(self) -> Mapping[str, Streamer]:
+        """Return what goes on answering until the client goes."""
+        return {"monitor": self._watch}
+
+    def _notes(self, request: dict[str, Any]) -> dict[str, Any]:
+        count = request.get("count", RING)
+        call, host, rule = (_text(request, key) for key in ("call", "host", "rule"))
+        wanted = partial(_is_wanted, call=call, host=host, rule=rule)
+        count = count if isinstance(count, int) and not isinstance(count, bool) else RING
+        return {"decisions": self._loop.journal.entries(count, wanted)}
+
+    def _uas(self, _request: dict[str, Any]) -> dict[str, Any]:
+        rows = self.agents.rows(self._loop.skeleton.outside_interfaces, self._loop.clock())
+        return {"uas": rows}
+
+    def _watch(self, request: dict[str, Any], push: Push) -> Callable[[], None]:
+        return self.monitor.add(push, _text(request, "call"), _text(request, "host"))
+
+
+def _text(request: dict[str, Any], key: str) -> str:
+    value = request.get(key, "")
+    if not isinstance(value, str):
+        raise NatfixError(f'"{key}" is to be text')
+    return value
+
+
+def _is_wanted(decision: Decision, call: str, host: str, rule: str) -> bool:
+    """Tell whether a decision passes the filters of `natfix notes`; "" lets everything pass."""
+    notes, raw = decision.outcome.notes, decision.raw
+    if call not in decision.outcome.call_id or (rule and all(note.rule != rule for note in notes)):
+        return False
+    if not host or (raw and host in (inet_ntoa(raw[12:16]), inet_ntoa(raw[16:20]))):
+        return True
+    return any(_names(text, host) for note in notes for text in (note.old, note.new))
+
+
+def _names(text: str, host: str) -> bool:
+    """Tell whether *text* has the address *host*, and not just one that begins or ends so."""
+    return re.search(rf"(?<![\d.]){re.escape(host)}(?!\.?\d)", text) is not None
