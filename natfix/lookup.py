@@ -175,7 +175,7 @@ class _Inquiry:
             if answer.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
                 return answer
             problem = f"the DNS server {server} says {dns.rcode.to_text(answer.rcode())}"
-        raise LookupFailed(f"{owner.to_text(omit_final_dot=True)}: {problem}")
+        raise LookupFailed(problem)
 
     def _exchange(self, query: dns.message.Message, server: str) -> dns.message.Message:
         until = min(self._until, time.monotonic() + PATIENCE)

@@ -21,12 +21,17 @@ NAME = "example.org"
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
-    """A DNS server; natfix's patience with it is short."""
-    monkeypatch.setattr(lookup, "PATIENCE", 0.2)
-    monkeypatch.setattr(lookup, "LONGEST", 1.0)
+def server() -> Iterator[NameServer]:
+    """A DNS server."""
     with NameServer() as made:
         yield made
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions whose answers never come are given up soon."""
+    monkeypatch.setattr(lookup, "PATIENCE", 0.2)
+    monkeypatch.setattr(lookup, "LONGEST", 1.0)
 
 
 def ask(server: NameServer, name: str = NAME, is_host: bool = False) -> Found:
@@ -118,6 +123,7 @@ def test_a_server_that_fails_is_no_answer(server: NameServer, rcode: dns.rcode.R
         assert servers_of(NAME, False, [server.address, other.address]).hosts == ("198.51.100.80",)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_silent_server_costs_a_bounded_time(server: NameServer) -> None:
     """However many questions there would be."""
     server.is_silent = True
@@ -134,6 +140,7 @@ def test_no_server_at_all(server: NameServer) -> None:
         ask(server)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_domains_address_is_not_taken_while_srv_cannot_be_asked(server: NameServer) -> None:
     """Else an outage would let a web server in; a host's address is its own in any case."""
     server.put(NAME, "A", "198.51.100.80")
