@@ -18,6 +18,7 @@ from natfix.errors import DONE, NatfixError, NotRunning
 
 if TYPE_CHECKING:
     from natfix.config import Settings
+    from natfix.quirks import Quirks
 
 FAILED = 1
 INTERRUPTED = 130       # 128 + SIGINT, as shells have it
@@ -190,8 +191,12 @@ def _run(options: argparse.Namespace) -> int:
     from natfix.live import run
     from natfix.quirks import all_quirks
 
-    settings = _settings(options)
-    return run(settings, all_quirks(settings.quirks_files), observe=options.observe)
+    def read() -> tuple[Settings, Quirks]:
+        settings = _settings(options)
+        return settings, all_quirks(settings.quirks_files)
+
+    settings, quirks = read()
+    return run(settings, quirks, observe=options.observe, read=read)
 
 
 def _up(options: argparse.Namespace) -> int:
@@ -216,6 +221,18 @@ def _up(options: argparse.Namespace) -> int:
         _print_json(answer)
     else:
         print(up.switched_on_text(answer))
+    return DONE
+
+
+def _reload(options: argparse.Namespace) -> int:
+    from natfix.control import request
+
+    answer = request(_settings(options).daemon.control_socket, {"command": "reload"})
+    if options.json:
+        _print_json(answer)
+    else:
+        changed = ", ".join(answer["changed"])
+        print(f"natfix: changed now: {changed}; calls go on" if changed else "natfix: nothing has changed")
     return DONE
 
 
@@ -291,6 +308,7 @@ COMMANDS = {
     "up": Command(_up, "switch natfix on, and return once it is in force",
                   (DRY_RUN, EXIT_CODE, CONFIRM, OBSERVE, JSON)),
     "confirm": Command(_confirm, "keep what `natfix up --confirm` has switched on", (JSON,)),
+    "reload": Command(_reload, "have the running natfix read its configuration again", (JSON,)),
     "run": Command(_run, "run natfix in the foreground, until SIGTERM or `natfix down`", (OBSERVE,)),
     "status": Command(_ask, "show the state of the running natfix", (JSON, WATCH)),
     "calls": Command(_ask, "show the calls, their streams and the kernel's packet counters", (JSON, WATCH)),

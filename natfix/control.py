@@ -2,9 +2,9 @@
 
 A request is ``{"command": "calls"}`` with what else the command takes beside it. The answer is the
 result as one object, which always has ``schema_version``, or ``{"error": "one sentence"}``, with
-the ``exit_code`` for it. The server half never blocks, since it lives in the loop that holds people's SIP packets; the client half is what
-``natfix status`` and its sisters use. Whoever may open the socket may do everything: it is made for
-root and its group only.
+the ``exit_code`` for it. The server half never blocks, since it lives in the loop that holds people's SIP
+packets; the client half is what ``natfix status`` and its sisters use. Whoever may open the socket may do
+everything: it is made for root and its group only.
 """
 
 from __future__ import annotations

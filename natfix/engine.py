@@ -50,7 +50,7 @@ from natfix.repairs import Repairs
 from natfix.repeats import Repeats
 from natfix.reporting import Reporting
 from natfix.reports import AddressesChanged, Change, Report, Restored, StreamOpened
-from natfix.rewrite import Rewriter
+from natfix.rewrite import Rewriter, fix_content_length
 from natfix.segment import TCP
 from natfix.signalling import Signalling
 from natfix.sip.message import Message, is_sip, message_from_bytes
@@ -332,7 +332,7 @@ class Engine:
             self._far_fix.restore(turn, turn.far_receiver)
             if not turn.is_stream:
                 self._keep_alives.on_response(turn, turn.far_receiver)
-        self._fix_content_length(turn)
+        fix_content_length(turn)
         if turn.far_receiver is not None and not turn.is_stream:
             self._refreshing.on_response(turn, turn.far_receiver)
         self._follow(turn, said)
@@ -354,20 +354,6 @@ class Engine:
             elif not message.is_request and message.cseq_method == "REGISTER":
                 self._registering.on_response(turn)
 
-    def _fix_content_length(self, turn: Turn) -> None:
-        """Content-Length follows the body; none is added where there was none (RFC 3261, 18.3)."""
-        message = turn.message
-        start, end = message.body
-        delta = turn.edits.delta_after(start)
-        if not delta:
-            return
-        new = str(end - start + delta)
-        for header in message.all("content-length"):
-            old = message.raw[header.start:header.end].decode("latin-1")
-            note = Note("content-length", "Content-Length", old, new, "the body's length changed",
-                        "RFC 3261, section 20.14")
-            turn.edits.replace(header.start, header.end, new.encode(), note)
-
     def _pass(self, outcome: Outcome, rule: str, reason: str) -> Outcome:
         self.counters["passed"] += 1
         self.counters["passed " + rule] += 1
@@ -388,6 +374,26 @@ class Engine:
             self._streaming.on_opened(report.flow)
         elif isinstance(report, AddressesChanged):
             self._streaming.leave_address(now)
+        outcome.commands = self._take_commands()
+        return outcome
+
+    def reconfigure(self, settings: Settings, quirks: Quirks, now: float) -> Outcome:
+        """Take other settings for what begins from now on; calls, registrations, mappings stay as they are."""
+        now, limits = self._advance(now), settings.limits
+        self._mappings.follow(limits.mappings, limits.mappings_per_host)
+        self._registrations.follow(limits.registrations, limits.registrations_per_host)
+        self._calls.follow(limits.dialogs, limits.dialogs_per_host)
+        self._quotas.follow(Rates(limits.requests_per_host, limits.requests_per_peer))
+        self._flow.reconfigure(settings)
+        for part in (self._realms, self._policies, self._signalling, self._media):
+            part.follow(settings)
+        for far_part in (self._far_fix, self._keep_alives, self._refreshing):
+            far_part.follow(settings.far_end)
+        self._rewriter.follow(quirks)
+        self._repairs.follow(quirks, settings.signalling.agent_name)
+        self._settings, self._quirks = settings, quirks
+        outcome = Outcome(notes=self._reporting.follow(settings, now))
+        self._keep_alives.resume(now)
         outcome.commands = self._take_commands()
         return outcome
 

@@ -27,6 +27,10 @@ class FarFix:
 
     def __init__(self, ends: FarEnds, settings: FarEndSettings) -> None:
         self._ends = ends
+        self.follow(settings)
+
+    def follow(self, settings: FarEndSettings) -> None:
+        """Take other settings; a far UA that is known stays one until it is gone."""
         self._chosen = settings.signs if settings.fix == "auto" else ()     # the signs that count
 
     def sender_of(self, turn: Turn) -> FarEnd | None:

@@ -38,8 +38,7 @@ class KeepAlives:
 
     def __init__(self, settings: FarEndSettings, ends: FarEnds, realms: Realms, mappings: Mappings,
                  deadlines: Deadlines, counters: Counter[str]) -> None:
-        self._kind = settings.keep_open if settings.fix == "auto" else "never"
-        self._every, self._longest = float(settings.keep_open_every), float(settings.keep_open_longest)
+        self.follow(settings)
         self._ends = ends
         self._realms = realms
         self._mappings = mappings
@@ -47,6 +46,11 @@ class KeepAlives:
         self._counters = counters
         self._next_slot = 0.0
         self._sources: dict[str, Endpoint] = {}     # Call-ID of the REGISTERs -> where they last came from
+
+    def follow(self, settings: FarEndSettings) -> None:
+        """Take other settings; :meth:`resume` plans by them."""
+        self._kind = settings.keep_open if settings.fix == "auto" else "never"
+        self._every, self._longest = float(settings.keep_open_every), float(settings.keep_open_longest)
 
     # -- what comes from outside ------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import selectors
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -41,6 +42,7 @@ from natfix.order import Mode, Order, read_order
 from natfix.parachute import Parachute
 from natfix.queue_reader import NetfilterQueueReader, QueueReader, queue_counters
 from natfix.quirks import Quirks
+from natfix.reload import Read, Reload, unreadable
 from natfix.removal import remove_files
 from natfix.reports import AddressesChanged, FlowBegan, Restored
 from natfix.resolver import resolver_from_settings
@@ -61,17 +63,18 @@ SWITCH_INTERVAL = 0.0005    # seconds that a thread may keep a packet waiting fo
 log = logging.getLogger("natfix")
 
 
-def run(settings: Settings, quirks: Quirks, host: Host | None = None, observe: bool = False) -> int:
+def run(settings: Settings, quirks: Quirks, host: Host | None = None, observe: bool = False,
+        read: Read = unreadable) -> int:
     """Run the daemon until SIGTERM, SIGINT or `natfix down`; return its exit code.
 
     *host* is the machine as `natfix check` sees it; to *observe* is to look on and change nothing, which may
-    also be ordered (:mod:`natfix.order`). Raises NatfixError, with one sentence, where natfix cannot start;
-    nothing is half-installed then.
+    also be ordered (:mod:`natfix.order`); *read* reads the configuration for `natfix reload`. Raises
+    NatfixError, with one sentence, where natfix cannot start; nothing is half-installed then.
     """
     set_up_log(settings.daemon.log_level)
     with ExitStack() as held:
         host = host or Host(settings, links=Question(links_by_program))
-        daemon = _Daemon(settings, quirks, host, held, observe)
+        daemon = _Daemon(settings, quirks, host, held, observe, read)
         daemon.begin()
         daemon.loop.run()
         daemon.end()
@@ -88,7 +91,7 @@ class _Daemon:
     """All parts of a running natfix; each is let go in reverse order, the control socket last."""
 
     def __init__(
-        self, settings: Settings, quirks: Quirks, host: Host, held: ExitStack, observe: bool,
+        self, settings: Settings, quirks: Quirks, host: Host, held: ExitStack, observe: bool, read: Read,
     ) -> None:
         selector = selectors.DefaultSelector()
         signals = _Signals()
@@ -121,7 +124,8 @@ class _Daemon:
         self._ports = ports_in_use(self._addresses, host.ruleset)
         self._skeleton = skeleton_from_settings(settings, self._addresses)
         ended: FlowEvents = ConntrackEvents()
-        begun: FlowEvents = NewMediaFlows(settings.media.ports)
+        self._new_media = NewMediaFlows(settings.media.ports)
+        begun: FlowEvents = self._new_media
         facts = Facts(self._look_at_links, ports_in_use, ASK_EVERY if self._advertiser.asks else 0.0)
         if settings.outside.advertise:
             kernel = AdvertisedKernel(netfilter, self._addresses)
@@ -136,7 +140,17 @@ class _Daemon:
         self._seeing = Seeing(self.loop, self._upkeep)
         handlers.update({**self._handlers(), **self._seeing.handlers()})
         streamers.update(self._seeing.streamers())
-        signals.tell(self.loop)
+        self._reload = Reload(read, settings, quirks, self.loop, self.parachute,
+                              (self._follow, self._resolver.follow))
+        handlers["reload"] = self._reload
+        signals.tell(self.loop, self._reload.on_hangup)
+
+    def _follow(self, settings: Settings) -> None:
+        """Take other settings, in all that is neither rules nor engine."""
+        self._settings = settings
+        set_up_log(settings.daemon.log_level)
+        self._new_media.follow(settings.media.ports)
+        self._upkeep.look_again()
 
     def _look_at_links(self) -> AddressesChanged:
         """Return the links as they are now; this takes long."""
@@ -232,7 +246,7 @@ class _Daemon:
 
 
 class _Signals:
-    """SIGTERM and SIGINT end the loop, SIGHUP only says that it does nothing; caught from the start on."""
+    """SIGTERM and SIGINT end the loop, SIGHUP has the configuration read again; caught from the start on."""
 
     def __init__(self) -> None:
         self._ears, mouth = socket.socketpair()
@@ -242,14 +256,14 @@ class _Signals:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda _number, _frame: None)
 
-    def tell(self, loop: Loop) -> None:
-        """Have *loop* end on a signal, also on one that has come already."""
-        loop.listen(self._ears, lambda: self._take(loop))
+    def tell(self, loop: Loop, on_hangup: Callable[[], None]) -> None:
+        """Have *loop* end on a signal, also on one that has come already; *on_hangup* is for SIGHUP."""
+        loop.listen(self._ears, lambda: self._take(loop, on_hangup))
 
-    def _take(self, loop: Loop) -> None:
+    def _take(self, loop: Loop, on_hangup: Callable[[], None]) -> None:
         for number in self._ears.recv(64):
             if number == signal.SIGHUP:
-                log.info("natfix: SIGHUP does nothing; restart natfix to have its configuration read again")
+                on_hangup()
             else:
                 log.info("natfix: ends on %s", signal.Signals(number).name)
                 loop.stop()

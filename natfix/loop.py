@@ -110,6 +110,10 @@ class Loop:
         outcomes = self._tell(reports, now)
         self._close(outcomes, self._apply(outcomes, now), now)
 
+    def carry_out(self, outcome: Outcome, now: float) -> None:
+        """Do what the engine wants done."""
+        self._close([outcome], self._apply([outcome], now), now)
+
     def inform(self, reports: Iterable[Report], now: float) -> None:
         """Tell the engine what was before; a :meth:`repair` has to follow, which makes it true."""
         self._close(self._tell(reports, now), False, now)

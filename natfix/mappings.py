@@ -144,6 +144,10 @@ class Mappings:
         self._deadlines = deadlines
         self._on_removed = on_removed       # the port pool gets its port back
 
+    def follow(self, limit: int, limit_per_host: int) -> None:
+        """Take other limits; what is above them stays and ends by itself."""
+        self._limit, self._limit_per_host = limit, limit_per_host
+
     def __iter__(self) -> Iterator[Mapping]:
         return iter(list(self._inside.values()))
 

@@ -54,8 +54,16 @@ class MediaKeeper:
         self._streams = MediaMappings(settings, realms, mappings)
         self.pool = self._streams.pool
         self.hold, self.release = self._streams.hold, self._streams.release
-        self.settle = Settling(settings, realms, mappings, far_ends).settle
+        self._settling = Settling(settings, realms, mappings, far_ends)
+        self.settle = self._settling.settle
         self._hearsay = Hearsay()
+        self._judges_sdp = SDP_PRIVATE in settings.far_end.signs
+
+    def follow(self, settings: Settings) -> None:
+        """Take other settings, for what is said from now on."""
+        self._settings = settings
+        self._streams.follow(settings)
+        self._settling.follow(settings)
         self._judges_sdp = SDP_PRIVATE in settings.far_end.signs
 
     # -- one message's description ----------------------------------------------------------------

@@ -39,6 +39,12 @@ class MediaMappings:
         self._shares = Shares(self.pool, mappings, named_hosts(settings))
         self._gave_way: list[str] = []
 
+    def follow(self, settings: Settings) -> None:
+        """Take other settings; streams keep the ports that they have."""
+        self._accepts_any = settings.media.accept_from == "any"
+        self.pool.resize(*settings.media.ports)
+        self._shares.follow(named_hosts(settings))
+
     def map_pair(
         self, owner: Owner, rtp: Endpoint, rtcp: Endpoint | None, pairs: int = 1,
     ) -> tuple[Endpoint, Endpoint | None]:

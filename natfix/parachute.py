@@ -68,6 +68,12 @@ class Parachute:
             log.info("natfix: confirmed")
         return {"confirmed": True, "was_on_trial": was_pending}
 
+    def follow(self, skeleton: Skeleton) -> Skeleton:
+        """Return *skeleton*, that of other settings, as it is now: a trial that runs goes on."""
+        self._bypass = skeleton.bypass
+        on_trial = replace(skeleton, trial=self._seconds, bypass=True)
+        return on_trial if self.is_pending else skeleton
+
     def settled(self, skeleton: Skeleton) -> Skeleton:
         """Return *skeleton* as it is when no trial runs."""
         return replace(skeleton, trial=0.0, bypass=self._bypass)

@@ -54,6 +54,15 @@ class Policies:
     """The lists of the settings, with what DNS has told about their names."""
 
     def __init__(self, settings: Settings) -> None:
+        self._told: dict[str, tuple[str, ...]] = {}
+        self._noted: OrderedDict[str, float] = OrderedDict()
+        self.trusted: set[str] = set()              # whom no rate binds: peers, by address or name
+        self.refused: dict[str, dict[str, str]] = {}    # by name, addresses that DNS gave, and why not
+        self.counts: Counter[str] = Counter()       # messages dropped and passed, by entry
+        self.follow(settings)
+
+    def follow(self, settings: Settings) -> None:
+        """Take other lists; what DNS has told of names that stay is kept, and :meth:`judge` has to follow."""
         self._default = settings.media.policy
         self._peers = {each.address.lower(): Entry("peer", each.address.lower(), each.policy, each.media)
                        for each in settings.peers}
@@ -61,16 +70,12 @@ class Policies:
                          for each in settings.domains}
         self._judges_domains = any(entry.policy != "fix" for entry in self._domains.values())
         self._names = names_to_resolve(settings)
-        self._told: dict[str, tuple[str, ...]] = {}
         self._peer_hosts, self._named_hosts = peer_hosts(settings), named_hosts(settings)
         self._peer_at = self._peers_by_address()
         self._server_at: dict[str, Entry] = {}
-        self._noted: OrderedDict[str, float] = OrderedDict()
         self.dropped = dropped_hosts(settings)
         self.admitted = self._peer_hosts            # who may use every inward half of signalling
-        self.trusted = set(self._named_hosts)       # whom no rate binds: peers, by address or name
-        self.refused: dict[str, dict[str, str]] = {}    # by name, addresses that DNS gave, and why not
-        self.counts: Counter[str] = Counter()       # messages dropped and passed, by entry
+        self.trusted |= self._named_hosts
 
     # -- who may come in ------------------------------------------------------------------------------
 

@@ -50,6 +50,13 @@ class PortPool:
         """Number of pairs that nobody holds."""
         return len(self._free)
 
+    def resize(self, first: int, last: int) -> None:
+        """Give out ports *first* to *last* from now on; those that are held keep theirs."""
+        bases = range(first + first % 2, last, 2)
+        freed = {base: self._free.get(base, _FRESH) for base in bases if not {base, base + 1} & self._used}
+        self._free = OrderedDict(sorted(freed.items(), key=lambda item: item[1].at))
+        self._bases = frozenset(bases)
+
     def take(self, count: int, odd: bool, remote: str, now: float) -> int:
         """Reserve *count* ports in a row, the first odd or even as asked, and return the first.
 

@@ -48,6 +48,10 @@ class Quotas:
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
         self.over: Counter[str] = Counter()     # packets over the rate, by host
 
+    def follow(self, rates: Rates) -> None:
+        """Take other rates; what hosts have left of their burst stays."""
+        self._rates = rates
+
     def admit(self, host: str, is_inside: bool, now: float) -> bool:
         """Take one token of *host*'s; False where it has none left."""
         rate = self._rates.inside if is_inside else self._rates.outside

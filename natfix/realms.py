@@ -29,6 +29,15 @@ class Realms:
         self._link = self.outside_host
         self._unseen: frozenset[str] = frozenset()
 
+    def follow(self, settings: Settings) -> None:
+        """Take other networks at once where the settings name them; the next report tells them all."""
+        links = tuple(each for each in self._networks if each not in self._intranet)
+        named = tuple((network, "") for network in settings.inside.networks)
+        self._settings = settings
+        self._intranet = tuple((network, "") for network in settings.outside.intranet)
+        self._networks = (named or links) + self._intranet
+        self._known.clear()
+
     def update(self, report: AddressesChanged) -> bool:
         """Take the links as they are now; True where the outside address became another one."""
         self._networks = report.inside + self._intranet

@@ -80,13 +80,17 @@ class Refreshing:
 
     def __init__(self, settings: FarEndSettings, ends: FarEnds, keep_alives: KeepAlives,
                  counters: Counter[str]) -> None:
-        self._is_on = settings.keep_open == "refresh" and settings.fix == "auto"
-        self._every, self._longest = float(settings.keep_open_every), float(settings.keep_open_longest)
+        self.follow(settings)
         self._ends = ends
         self._keep_alives = keep_alives
         self._counters = counters
         self._leases: dict[Key, Lease] = {}
         self._requests: dict[Key, Request] = {}
+
+    def follow(self, settings: FarEndSettings) -> None:
+        """Take other settings; what a UA was granted by the old ones ends as it was told."""
+        self._is_on = settings.keep_open == "refresh" and settings.fix == "auto"
+        self._every, self._longest = float(settings.keep_open_every), float(settings.keep_open_longest)
 
     # -- a refresh --------------------------------------------------------------------------------
 

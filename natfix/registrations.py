@@ -88,6 +88,10 @@ class Registrations:
         self._limit_per_host = limit_per_host
         self.changed: set[BindingKey] = set()
 
+    def follow(self, limit: int, limit_per_host: int) -> None:
+        """Take other limits; what is above them stays and ends by itself."""
+        self._limit, self._limit_per_host = limit, limit_per_host
+
     def __iter__(self) -> Iterator[Binding]:
         return iter(list(self._bindings.values()))
 

@@ -39,10 +39,14 @@ class Repairs:
     def __init__(
         self, quirks: Quirks, agent_name: str, signalling: Signalling, counters: Counter[str]
     ) -> None:
-        self._quirks = quirks
-        self._agent_name = agent_name
         self._signalling = signalling
         self._counters = counters
+        self.follow(quirks, agent_name)
+
+    def follow(self, quirks: Quirks, agent_name: str) -> None:
+        """Take other rules, for what is said from now on."""
+        self._quirks = quirks
+        self._agent_name = agent_name
         self.is_needed = bool(quirks) or bool(agent_name)
 
     def before(self, turn: Turn) -> None:

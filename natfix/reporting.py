@@ -84,6 +84,21 @@ class Reporting:
             self._leave_address(old, now)
         self._notes += self._policies.judge(self._realms)
         self._mappings.admit(self._policies.admitted)
+        self._open_trunks(now)
+
+    def follow(self, settings: Settings, now: float) -> list[Note]:
+        """Take other settings: trunks that are new are opened, those that are gone are closed."""
+        self._notes = []
+        before, self._settings = self._settings, settings
+        for trunk in before.trunks:
+            if trunk not in settings.trunks:
+                self._signalling.close_trunk(endpoint_from_setting(trunk.inside, SIP_PORT), now)
+        self._notes += self._policies.judge(self._realms)
+        self._mappings.admit(self._policies.admitted)
+        self._open_trunks(now)
+        return self._notes
+
+    def _open_trunks(self, now: float) -> None:
         for trunk in self._settings.trunks:
             try:
                 self._signalling.open_for_trunk(

@@ -110,6 +110,20 @@ class Resolver:
         self._shell: Shell | None = None
         self._take_rows(rows)
 
+    def follow(self, settings: Settings) -> None:
+        """Ask for other names from now on; what is known of those that stay is kept.
+
+        Raises NatfixError where there are names, and no dnspython.
+        """
+        names = names_to_resolve(settings)
+        self._ask = asker(settings.daemon.nameservers) if names else _never
+        known = {(name.text, name.is_host): name for name in self._names}
+        self._names = [known.get(each) or _Name(*each) for each in names.items()]
+        if self._shell is not None:
+            now = self._shell.clock()
+            self._shell.report([self.known()], now)
+            self._shell.call_at(now, self._ask_next)
+
     def known(self) -> NamesResolved:
         """Return what is known now."""
         return NamesResolved({name.text: name.hosts for name in self._names})

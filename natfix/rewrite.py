@@ -53,6 +53,21 @@ _REASONS = {
 }
 
 
+def fix_content_length(turn: Turn) -> None:
+    """Content-Length follows the body; none is added where there was none (RFC 3261, 18.3)."""
+    message = turn.message
+    start, end = message.body
+    delta = turn.edits.delta_after(start)
+    if not delta:
+        return
+    new = str(end - start + delta)
+    for header in message.all("content-length"):
+        old = message.raw[header.start:header.end].decode("latin-1")
+        note = Note("content-length", "Content-Length", old, new, "the body's length changed",
+                    "RFC 3261, section 20.14")
+        turn.edits.replace(header.start, header.end, new.encode(), note)
+
+
 class Rewriter:
     """Applies the two tables to a turn."""
 
@@ -64,6 +79,10 @@ class Rewriter:
         self._mappings = mappings
         self._registrations = registrations
         self._spelling = spelling
+        self._quirks = quirks
+
+    def follow(self, quirks: Quirks) -> None:
+        """Take other rules, for what is said from now on."""
         self._quirks = quirks
 
     # -- what the inside sender says of itself -------------------------------------------------

@@ -39,6 +39,10 @@ class Settling:
         self._mappings = mappings
         self._far_ends = far_ends
 
+    def follow(self, settings: Settings) -> None:
+        """Take other limits, for what is settled from now on."""
+        self._limit = settings.limits.remotes_per_dialog
+
     def settle(self, call: Call, now: float) -> None:
         """Make the kernel hold just what *call*'s descriptions need now; a dead call keeps what it has."""
         if call.ended_at is not None:

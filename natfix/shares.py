@@ -35,9 +35,13 @@ class Shares:
         """*trusted* are the hosts that the operator names."""
         self._pool = pool
         self._mappings = mappings
-        self._trusted = frozenset(trusted)
-        self._kept = pool.size // PART              # pairs
+        self.follow(trusted)
         self._waiting: dict[str, dict[CallKey, Call]] = {}      # by host, the oldest first
+
+    def follow(self, trusted: Collection[str]) -> None:
+        """Take the pool as it is now, and other hosts that the operator names."""
+        self._trusted = frozenset(trusted)
+        self._kept = self._pool.size // PART        # pairs
 
     def note(self, call: Call, host: str) -> None:
         """Note that *call* holds a mapping that counts for *host*."""

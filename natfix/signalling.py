@@ -30,16 +30,20 @@ class Signalling:
     """Chooses, holds and opens the mappings of SIP endpoints."""
 
     def __init__(self, settings: Settings, realms: Realms, mappings: Mappings) -> None:
-        self._settings = settings
+        self.follow(settings)
         self._realms = realms
         self._mappings = mappings
-        self._peers, self._dropped = peer_hosts(settings), dropped_hosts(settings)
-        # A PBX on the gateway may start after natfix, and wants the ports that phones registered at.
-        self._reserved = settings.signalling.ports if settings.gateway.pbx == "local" else ()
         self.taken: frozenset[int] = frozenset()            # ports of the outside address that others use
         self.forwards: dict[int, Endpoint | None] = {}      # the operator's own forwards
         self.remembered: dict[Endpoint, int] = {}           # inside endpoint -> its last outside port
         self.changed: set[Endpoint] = set()
+
+    def follow(self, settings: Settings) -> None:
+        """Take other settings; mappings stay as they are."""
+        self._settings = settings
+        self._peers, self._dropped = peer_hosts(settings), dropped_hosts(settings)
+        # A PBX on the gateway may start after natfix, and wants the ports that phones registered at.
+        self._reserved = settings.signalling.ports if settings.gateway.pbx == "local" else ()
 
     def map_endpoint(self, inside: Endpoint, now: float, wanted: int = 0) -> Mapping:
         """Return the signalling mapping of *inside*, made if need be, and renew its outgoing half.
@@ -109,11 +113,17 @@ class Signalling:
     def open_for_trunk(self, inside: Endpoint, peers: tuple[str, ...], port: int, now: float) -> None:
         """Let a declared trunk's provider call a PBX that does not register."""
         mapping = self._mappings.find(inside) or self._add(inside, port)
-        holder = ("trunk", str(inside))
+        holder = trunk_holder(inside)
         self._open(mapping, holder, set(peers), NEVER, now)
         mapping.shown |= {"contact"}    # the operator has told the provider: requests to it name the PBX
         for peer in peers:
             self._keep_flow(mapping, Endpoint(peer, SIP_PORT), holder, NEVER, now)
+
+    def close_trunk(self, inside: Endpoint, now: float) -> None:
+        """Let a trunk's provider in no more; calls that it has go on."""
+        mapping = self._mappings.find(inside)
+        if mapping is not None:
+            self._mappings.release(mapping, trunk_holder(inside), now)
 
     def _open(
         self, mapping: Mapping, holder: Holder, remotes: set[str], until: float, now: float
@@ -184,3 +194,8 @@ class Signalling:
             self.changed.add(forgotten)
         self.remembered[inside] = port
         self.changed.add(inside)
+
+
+def trunk_holder(inside: Endpoint) -> Holder:
+    """Return what holds a declared trunk's mapping."""
+    return ("trunk", str(inside))

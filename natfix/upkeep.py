@@ -196,6 +196,12 @@ class Upkeep:
             self._reader.forget_interfaces()
             self._loop.call_at(self._loop.clock() + SETTLE, self._look_at_links)
 
+    def look_again(self) -> None:
+        """Look at links and ports anew, soon."""
+        now = self._loop.clock()
+        self._loop.call_at(now, self._look_at_links)
+        self._loop.call_at(now, self._look_at_ports)
+
     def _look_at_links(self, now: float) -> None:
         self._background.ask("links", self._facts.addresses, self._tell_addresses, self._complain)
         self._ask_again(now)

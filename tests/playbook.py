@@ -15,13 +15,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from natfix.address import Endpoint
 from natfix.commands import Command, Flow, Kind, Note, Outcome, Verdict
 from natfix.config import Inside, Outside, Settings
-from natfix.engine import Engine, Path
+from natfix.engine import NO_QUIRKS, Engine, Path
 from natfix.errors import KernelRefused
 from natfix.kernel.advertise import AdvertisedKernel
 from natfix.kernel.base import Kernel, Skeleton
@@ -294,6 +294,12 @@ class World:
         self.kernel.own_addresses = self.kernel.own_addresses - {self.kernel.outside_address} | {address}
         self.kernel.outside_address = address
         return self.report(self._addresses())
+
+    def reload(self, **tables: Any) -> Outcome:
+        """natfix takes other settings while it runs, as `natfix reload` has it; *tables* as at the start."""
+        self.settings = replace(self.settings, **tables)
+        self.kernel.install(skeleton_of(self.settings))
+        return self._follow(self.engine.reconfigure(self.settings, NO_QUIRKS, self.now))
 
     def restart(self) -> None:
         """natfix starts anew; the kernel and the store keep what they hold."""

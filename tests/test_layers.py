@@ -30,7 +30,7 @@ LAYERS: dict[int, str] = {
        "kernel.sender kernel.trial programs",
     6: "__main__ advertiser agents asking background check check_firewall check_fixers check_host check_own "
        "check_system cli control findings init journal "
-       "leak live log_reader lookup loop monitor order ownership parachute plan queue_reader removal "
+       "leak live log_reader lookup loop monitor order ownership parachute plan queue_reader reload removal "
        "resolver rules show seeing startup store systemd tables terminal "
        "up upkeep watch",
     7: "replay replay.as_json replay.as_text replay.capture replay.conversations replay.counts "

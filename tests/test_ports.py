@@ -33,6 +33,20 @@ def test_the_longest_unused_pair_is_taken_first() -> None:
     assert [pool.take(2, False, "", 2.0) for _ in range(3)] == [30002, 30004, 30000]
 
 
+def test_another_range() -> None:
+    """After resize() only ports of the new range are given out; who holds one keeps it, inside it or not."""
+    pool = PortPool(30000, 30005)
+    held = [pool.take(2, False, "", 0.0) for _ in range(2)]
+    pool.resize(30002, 30009)
+    assert held == [30000, 30002]
+    assert (pool.size, pool.free) == (4, 3)
+    assert {pool.take(2, False, "", 0.0) for _ in range(3)} == {30004, 30006, 30008}
+    for port in (30000, 30001, 30002, 30003):
+        pool.give_back(port, "", 1.0)
+    assert pool.take(2, False, "", 2.0) == 30002
+    assert pool.free == 0
+
+
 def test_a_pair_does_not_meet_the_same_remote_again_soon() -> None:
     """For 120 s a freed pair is kept from its last remote while others are free."""
     pool = PortPool(30000, 30003)

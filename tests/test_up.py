@@ -37,6 +37,12 @@ class Operator(Live):
             command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60))
         return done.returncode, done.stdout, done.stderr
 
+    def append(self, text: str) -> str:
+        """Add *text* to the configuration; return all of it."""
+        whole = self.config.read_text() + text
+        self.config.write_text(whole)
+        return whole
+
     def refused_start(self) -> tuple[int, str]:
         """Start the daemon as a service would; it must refuse: exit code, and what it said."""
         code, _, complaint = self.natfix("run")

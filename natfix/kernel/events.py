@@ -160,6 +160,10 @@ class NewMediaFlows(_Events):
         """*ports* are the pool's first and last."""
         super().__init__(CONNTRACK_BEGUN, _only_media(*ports))
 
+    def follow(self, ports: tuple[int, int]) -> None:
+        """Listen to another pool from now on."""
+        attach_filter(self._socket, _only_media(*ports))
+
     def read(self) -> list[Flow]:
         """Return the flows that began since the last call, as the kernel holds them."""
         entries = [entry_from_body(body) for _, body in self._messages()]
