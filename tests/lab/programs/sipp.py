@@ -42,7 +42,7 @@ class Sipp:
     With *to* ("address:port") it calls; without, it waits for calls. *keys* become ``-key`` variables,
     *rows* an ``-inf`` file (one tuple per call, used in order: ``[field0]``). *calls* is how many calls;
     *options* are further SIPp options. Over *transport* "tcp" all calls share one connection. SIPp binds
-    ``[media_port]`` itself, so that a RtpAgent could not: scenarios write ``[rtp_port]``, which is *rtp_port*.
+    ``[media_port]`` itself, so that a RtpAgent could not: scenarios write ``[rtp_port]``: *rtp_port*.
     """
 
     def __init__(self, host: str, scenario: str | Path, *, to: str = "", port: int = 5060, calls: int = 1,
