@@ -65,10 +65,6 @@ class CallFlow:
         """Take other settings, from each call's next deadline on."""
         self._settings = settings
 
-    def reconfigure(self, settings: Settings) -> None:
-        """Take other settings, from each call's next deadline on."""
-        self._settings = settings
-
     # -- finding --------------------------------------------------------------------------------
 
     def find(self, turn: Turn, mapping: Mapping, inside_sent: bool) -> Call | None:

@@ -226,10 +226,6 @@ class Calls:
         """Take other limits; what is above them stays and ends by itself."""
         self._limit, self._limit_per_host = limit, limit_per_host
 
-    def follow(self, limit: int, limit_per_host: int) -> None:
-        """Take other limits; what is above them stays and ends by itself."""
-        self._limit, self._limit_per_host = limit, limit_per_host
-
     def __iter__(self) -> Iterator[Call]:
         return iter(list(self._calls.values()))
 
