@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from natfix.address import network_from_text
 from natfix.check_firewall import (
     check_forward,
     check_helpers,
@@ -15,8 +16,9 @@ from natfix.check_firewall import (
     check_rule_files,
 )
 from natfix.findings import Status
-from natfix.firewall import Chain, Condition, Effect, Rule, Ruleset
-from tests.hosts import FIREWALL, bad, gateway, write
+from natfix.firewall import Chain, Condition, Effect, FlowTable, Rule, Ruleset
+from natfix.interfaces import Links, Route
+from tests.hosts import FIREWALL, LINKS, bad, gateway, write
 
 NO_DNAT = FIREWALL.replace("-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\n", "")
 MANGLE = "*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING {rule}\nCOMMIT\n"
@@ -160,6 +162,61 @@ def test_notrack(tmp_path: Path) -> None:
     sip, dns = (MANGLE.format(rule=f"-p udp --dport {port} -j NOTRACK") for port in (5060, 53))
     assert bad(check_offload, gateway(tmp_path, firewall=sip))
     assert not bad(check_offload, gateway(tmp_path, firewall=dns))
+
+
+def test_flow_table_of_other_links(tmp_path: Path) -> None:
+    """A flow table matters where it has one of the gateway's links; one in the network card is named so."""
+    udp = nft(Rule((), effects=(Effect("flow", "f"),)))
+    for links, words in (({"lan0"}, "a flow table"), ({"wan0", "dmz0"}, "network card's"), ({"dmz0"}, "")):
+        udp.flow_tables["inet filter", "f"] = FlowTable(frozenset(links), in_hardware="wan0" in links)
+        found = bad(check_offload, gateway(tmp_path, ruleset=udp))
+        assert [words in finding.text for finding in found] == [True] * bool(words)
+
+
+TWO_NETWORKS = Links(
+    {**LINKS.addresses, "guest0": ("192.168.9.1",)},
+    (*LINKS.routes, Route(network_from_text("192.168.9.0/24"), "guest0")))
+
+
+def test_each_inside_network_by_itself(tmp_path: Path) -> None:
+    """A chain that lets one network out and shuts another in is a warning for the latter, no error; rules for
+    each link are as good as one for all."""
+    one = FIREWALL
+    both = one.replace("-i lan0 -o wan0", "-i guest0 -o wan0 -j ACCEPT\n-A FORWARD -i lan0 -o wan0")
+    (finding,) = bad(check_forward, gateway(tmp_path, links=TWO_NETWORKS, firewall=one))
+    assert finding.status is Status.WARNING
+    assert "as far as phones in 192.168.9.0/24 (guest0) go" in finding.text
+    assert bad(check_forward, gateway(tmp_path, links=TWO_NETWORKS, firewall=both)) == []
+
+
+def test_the_line_for_natfix_own_ports_only(tmp_path: Path) -> None:
+    """`--ctorigdstport` may keep the documented line to natfix's ports, and must cover all of them."""
+    line = "-m conntrack --ctstate DNAT"
+    for ports, count in (("20000:39999", 0), ("30000:39999", 0), ("30000:34999", 1)):
+        host = gateway(tmp_path, firewall=FIREWALL.replace(line, f"{line} --ctorigdstport {ports}"))
+        assert len(bad(check_forward, host)) == count, ports
+
+
+def test_random_ports_are_noted(tmp_path: Path) -> None:
+    """A masquerade by chance is no fault for what natfix serves."""
+    host = gateway(tmp_path, firewall=FIREWALL.replace("MASQUERADE", "MASQUERADE --random-fully"))
+    assert [finding.status for finding in check_nat(host)] == [Status.NOTE, Status.OK]
+
+
+@pytest.mark.parametrize(("main", "more", "named"), [
+    ("flush ruleset;\ninclude \"/etc/nftables.d/*.nft\"\n", "", "/etc/nftables.conf"),
+    ("include \"/etc/nftables.d/*.nft\"\n", "table inet x { }\n  flush   ruleset # all\n",
+     "/etc/nftables.d/a.nft"),
+    ("include \"nftables.d/a.nft\"\n", "delete table inet x; flush ruleset\n", "/etc/nftables.d/a.nft"),
+    ("# flush ruleset\nflush table inet filter\ninclude \"/etc/nftables.d/a.nft\"\n",
+     "include \"/etc/nftables.conf\"\n", ""),
+])
+def test_rule_files_that_are_included(tmp_path: Path, main: str, more: str, named: str) -> None:
+    """Included files count, comments do not, and files that include each other end."""
+    host = gateway(tmp_path, **{"etc__nftables.conf": main, "etc__nftables.d__a.nft": more})
+    (finding,) = check_rule_files(host)
+    assert finding.status is (Status.NOTE if named else Status.OK)
+    assert named in finding.text
 
 
 def test_flushing_rule_file_is_noted(tmp_path: Path) -> None:

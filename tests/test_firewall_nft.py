@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from natfix.address import network_from_text
-from natfix.firewall import NEVER, NOT_UNDERSTOOD, Condition, Effect, Rule, Ruleset
+from natfix.firewall import NEVER, NOT_UNDERSTOOD, Condition, Effect, FlowTable, Rule, Ruleset
 from natfix.firewall_nft import dnat_maps, ruleset_from_json
 
 pytestmark = [
@@ -140,6 +140,24 @@ def test_dnat_maps_are_rules() -> None:
         (((5070, 5070),), ("10.0.0.7", 5060)),
         (((5080, 5090),), ("10.0.0.6", 0)),
     ]
+
+
+@pytest.mark.parametrize(("statement", "effect"), [
+    ({"flow": {"op": "add", "flowtable": "@f"}}, Effect("flow", "f")),
+    ({"queue": {"num": 5060}}, Effect("queue", (5060, 5060))),
+    ({"queue": {"num": {"range": [0, 3]}, "flags": "fanout"}}, Effect("queue", (0, 3))),
+    ({"masquerade": {"flags": ["random", "persistent"]}}, Effect("masquerade", "random")),
+    ({"masquerade": {"flags": "fully-random"}}, Effect("masquerade", "fully-random")),
+])
+def test_statements_that_this_kernel_may_lack(statement: dict[str, object], effect: Effect) -> None:
+    """As nft's JSON documentation (libnftables-json(5)) writes them; a flow table with its links and flags."""
+    rule = {"family": "inet", "table": "t", "chain": "c", "handle": 4, "expr": [statement]}
+    flow_table = {"family": "inet", "name": "f", "table": "t", "dev": ["wan0", "lan0"], "flags": "offload"}
+    read = ruleset_from_json({"nftables": [
+        {"table": {"family": "inet", "name": "t"}}, {"flowtable": flow_table},
+        {"chain": {"family": "inet", "table": "t", "name": "c"}}, {"rule": rule}]})
+    assert read.chains["inet t", "c"].rules == [Rule((), effects=(effect,), handle="handle 4")]
+    assert read.flow_tables["inet t", "f"] == FlowTable(frozenset({"wan0", "lan0"}), in_hardware=True)
 
 
 def test_rule_of_a_newer_nft() -> None:
