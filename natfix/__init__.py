@@ -53,7 +53,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.control` answers other commands,
    :mod:`~natfix.journal` logs, :mod:`~natfix.store` writes (whose files
    they are: :mod:`~natfix.ownership`). `natfix check` is :mod:`~natfix.check`
-   (:mod:`~natfix.check_host`, :mod:`~natfix.check_system`, :mod:`~natfix.check_firewall`,
+   (:mod:`~natfix.check_host`, :mod:`~natfix.check_lists`, :mod:`~natfix.check_system`,
+   :mod:`~natfix.check_firewall`,
    :mod:`~natfix.check_own`, :mod:`~natfix.check_fixers`, in the words of :mod:`~natfix.findings`),
    `natfix init` :mod:`~natfix.init`, `natfix rules` :mod:`~natfix.rules`, `natfix up` :mod:`~natfix.up`
    (what it would change: :mod:`~natfix.plan`), which leaves the daemon an :mod:`~natfix.order`; a trial

@@ -25,6 +25,7 @@ from natfix.check_host import (
     check_rights,
     check_routing,
 )
+from natfix.check_lists import check_lists
 from natfix.check_own import check_foreign_queue_rules, check_forwards, check_output
 from natfix.check_system import check_bridges, check_clock, check_conntrack_settings, check_source_filter
 from natfix.config import DEFAULT_PATH, Settings, settings_from
@@ -56,6 +57,7 @@ CHECKS: tuple[tuple[str, str, tuple[Check, ...]], ...] = (
     ("H18", "bridges", (check_bridges,)),
     ("H19", "clock", (check_clock,)),
     ("H20", "fixers", (check_fixers,)),
+    ("H21", "lists", (check_lists,)),
 )
 CONFIGURATION = ("H01", "configuration")
 FOUND = (Status.WARNING, Status.ERROR)

@@ -266,9 +266,10 @@ def names_to_resolve(settings: Settings) -> dict[str, bool]:
 
     A domain that is dropped is not asked for: who is unwanted must not say whose packets are dropped.
     """
-    wanted = {domain.name.lower(): False for domain in settings.domains
-              if domain.policy != "drop" and not domain.name.startswith("*") and not is_ipv4(domain.name)}
-    return wanted | {peer.address.lower(): True for peer in settings.peers if not is_ipv4(peer.address)}
+    hosts = {peer.address.lower(): True for peer in settings.peers if not is_ipv4(peer.address)}
+    domains = {domain.name.lower(): False for domain in settings.domains
+               if domain.policy != "drop" and not domain.name.startswith("*") and not is_ipv4(domain.name)}
+    return hosts | domains | hosts
 
 
 def with_control_socket(settings: Settings, path: str) -> Settings:

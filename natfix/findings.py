@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from natfix.config import Settings
 from natfix.errors import NatfixError
@@ -76,6 +76,7 @@ class Host:
     links: Callable[[], Links] = field(default_factory=lambda: Question(links_now))
     ruleset: Callable[[], Ruleset] = field(default_factory=lambda: Question(ruleset_now))
     capabilities: Callable[[], Capabilities] = field(default_factory=lambda: Question(probe))
+    find_servers: Callable[[str, bool], Any] | None = None      # asks DNS, see natfix.lookup; None: really
     now: Callable[[], float] = time.time
     clock_is_synchronised: Callable[[], bool] = clock_is_synchronised
     captures: tuple[str, ...] = ()      # files in which `natfix check` is to look for other fixers

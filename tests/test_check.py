@@ -33,7 +33,7 @@ def test_good_gateway(tmp_path: Path) -> None:
     lines = check_all(gateway(tmp_path, NO_SOCKET), FINE)
     assert exit_code(lines) == 0, as_text(lines)
     assert {line.code for line in lines} == {CONFIGURATION[0], *(code for code, _, _ in CHECKS)}
-    assert as_text(lines).splitlines()[-1] == "20 checks, 0 warnings, 0 errors"
+    assert as_text(lines).splitlines()[-1] == "21 checks, 0 warnings, 0 errors"
 
 
 def test_codes_are_in_order() -> None:

@@ -28,7 +28,8 @@ LAYERS: dict[int, str] = {
        "kernel.divert kernel.elements kernel.events kernel.fake kernel.fake_conntrack kernel.fake_elements "
        "kernel.libnftables kernel.netfilter kernel.netlink kernel.observed kernel.probe "
        "kernel.sender kernel.trial programs",
-    6: "__main__ advertiser agents asking background check check_firewall check_fixers check_host check_own "
+    6: "__main__ advertiser agents asking background check check_firewall check_fixers check_host "
+       "check_lists check_own "
        "check_system cli control findings init journal "
        "leak live log_reader lookup loop monitor order ownership parachute plan queue_reader reload removal "
        "resolver rules show seeing startup store systemd tables terminal "
