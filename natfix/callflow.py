@@ -85,7 +85,7 @@ class CallFlow:
 
     def _begins_call(self, message: Message) -> bool:
         begins = MAY_RESUME if message.to_tag else FORMS_DIALOG
-        return message.method in begins and bool(message.call_id and message.from_tag)
+        return message.method in begins and bool(message.call_id) and message.first("from") is not None
 
     def _begin(self, turn: Turn, mapping: Mapping, inside_sent: bool) -> Call | None:
         message = turn.message
@@ -155,7 +155,10 @@ class CallFlow:
         caller_asks = key.by_inside == (call.key.role is Role.CALLER)
         tag = message.to_tag if caller_asks else message.from_tag
         makes_none = message.method == "ACK" or message.status == 100 or message.status >= 300
-        if not tag or makes_none:
+        # A UA of RFC 2543 gives no tag, which counts as the tag "" (RFC 3261, section 12.1): but of its
+        # responses only, since a request without one is the caller's first.
+        is_answer = bool(message.status) and message.cseq_method == call.method
+        if makes_none or not (tag or is_answer):
             return call.dialogs.get(tag)
         return call.dialog_for(tag)
 

@@ -88,7 +88,7 @@ class ExchangeKey(NamedTuple):
 class Dialog:
     """One dialog of a call: agreed descriptions, and those that await their transaction's end."""
 
-    tag: str                                                # the callee's
+    tag: str                                                # the callee's; "": it has none (RFC 2543)
     state: State = State.EARLY
     agreed: dict[Side, Description] = field(default_factory=dict)
     proposed: dict[ExchangeKey, dict[Side, Description]] = field(default_factory=dict)
@@ -203,7 +203,7 @@ class Call:
     def dialog_for(self, tag: str) -> Dialog | None:
         """Return the dialog with the callee's *tag*, an early one made from the offer if it is new."""
         dialog = self.dialogs.get(tag)
-        if dialog is None and tag and len(self.dialogs) < MAX_DIALOGS:
+        if dialog is None and len(self.dialogs) < MAX_DIALOGS:
             dialog = self.dialogs[tag] = Dialog(tag)
             if self.offer:
                 key = ExchangeKey(self.key.role is Role.CALLER, self.invite_cseq)
