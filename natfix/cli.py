@@ -55,6 +55,11 @@ OF_CALL = Option("--call", {"metavar": "TEXT", "default": "", "help": "only with
 OF_HOST = Option("--host", {"metavar": "ADDRESS", "default": "", "help": "only what is about this host"})
 OF_RULE = Option("--rule", {"metavar": "NAME", "default": "", "help": "only with a note of this rule"})
 QUESTIONS = {"count", "call", "host", "rule"}      # options that the daemon itself heeds
+TEXTFILE = Option("--textfile", {
+    "metavar": "FILE", "default": "", "help": "write them there at once, for node_exporter"})
+LEVEL = Option("level", {
+    "choices": ("full", "short", "off"), "metavar": "LEVEL", "help": "full, short or off: how much goes to those whom [export] names"})
+ONE_CALL = Option("--call", {"metavar": "CALL-ID", "default": "", "help": "of this call only"})
 COUNT = Option("--count", {"type": int, "default": 20, "metavar": "N", "help": "how many messages (20)"})
 FORMAT = Option("--format", {
     "choices": ("nft", "iptables"), "default": "nft", "help": "for nft (default), or for iptables-restore"})
@@ -267,6 +272,32 @@ def _monitor(options: argparse.Namespace) -> int:
     return watch_events(_settings(options).daemon.control_socket, question, event_line, options.json)
 
 
+def _metrics(options: argparse.Namespace) -> int:
+    """A daemon that does not run is a fact, not a failure: natfix_up is 0 then."""
+    from natfix.control import request
+    from natfix.metrics import metrics_text, write_textfile
+
+    try:
+        answer = request(_settings(options).daemon.control_socket, {"command": "status"})
+    except NotRunning:
+        answer = None
+    text = metrics_text(answer)
+    if options.textfile:
+        write_textfile(options.textfile, text)
+    else:
+        sys.stdout.write(text)
+    return DONE
+
+
+def _export(options: argparse.Namespace) -> int:
+    from natfix.control import request
+
+    question = {"command": "export", "level": options.level, "call": options.call}
+    request(_settings(options).daemon.control_socket, question)
+    print(f"natfix: {f'call {options.call}' if options.call else 'every other call'}: {options.level}")
+    return DONE
+
+
 def _bypass(_options: argparse.Namespace) -> int:
     """Reads no configuration: it may be the reason why natfix does not start."""
     from natfix.removal import remove_divert
@@ -318,6 +349,8 @@ COMMANDS = {
                        (JSON_LINES, OF_CALL, OF_HOST)),
     "notes": Command(_ask, "show what was changed in the last messages, and why",
                      (JSON, COUNT, OF_CALL, OF_HOST, OF_RULE)),
+    "metrics": Command(_metrics, "print counters for Prometheus", (TEXTFILE,)),
+    "export": Command(_export, "say how much of the calls, or of one, is copied to others", (LEVEL, ONE_CALL)),
     "bypass": Command(_bypass, "let SIP pass unfixed where natfix cannot run; maps and calls stay"),
     "down": Command(_down, "end the running natfix and remove its rules, connections and state"),
 }

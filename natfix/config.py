@@ -19,6 +19,7 @@ from natfix.expect import (
     ENDPOINT,
     HOST,
     INTERFACE,
+    LISTENER,
     MARK,
     NAMESERVER,
     NETWORK,
@@ -178,6 +179,17 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Export:
+    """[export]: copies of what natfix treats, for those who watch calls."""
+
+    hep: str = _setting(optional(LISTENER), "")     # HEPv3, each message before and after: Homer, sngrep
+    hep_id: int = _setting(whole_number(0, 0xFFFFFFFF), 5060)   # tells one gateway from others
+    json: str = _setting(optional(LISTENER), "")    # one line of JSON for each message
+    # "short": no messages, of JSON only what was changed; "off": until `natfix export` says otherwise
+    level: str = _setting(one_of("full", "short", "off"), "full")
+
+
+@dataclass(frozen=True, slots=True)
 class Daemon:
     """[daemon]: files and logging."""
 
@@ -201,6 +213,7 @@ class Settings:
     far_end: FarEnd = field(default_factory=FarEnd)
     gateway: Gateway = field(default_factory=Gateway)
     limits: Limits = field(default_factory=Limits)
+    export: Export = field(default_factory=Export)
     daemon: Daemon = field(default_factory=Daemon)
     peers: tuple[Peer, ...] = ()
     domains: tuple[Domain, ...] = ()
@@ -210,7 +223,7 @@ class Settings:
 
 TABLES: dict[str, type] = {
     "inside": Inside, "outside": Outside, "media": Media, "signalling": Signalling, "far_end": FarEnd,
-    "gateway": Gateway, "limits": Limits,
+    "gateway": Gateway, "limits": Limits, "export": Export,
     "daemon": Daemon,
 }
 ARRAYS: dict[str, tuple[str, type]] = {

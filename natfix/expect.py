@@ -169,6 +169,8 @@ PEER = text('an IPv4 address or a full name of a host, as in "192.0.2.10" or "si
             lambda value: _is_host(value) or is_name(value))
 NAMESERVER = text('an IPv4 address, with or without a port, as in "192.0.2.53" or "127.0.0.1:5353"',
                   _is_nameserver)
+LISTENER = text('an IPv4 address and a UDP port, as in "127.0.0.1:9060"',
+                lambda value: ":" in value and _is_nameserver(value))
 ENDPOINT = text('an IPv4 address, with or without a UDP port, as in "192.0.2.10:5060"', _is_endpoint)
 ADVERTISED = text('an IPv4 address, or "stun:" and a STUN server, as in "stun:stun.example.net:3478"',
                   _is_advertised)

@@ -27,6 +27,7 @@ from natfix.config import Settings
 from natfix.control import ControlServer, Handler, Streamer
 from natfix.engine import Engine
 from natfix.errors import DONE
+from natfix.exporting import Exporter
 from natfix.findings import Host, Question
 from natfix.interfaces import addresses_report, links_by_program
 from natfix.journal import set_up_log
@@ -138,6 +139,10 @@ class _Daemon:
         self._upkeep = Upkeep(
             self.loop, facts, NftEvents(netfilter), ended, begun, LinkEvents(), self._reader, self._addresses)
         self._seeing = Seeing(self.loop, self._upkeep)
+        self._exporter = Exporter(settings.export)
+        held.callback(self._exporter.close)
+        self.loop.journal.decision_listeners += self._exporter.listeners()
+        handlers["export"] = self._exporter.answer
         handlers.update({**self._handlers(), **self._seeing.handlers()})
         streamers.update(self._seeing.streamers())
         self._reload = Reload(read, settings, quirks, self.loop, self.parachute,
@@ -215,6 +220,7 @@ class _Daemon:
             "queue": {"number": number, "overflows": self._reader.overflows, **queue_counters(number)},
             "shell": {**dict(sorted(self.loop.counters.items())),
                       "entries_refused": self._kernel.entries_refused},
+            "export": dict(self._exporter.counters),
             "state_file": {"path": self._store.path, "failed_writes": self._store.failures},
             "names": self._resolver.status(now),
             **self.loop.engine.status(now),
