@@ -162,6 +162,7 @@ class Policies:
             outcome.verdict = Verdict.DROP
             outcome.notes += self._note_drop(entry, packet.source.host, now)
         else:
+            outcome.verdict = Verdict.ACCEPT    # of a segment's messages another one may have been dropped
             outcome.notes.append(Note("policy", reason=f"left alone: {entry} has the policy pass"))
         return True
 
