@@ -87,6 +87,11 @@ def check_links(host: Host) -> Iterator[Finding]:
     if not is_own_address(links, address):
         yield Finding(Status.WARNING, f"{address} is no address of this gateway: nobody answers ARP for it",
                       f"ip address add {address}/32 dev {interface}, unless it is routed to you")
+    for link in dict.fromkeys(link for _, link in inside if link in links.default_interfaces):
+        if not settings.inside.networks:
+            yield Finding(
+                Status.WARNING, f"{link} has a default route, too, but counts as inside: what comes by it is "
+                "taken for a phone's", "in natfix.toml, [inside] networks = [the phones' networks]")
     for network, link in inside:
         if not link and network not in settings.outside.intranet:
             yield Finding(Status.WARNING, f"no route leads to {network}, which [inside] networks names",

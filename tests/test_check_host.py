@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from natfix import check_host
+from natfix.address import network_from_text
 from natfix.check_host import (
     check_conntrack,
     check_kernel,
@@ -22,6 +23,7 @@ from natfix.check_host import (
 from natfix.errors import ConfigError, NatfixError, NotPermitted
 from natfix.findings import Status
 from natfix.firewall import Ruleset
+from natfix.interfaces import Links, Route
 from tests.hosts import CAPABLE, LINKS, bad, gateway
 
 NOTHING = replace(
@@ -134,6 +136,16 @@ def test_doubtful_settings_of_links(tmp_path: Path) -> None:
     texts = [finding.text for finding in bad(check_links, gateway(tmp_path, config))]
     assert texts == ["203.0.113.77 is no address of this gateway: nobody answers ARP for it",
                      "no route leads to 10.9.0.0/16, which [inside] networks names"]
+
+
+@pytest.mark.parametrize(("config", "count"), [("", 1), ('[inside]\nnetworks = ["192.168.1.0/24"]\n', 0)])
+def test_a_second_outside_link_among_the_inside_ones(tmp_path: Path, config: str, count: int) -> None:
+    """A link with a default route of its own is hardly inside; named networks leave it out."""
+    links = Links({**LINKS.addresses, "wan1": ("198.51.100.1",)}, (
+        *LINKS.routes, Route(LINKS.routes[0].network, "wan1"),
+        Route(network_from_text("198.51.100.0/24"), "wan1")))
+    found = bad(check_links, gateway(tmp_path, f'{config}[outside]\ninterface = "wan0"\n', links=links))
+    assert ["wan1 has a default route" in finding.text for finding in found] == [True] * count
 
 
 def test_routing(tmp_path: Path) -> None:

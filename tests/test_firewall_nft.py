@@ -150,7 +150,7 @@ def test_dnat_maps_are_rules() -> None:
     ({"masquerade": {"flags": "fully-random"}}, Effect("masquerade", "fully-random")),
 ])
 def test_statements_that_this_kernel_may_lack(statement: dict[str, object], effect: Effect) -> None:
-    """As nft's JSON documentation (libnftables-json(5)) writes them; a flow table with its links and flags."""
+    """As libnftables-json(5) writes them; a flow table with its links and flags."""
     rule = {"family": "inet", "table": "t", "chain": "c", "handle": 4, "expr": [statement]}
     flow_table = {"family": "inet", "name": "f", "table": "t", "dev": ["wan0", "lan0"], "flags": "offload"}
     read = ruleset_from_json({"nftables": [

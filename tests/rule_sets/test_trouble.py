@@ -115,7 +115,8 @@ def arrives(lab: Lab) -> bool:
 
 
 def test_an_output_chain_that_drops_keep_alives(make_lab: Callable[..., Lab]) -> None:
-    """What natfix sends to far phones is not tracked: a chain for tracked packets stops it, until the cure."""
+    """natfix's own packets to far phones are not tracked: a chain for tracked ones stops them, until the
+    cure."""
     site = Site(make_lab, PORT_RESTRICTED, phones=1, config="[far_end]\nkeep_open_every = 10\n")
     site.rules(TRACKED_ONLY)
     site.phone("dora")
