@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from scapy.utils import RawPcapReader
 
+from natfix.cli import main
 from natfix.config import Settings, config_from_text
 from natfix.engine import Engine
 from natfix.errors import ConfigError
@@ -162,3 +163,24 @@ def test_the_repair_at_work(user_agent: str, is_repaired: bool) -> None:
             for line in message.split(b"\r\n") if line.startswith(b"Via:")]
     assert vias
     assert all((b"rport=" in via or b"received=" in via) is not is_repaired for via in vias)
+
+
+@pytest.mark.parametrize(("change", "fault"), [
+    (("keeps-e", "keep-e"), ':4: repairs = ["keep-early-sdp"]|did you mean "keeps-early-sdp"?'),
+    (("user_agent", "useragent"), ':3: unknown key "useragent" in [[quirk]]; did you mean "user_agent"?'),
+])
+def test_natfix_check_reads_own_quirks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, str], fault: str,
+) -> None:
+    """An operator's file that is right adds to the shipped one; a wrong one is refused by the command with
+    file, line, key and suggestion, and the exit code of a configuration error."""
+    settings, own = tmp_path / "natfix.toml", tmp_path / "own.toml"
+    settings.write_text(f'quirks_files = ["{own}"]\n')
+    right = '[[quirk]]\nname = "ata"\nuser_agent = "Cisco ATA 18"\nrepairs = ["keeps-early-sdp"]\n'
+    own.write_text(right)
+    assert main(["check", "--config", str(settings)]) != 2
+    assert f"{settings}; {len(SHIPPED) + 1} quirks" in capsys.readouterr().out
+    own.write_text(right.replace(*change))
+    assert main(["check", "--config", str(settings)]) == 2
+    said = capsys.readouterr().out
+    assert all(part in said for part in f"{own}{fault}".split("|"))

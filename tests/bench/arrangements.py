@@ -30,6 +30,7 @@ dialogs = 100000
 dialogs_per_host = 100000
 mappings_per_host = 65536
 registrations_per_host = 60000
+packets_per_host = 0
 requests_per_host = 0
 requests_per_peer = 0
 [daemon]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from typing import Any
 
@@ -14,6 +15,8 @@ from tests.lab.lab import Lab
 
 RATE = 500              # messages a second through the queue
 FLOOD = 1000            # requests a second of one host
+JUNK = 20_000           # packets a second of one host that begin nothing
+QUIET = 2.0             # processes that want to run: beyond, delays tell more of others than of natfix
 CALLS = 50              # calls a second beside it
 SETTLED = 0.4           # of the messages; then memory has its tables, and stays
 PATIENCE = 420.0        # seconds from the last message until nothing is left: unanswered calls take 200
@@ -29,9 +32,11 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     say("floods beside calls")
-    results: dict[str, Any] = {"neighbours": beside(options.seconds) if options.seconds else []}
+    results: dict[str, Any] = {"load_before": round(os.getloadavg()[0], 2)}
+    results["neighbours"] = beside(options.seconds) if options.seconds else []
     say(f"{options.messages} broken messages")
     results["queue"] = broken(options.messages, options.rate, options.seed) if options.messages else {}
+    results["load_after"] = round(os.getloadavg()[0], 2)
     if options.json:
         print(json.dumps(results, indent=2))
     else:
@@ -50,6 +55,9 @@ def beside(seconds: float) -> list[dict[str, Any]]:
             beside.beside_inside_flood("INVITE", FLOOD, seconds, CALLS),
             beside.beside_outside_flood("REGISTER", FLOOD, seconds, CALLS),
             beside.beside_outside_flood("OPTIONS", FLOOD, seconds, CALLS),
+            beside.beside_outside_flood("INVITE", FLOOD, seconds, CALLS),
+            beside.beside_inside_flood("JUNK", JUNK, seconds, CALLS),
+            beside.beside_outside_flood("JUNK", JUNK, seconds, CALLS),
         ]
     return [{**row._asdict(), "success": round(row.success, 3)} for row in rows]
 
@@ -93,7 +101,10 @@ def lines(results: dict[str, Any]) -> list[str]:
              f"{row['calls']} calls: {row['success']} % came about, {row['retransmissions']} repeated; "
              f"p50 {row['p50']} p99 {row['p99']} longest {row['longest']} ms; CPU {100 * row['cpu']:.0f} %"
              for row in results["neighbours"]]
-    return found + [f"{name:22} {value}" for name, value in results["queue"].items()]
+    found += [f"{name:22} {value}" for name, value in results["queue"].items()]
+    load = results["load_before"], results["load_after"]
+    noisy = ": the machine was not quiet, its delays are not natfix's alone" if max(load) > QUIET + 1 else ""
+    return [*found, f"{'load':22} {load[0]} before, {load[1]} after{noisy}"]
 
 
 def say(text: str) -> None:

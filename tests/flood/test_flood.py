@@ -12,6 +12,7 @@ from tests.lab.host import wait_until
 from tests.lab.lab import Lab
 
 RATE, SECONDS, CALLS = 1000, 4.0, 40
+JUNK = 10_000           # ACK, BYE, CANCEL, responses and random bytes a second; tools/flood has 20,000
 MESSAGES, MESSAGE_RATE = 10_000, 700
 DELAY = 5.0             # milliseconds that half of the calls' messages may take
 LONGEST = 50.0          # milliseconds that 99.9 % may be delayed by beside other tests; tools/flood has 5
@@ -26,12 +27,15 @@ Flood = Callable[[Neighbours], Neighbour]
     pytest.param(lambda lab: lab.beside_inside_flood("INVITE", RATE, SECONDS, CALLS), id="invites-out"),
     pytest.param(lambda lab: lab.beside_outside_flood("REGISTER", RATE, SECONDS, CALLS), id="registers-in"),
     pytest.param(lambda lab: lab.beside_outside_flood("OPTIONS", RATE, SECONDS, CALLS), id="options-in"),
+    pytest.param(lambda lab: lab.beside_inside_flood("JUNK", JUNK, SECONDS, CALLS), id="junk-out"),
+    pytest.param(lambda lab: lab.beside_outside_flood("JUNK", JUNK, SECONDS, CALLS), id="junk-in"),
 ])
 def test_a_flood_leaves_the_calls_of_another_phone_alone(
     make_lab: Callable[..., Lab], flood: Flood,
 ) -> None:
-    """Beside 1,000 requests a second of one host every call of another comes about, none of its messages is
-    lost, and most wait a few milliseconds at most; what is over the rate is dropped and counted."""
+    """Beside 1,000 requests a second of one host, or 10,000 messages that begin nothing, every call of
+    another comes about, none of its messages is lost, and most wait a few milliseconds at most; what is over
+    the rate is dropped and counted."""
     found = flood(Neighbours(make_lab(accounting=False)))
     assert found.failed == 0
     assert found.retransmissions <= 0.05 * found.calls       # the machine is shared
