@@ -58,7 +58,8 @@ QUESTIONS = {"count", "call", "host", "rule"}      # options that the daemon its
 TEXTFILE = Option("--textfile", {
     "metavar": "FILE", "default": "", "help": "write them there at once, for node_exporter"})
 LEVEL = Option("level", {
-    "choices": ("full", "short", "off"), "metavar": "LEVEL", "help": "full, short or off: how much goes to those whom [export] names"})
+    "choices": ("full", "short", "off"), "metavar": "LEVEL",
+    "help": "full, short or off: how much goes to those whom [export] names"})
 ONE_CALL = Option("--call", {"metavar": "CALL-ID", "default": "", "help": "of this call only"})
 COUNT = Option("--count", {"type": int, "default": 20, "metavar": "N", "help": "how many messages (20)"})
 FORMAT = Option("--format", {
@@ -350,7 +351,7 @@ COMMANDS = {
     "notes": Command(_ask, "show what was changed in the last messages, and why",
                      (JSON, COUNT, OF_CALL, OF_HOST, OF_RULE)),
     "metrics": Command(_metrics, "print counters for Prometheus", (TEXTFILE,)),
-    "export": Command(_export, "say how much of the calls, or of one, is copied to others", (LEVEL, ONE_CALL)),
+    "export": Command(_export, "say how much of the calls is copied to others", (LEVEL, ONE_CALL)),
     "bypass": Command(_bypass, "let SIP pass unfixed where natfix cannot run; maps and calls stay"),
     "down": Command(_down, "end the running natfix and remove its rules, connections and state"),
 }

@@ -36,7 +36,7 @@ class Exporter:
     """Sends copies from a thread of its own."""
 
     def __init__(self, settings: Export) -> None:
-        """Nothing is resolved and nothing connected: *settings* hold addresses. Without one nothing is done."""
+        """Nothing is resolved and nothing connected; without an address in *settings* nothing is done."""
         self._hep = _endpoint(settings.hep)
         self._json = _endpoint(settings.json)
         self._agent = settings.hep_id
