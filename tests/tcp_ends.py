@@ -214,8 +214,12 @@ class End:
         sending = self._sending
         while self.is_open and sending.sent < min(len(sending.segments), IN_FLIGHT):
             position, octets = sending.segments[sending.sent]
-            if difference(position + len(octets), self.una) > self.window:
-                break
+            beyond = difference(position + len(octets), self.una) - self.window
+            if beyond > 0:
+                if sending.sent or beyond >= len(octets):
+                    break
+                sending.segments[:1] = [(position, octets[:-beyond]),
+                                        ((position + len(octets) - beyond) & MASK, octets[-beyond:])]
             self._emit(sending.sent)
             sending.sent += 1
         if self.is_open and self.closing is not None and sending.sent == len(sending.segments) \
