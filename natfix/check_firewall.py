@@ -17,6 +17,7 @@ UDP: Facts = {
 NFT_CONF = "etc/nftables.conf"
 FLUSH = re.compile(r"^(?:[^#\n]*[;\s])?flush\s+ruleset\b", re.MULTILINE)
 INCLUDE = re.compile(r"^\s*include\s+\"([^\"\n]+)\"", re.MULTILINE)
+EXPECTED = re.compile(r"\bsip/\w+\s*$", re.MULTILINE)      # a line of the kernel's list of expectations
 MAX_INCLUDES = 16       # as nft itself has it
 
 
@@ -160,6 +161,11 @@ def check_helpers(host: Host) -> Iterator[Finding]:
         found.append(Finding(
             Status.ERROR, "net.netfilter.nf_conntrack_helper is 1: the kernel's SIP helper takes every flow",
             "sysctl -w net.netfilter.nf_conntrack_helper=0; conntrack -D -p udp --orig-port-dst 5060"))
+    expected = len(EXPECTED.findall(host.read("proc/thread-self/net/nf_conntrack_expect")))
+    if expected and not found:
+        found.append(Finding(
+            Status.ERROR, f"the kernel's SIP helper still follows connections (it expects {expected} more)",
+            "conntrack -D -p udp --orig-port-dst 5060"))
     if found:
         yield from found
     elif _has_module(host, "nf_nat_sip"):

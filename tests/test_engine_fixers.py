@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from natfix.address import Endpoint
 from tests.playbook import OUTSIDE, World, told
 
 
@@ -45,6 +46,15 @@ def test_phone_that_names_the_outside_address(world: World) -> None:
     world.phone.contact = f"<sip:alice@{OUTSIDE}:5060>"
     world.phone.registers()
     assert world.provider.last["contact"] == world.phone.contact
+    assert counted(world, "already-right") == 1
+
+
+def test_media_at_the_outside_address(world: World) -> None:
+    """The same in a session description: the stream is left alone, and counted."""
+    world.register(world.phone)
+    world.phone.invites(world.provider.address, sdp=world.phone.sdp(rtp=Endpoint(OUTSIDE, 40000)))
+    assert f"c=IN IP4 {OUTSIDE}" in world.provider.last.body.decode()
+    assert "m=audio 40000 " in world.provider.last.body.decode()
     assert counted(world, "already-right") == 1
 
 

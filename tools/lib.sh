@@ -9,9 +9,11 @@ MARK="installed for a moment by natfix (tools/lib.sh)"
 # What the lab and the daemon run on, and what the package netfilterqueue is compiled with.
 LAB_PACKAGES="nftables libnftables1 iptables conntrack iproute2 kamailio baresip-core sip-tester tcpdump"
 BUILD_PACKAGES="python3 python3-venv python3-dev gcc libc6-dev libnfnetlink-dev libnetfilter-queue-dev"
-TEST_PACKAGES="tshark sngrep linphone-cli procps chromium chromium-driver ufw firewalld sipvicious debootstrap man-db systemd"
+TEST_PACKAGES="tshark sngrep linphone-cli procps chromium chromium-driver sipvicious debootstrap man-db systemd"
 # What tools/compare and tools/bench set natfix beside, besides the kernel's own.
 PEER_PACKAGES="rtpengine-daemon"
+# Whose rules natfix is tried beside; nothing of theirs is switched on.
+FIREWALL_PACKAGES="ufw firewalld"
 # The emulated guest, with Debian's own kernel.
 GUEST_PACKAGES="qemu-system-x86 busybox-static"
 
@@ -86,7 +88,7 @@ install_packages() {
     trap 'exit 130' INT TERM HUP
     forbid_services
     # shellcheck disable=SC2086
-    if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing; } \
+    if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-remove --no-install-recommends $missing; } \
         >"$log" 2>&1 </dev/null
     then
         tail -n 20 "$log" >&2
@@ -118,6 +120,14 @@ prepare() {
     make_venv live,test
     export NATFIX_CALLER=$PWD
     cd "$PROJECT"
+}
+
+# Debian's ufw does not stand netfilter-persistent beside it, which stays where somebody uses it.
+prepare_firewalls() {
+    local package
+    for package in $FIREWALL_PACKAGES; do
+        (install_packages "$package") || say "no $package, so the tests beside it will be skipped."
+    done
 }
 
 # Where the guest cannot be had, its tests are skipped, with the reason; all others run.

@@ -19,6 +19,7 @@ from tests.lab.programs import Baresip, Capture, Kamailio
 from tests.rule_sets.examples import example
 from tests.rule_sets.test_examples import call_in
 from tests.scenarios.checks import INSIDE_ADDRESS, messages, packets_seen
+from tests.scenarios.phones import open_phones
 
 pytestmark = pytest.mark.lab
 READ_COUNTER = ["nft", "list", "counter", "ip", "seen", "questions"]
@@ -26,6 +27,13 @@ WHOLE_MARK = """table inet links {
     chain prerouting {
         type filter hook prerouting priority mangle;
         iifname "inside" ct mark set 0x1
+    }
+}"""
+HELPER = """table ip helper {
+    ct helper sip { type "sip" protocol udp; }
+    chain early {
+        type filter hook prerouting priority filter;
+        udp dport 5060 ct helper set "sip"
     }
 }"""
 TRACKED_ONLY = """table inet own {
@@ -66,6 +74,20 @@ def test_a_service_of_firewalld_that_brings_the_kernel_helper(make_lab: Callable
     firewalld.run(["firewall-cmd --zone=external --remove-service=sip"])
     assert found(natfix, "H09") == []
     natfix.start()
+
+
+def test_connections_that_keep_the_helper(make_lab: Callable[..., Lab]) -> None:
+    """Without its rule the kernel's helper goes on with what it follows, until the cure."""
+    lab = make_lab()
+    lab.gateway.run(["nft", "-f", "-"], input=HELPER)
+    lab.start(Kamailio())
+    open_phones(lab, [("phone1", "alice", 440)])
+    lab.gateway.run(["nft", "delete", "table", "ip", "helper"])
+    natfix = Natfix(lab)
+    (line,) = found(natfix, "H09")
+    assert line["status"] == "error"
+    lab.gateway.run(line["cure"].split())
+    assert found(natfix, "H09") == []
 
 
 @pytest.mark.parametrize("bits", ["0x1", "ct mark and 0xffffff00 or 0x1"])
