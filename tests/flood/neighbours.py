@@ -22,14 +22,6 @@ from tests.lab.topology import GATEWAY_ADDRESS, INSIDE, OUTSIDE
 
 FLOOD_PORT = 5062           # of the phone that floods, or is flooded; also its outside port
 LEAD = 1.0                  # seconds that the flood begins before the calls, and ends after them
-# Rates that a flood of a few seconds is beyond.
-CONFIG = """
-[limits]
-requests_per_host = 200
-requests_per_peer = 300
-[daemon]
-log_level = "info"
-"""
 
 
 class Neighbour(NamedTuple):
@@ -56,7 +48,7 @@ class Neighbour(NamedTuple):
 class Neighbours:
     """A lab whose ``phone1`` calls ``remote1`` while somebody else floods."""
 
-    def __init__(self, lab: Lab, config: str = CONFIG) -> None:
+    def __init__(self, lab: Lab, config: str = "") -> None:
         self.lab = lab
         self.natfix: Natfix = lab.start_natfix(config)
         assert self.natfix.process is not None
