@@ -59,7 +59,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    `natfix init` :mod:`~natfix.init`, `natfix rules` :mod:`~natfix.rules`, `natfix up` :mod:`~natfix.up`
    (what it would change: :mod:`~natfix.plan`), which leaves the daemon an :mod:`~natfix.order`; a trial
    hangs on its :mod:`~natfix.parachute`, an observer has a :mod:`~natfix.log_reader`; `natfix reload` is
-   :mod:`~natfix.reload`. `natfix down` is
+   :mod:`~natfix.reload`; :mod:`~natfix.drain` waits for calls to end, while
+   :mod:`~natfix.draining` refuses new ones. `natfix down` is
    :mod:`~natfix.removal`. Whoever looks is answered by :mod:`~natfix.seeing`, which has the events of the
    :mod:`~natfix.monitor` and the :mod:`~natfix.agents`; he asks by :mod:`~natfix.asking`, and
    :mod:`~natfix.show` makes text of answers, in :mod:`~natfix.tables`, for a :mod:`~natfix.terminal`.

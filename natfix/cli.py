@@ -78,6 +78,9 @@ EXIT_CODE = Option("--exit-code", {"action": "store_true", "help": "with --dry-r
 CONFIRM = Option("--confirm", {
     "nargs": "?", "type": int, "const": 60, "default": 0, "metavar": "SECONDS",
     "help": "take everything back after SECONDS (60) unless `natfix confirm` comes"})
+DRAIN = Option("--drain", {
+    "nargs": "?", "type": int, "const": 0, "default": None, "metavar": "SECONDS",
+    "help": "first wait until all calls have ended, SECONDS at most; new calls are refused meanwhile"})
 COMMON = (
     Option("--config", {"metavar": "FILE", "help": "natfix.toml to read (default: /etc/natfix/natfix.toml)"}),
     Option("--control-socket", {"metavar": "PATH", "help": "the running natfix answers here"}),
@@ -316,6 +319,12 @@ def _down(options: argparse.Namespace) -> int:
 
     settings = _settings(options)
     refuse_without_rights()
+    if options.drain is not None:
+        from natfix.drain import drain
+
+        left = drain(settings.daemon.control_socket, options.drain)
+        cut = "1 call is" if left == 1 else f"{left} calls are"
+        print(f"natfix: {cut} cut" if left else "natfix: no call is left")
     try:
         print(f"natfix: process {stop(settings.daemon.control_socket).get('pid')} has ended")
     except NotRunning:
@@ -353,5 +362,5 @@ COMMANDS = {
     "metrics": Command(_metrics, "print counters for Prometheus", (TEXTFILE,)),
     "export": Command(_export, "say how much of the calls is copied to others", (LEVEL, ONE_CALL)),
     "bypass": Command(_bypass, "let SIP pass unfixed where natfix cannot run; maps and calls stay"),
-    "down": Command(_down, "end the running natfix and remove its rules, connections and state"),
+    "down": Command(_down, "end the running natfix and remove its rules, connections and state", (DRAIN,)),
 }

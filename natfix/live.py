@@ -25,6 +25,7 @@ from natfix import __version__, systemd
 from natfix.advertiser import ASK_EVERY, Advertiser
 from natfix.config import Settings
 from natfix.control import ControlServer, Handler, Streamer
+from natfix.drain import Drain
 from natfix.engine import Engine
 from natfix.errors import DONE
 from natfix.exporting import Exporter
@@ -145,6 +146,8 @@ class _Daemon:
         handlers["export"] = self._exporter.answer
         handlers.update({**self._handlers(), **self._seeing.handlers()})
         streamers.update(self._seeing.streamers())
+        self._drain = Drain(self.loop)
+        handlers["drain"] = self._drain.ask
         self._reload = Reload(read, settings, quirks, self.loop, self.parachute,
                               (self._follow, self._resolver.follow))
         handlers["reload"] = self._reload
@@ -227,7 +230,11 @@ class _Daemon:
         }
 
     def _mode(self) -> Mode:
-        return Mode.OBSERVE if self._observes else Mode.TRIAL if self.parachute.is_pending else Mode.FIX
+        if self._observes:
+            return Mode.OBSERVE
+        if self.parachute.is_pending:
+            return Mode.TRIAL
+        return Mode.DRAIN if self._drain.is_on else Mode.FIX
 
     def _time_to_confirm(self, now: float) -> dict[str, Any]:
         return {"confirm_in": round(self.parachute.seconds_left(now), 1)} if self.parachute.is_pending else {}

@@ -93,6 +93,8 @@ class Loop:
         self._has_failed = False        # since things were last tidied up
         # Called a moment after something was done, and told whether anything has failed meanwhile.
         self.tidy_up: Callable[[bool], None] = _do_nothing
+        # Asked about each packet, with its hook, before the engine is; None leaves it to the engine.
+        self.gate: Callable[[bytes, str], Outcome | None] | None = None
         self.listen(reader, self._packets_wait)
 
     # what the rest of the shell uses
@@ -180,7 +182,11 @@ class Loop:
         if _is_syn_ack(packet.raw):
             self.guard(partial(self._open_stream, packet.raw, now))
         path = Path(packet.hook, packet.in_interface, packet.out_interface, packet.mark)
-        return self._outcome_of(partial(self.engine.receive_packet, packet.raw, path, now))
+        return self._outcome_of(partial(self._treat, packet.raw, path, now))
+
+    def _treat(self, raw: bytes, path: Path, now: float) -> Outcome:
+        refusal = self.gate(raw, path.hook) if self.gate is not None else None
+        return refusal or self.engine.receive_packet(raw, path, now)
 
     def _open_stream(self, raw: bytes, now: float) -> None:
         """Have the kernel leave natfix the numbers of a connection, and tell the engine its NAT."""

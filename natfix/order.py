@@ -32,6 +32,7 @@ class Mode(Enum):
     TRIAL = "trial"
     BEGUN = "begun"
     OBSERVE = "observe"
+    DRAIN = "drain"         # said of a running one only
 
 
 class Order(NamedTuple):

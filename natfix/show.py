@@ -11,7 +11,11 @@ Answer = dict[str, Any]
 
 WITH_TLS = ("{} connections were left alone, nobody can read them; what still helps their phones: rport and "
             "outbound (RFC 5626), STUN or ICE, a provider that answers media to where it comes from")
-MODES = {"fix": "in force", "observe": "observes, and changes nothing"}
+MODES = {
+    "fix": "in force",
+    "drain": "in force until the calls have ended; new ones are refused",
+    "observe": "observes, and changes nothing",
+}
 
 
 def status_text(answer: Answer) -> str:
