@@ -44,6 +44,7 @@ MOST_LOAD = 1 << 19             # octets held for one direction; what comes beyo
 LARGEST_WINDOW = 1 << 18        # octets offered; an end that reads slowly must not fill natfix's memory
 FAIR_SHARE = 1 << 14            # octets that each direction may hold when all together hold too much
 MOST_IN_ALL = 1 << 26           # octets held for all streams
+LARGEST_MSS = 65_000            # octets: IP and TCP options have to fit into a packet, too
 STAMPS_LENGTH = 12              # octets of a segment that timestamps take (RFC 7323)
 PATIENCE = 60.0                 # seconds from the SYN to the first octet of the handshake's end
 CHALLENGE_EVERY = 0.5           # seconds between two answers to what does not fit (RFC 5961, section 7)
@@ -98,7 +99,7 @@ class _Way:
         start = syn.sequence + 1
         self.source, self.sink = source, sink
         self.scale = (ours.scale or 0) if theirs.scale is not None else 0     # of the source's windows
-        self.mss = theirs.mss - STAMPS_LENGTH * has_stamps      # octets that the sink takes at once
+        self.mss = min(theirs.mss, LARGEST_MSS) - STAMPS_LENGTH * has_stamps    # what the sink takes at once
         self.largest = DEFAULT_MSS          # octets of the source's largest segment: the path bears them
         self.receiver = Receiver(start)
         self.framer = Framer()
@@ -438,6 +439,17 @@ class Stream:
                 break
             reaction.send += [self._own(way, back, chunk) for chunk in way.sender.expire(now)]
         return reaction
+
+    def farewell(self) -> list[SendSegment]:
+        """Return what ends a connection that cannot go on without natfix, at both ends; nothing for others.
+
+        An end may have octets that it has not acknowledged yet: it gets a reset for either case.
+        """
+        is_over = self.state in (State.CLOSED, State.RESET, State.RELEASED)
+        if is_over or not (self.is_shifted or self.held):
+            return []
+        return [_reset(way, position) for way in self._ways.values()
+                for position in sorted({way.sender.una, way.sender.highest})]
 
     def _give_up(self, now: float, reaction: Reaction) -> None:
         for way in self._ways.values():

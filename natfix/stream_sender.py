@@ -19,7 +19,7 @@ GIVE_UP = 120.0                 # how long nothing of what is owed may be acknow
 FIRST_WINDOW = 10               # segments (RFC 6928)
 LARGEST_WINDOW = 64             # segments; bounds what one packet can set off
 REPEATS = 3                     # acknowledgements that say the same: the segment behind it is lost
-SMALLEST_MSS = 48
+SMALLEST_MSS = 48               # octets; as Linux has it, else one packet could set off thousands
 
 
 class Chunk(NamedTuple):
@@ -45,7 +45,7 @@ class Sender:
         self.una = self.next = self.highest = self.end = start  # first unacknowledged, next to send,
         #                                                         behind all that was sent, behind all put
         self.is_closing = False                 # a FIN stands at the end
-        self.mss = mss                          # octets of a segment
+        self.mss = mss = max(mss, SMALLEST_MSS)     # octets of a segment
         self.window = window                    # octets that the receiver takes, from `una` on
         self.allowed = FIRST_WINDOW * mss       # congestion window, octets
         self.deadline = NEVER                   # when the timer fires

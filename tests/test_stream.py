@@ -6,6 +6,8 @@ import struct
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from natfix.commands import SendSegment, Verdict
 from natfix.segment import (
@@ -33,6 +35,7 @@ from natfix.stream import (
     State,
     Stream,
 )
+from natfix.stream_sender import LARGEST_WINDOW as SEGMENTS_AT_ONCE
 from tests.segments import Wire, read_segment, segment_bytes
 from tests.tcp_ends import INSIDE, OUTSIDE, PEER
 
@@ -466,6 +469,22 @@ def test_a_reset_while_octets_are_on_their_way() -> None:
     assert [each[0] for each in talk.own] == [GROWN]
 
 
+def test_farewell() -> None:
+    """A connection whose ends count differently, or that owes octets, is reset at both ends; no other is."""
+    talk = to_sip()
+    talk.pbx(0, ANSWER, GROWN)      # which the phone has, or not
+    assert [talk._relative(each)[0::2] for each in talk.stream.farewell()] == [
+        (GROWN, RST), (0, RST), (len(ANSWER), RST)]
+    talk.phone(SIZE, b"", len(ANSWER), flags=RST | ACK)
+    assert talk.stream.farewell() == []
+    plain = Talk(same)
+    plain.phone(0, REGISTER)
+    plain.pbx(0, b"", SIZE)
+    assert plain.stream.farewell() == []
+    plain.phone(SIZE, REGISTER[:20])
+    assert len(plain.stream.farewell()) == 2
+
+
 def test_a_reset_in_the_window_is_asked_about() -> None:
     """RFC 5961, section 3.2; one outside of it is not even that."""
     talk = to_sip()
@@ -518,6 +537,29 @@ def test_how_long_a_connection_is_kept() -> None:
     talk.phone(0, flags=RST)
     assert talk.stream.next_timeout() == 110.0 + LINGER
     assert talk.stream.is_over(110.0 + LINGER)
+
+
+NUMBERS = st.sampled_from([0, 0, 0, 30, SIZE, GROWN]) | st.integers(-300, 300) | st.integers(0, MASK)
+OPTIONS = st.binary(max_size=40).map(lambda options: options + bytes(-len(options) % 4))
+PAYLOADS = st.sampled_from([b"", b"x", REGISTER[:30], REGISTER[30:], REGISTER, REGISTER * 30, b"x" * 3000])
+FLAGS = st.sampled_from([ACK, ACK, ACK, ACK | FIN, RST]) | st.integers(0, 0xFFF)
+ANY_SEGMENTS = st.lists(
+    st.tuples(st.booleans(), NUMBERS, PAYLOADS, NUMBERS, FLAGS, st.integers(0, 0xFFFF), OPTIONS), max_size=30)
+
+
+@given(ANY_SEGMENTS, st.sampled_from([0, 1, 60, 1460, 65535]), st.booleans())
+def test_any_segments_are_borne(
+    segments: list[tuple[bool, int, bytes, int, int, int, bytes]], mss: int, has_stamps: bool
+) -> None:
+    """Whatever strangers send: nothing is raised, what goes out is well formed, all is bounded."""
+    budget = Budget()
+    options = b"\x02\x04" + mss.to_bytes(2) + (stamps(5, 0) if has_stamps else SACK_PERMITTED)
+    talk = Talk(budget=budget, options=options)
+    for from_inside, *segment in segments:
+        (talk.phone if from_inside else talk.pbx)(*segment)
+        assert len(talk.reaction.send) <= 2 * SEGMENTS_AT_ONCE + 1
+        assert len(talk.wait()) <= 2
+        assert budget.used == talk.stream.held <= MOST_LOAD
 
 
 # -- what is not SIP ----------------------------------------------------------------------------------
