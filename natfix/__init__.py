@@ -52,7 +52,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.systemd` is told how it goes;
    :mod:`~natfix.control` answers other commands,
    :mod:`~natfix.journal` logs, :mod:`~natfix.store` writes (whose files
-   they are: :mod:`~natfix.ownership`). `natfix check` is :mod:`~natfix.check`
+   they are: :mod:`~natfix.ownership`), :mod:`~natfix.exporting` hands out copies,
+   :mod:`~natfix.metrics` are for Prometheus. `natfix check` is :mod:`~natfix.check`
    (:mod:`~natfix.check_host`, :mod:`~natfix.check_lists`, :mod:`~natfix.check_system`,
    :mod:`~natfix.check_firewall`,
    :mod:`~natfix.check_own`, :mod:`~natfix.check_fixers`, in the words of :mod:`~natfix.findings`),
@@ -62,7 +63,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.reload`; :mod:`~natfix.drain` waits for calls to end, while
    :mod:`~natfix.draining` refuses new ones. `natfix down` is
    :mod:`~natfix.removal`. Whoever looks is answered by :mod:`~natfix.seeing`, which has the events of the
-   :mod:`~natfix.monitor` and the :mod:`~natfix.agents`; he asks by :mod:`~natfix.asking`, and
+   :mod:`~natfix.monitor` and the :mod:`~natfix.agents`, and whose :mod:`~natfix.listener` has calls' audio
+   looked at (:mod:`~natfix.audio`, in the engine, judges); he asks by :mod:`~natfix.asking`, and
    :mod:`~natfix.show` makes text of answers, in :mod:`~natfix.tables`, for a :mod:`~natfix.terminal`.
 7. replay: :mod:`~natfix.replay` reads captures and says what is wrong, in the words of
    :mod:`~natfix.replay.model`. :mod:`~natfix.replay.pcapng` writes files. An input is a

@@ -64,6 +64,8 @@ class Line(NamedTuple):
     rtcp: Endpoint | None           # None: none, or on the RTP port (RFC 5761)
     hosts: tuple[str, ...] = ()     # addresses of its candidates (RFC 8445)
     pairs: int = 1                  # of port pairs in a row ("port/count", RFC 8866, 5.14); 0: port 0
+    direction: str = "sendrecv"     # as its side said it (RFC 8866, section 6.7)
+    is_muxed: bool = False          # its side lets RTCP share the RTP port (RFC 5761)
 
     def endpoints(self) -> list[Endpoint]:
         """Return every endpoint that this line uses."""

@@ -23,6 +23,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from natfix.address import Endpoint
+from natfix.audio import Audio
 from natfix.callflow import CallFlow
 from natfix.commands import Command, Flow, Kind, Note, Outcome, Verdict
 from natfix.config import Settings
@@ -32,7 +33,7 @@ from natfix.edits import Edits, apply_edits
 from natfix.errors import LimitReached, MalformedMessage, MalformedPacket
 from natfix.far_ends import FarEnds
 from natfix.far_fix import FarFix
-from natfix.happenings import Event, Happenings
+from natfix.happenings import Happenings
 from natfix.keep_alives import KEEP_ALIVE, KeepAlives
 from natfix.listing import calls_as_rows, far_ends_as_rows, registrations_as_rows
 from natfix.mappings import Mapping, Mappings
@@ -93,6 +94,7 @@ class Engine:
         self._media = MediaKeeper(
             settings, self._realms, self._mappings, self._registrations, self._far_ends, self._policies)
         self._happened = Happenings()
+        self.pop_events = self._happened.pop        # what has happened since the last call
         self._flow = CallFlow(settings, self._realms, self._mappings, self._calls, self._deadlines,
                               self._signalling, self._media, self._happened)
         self._registering = Registering(
@@ -109,6 +111,7 @@ class Engine:
         self._now = 0.0
         self._identification = 0
         self.counters: Counter[str] = Counter()
+        self.audio = Audio(self._mappings, self._happened, self.counters)
         self._repairs = Repairs(quirks, settings.signalling.agent_name, self._signalling, self.counters)
         self._keep_alives = KeepAlives(settings.far_end, self._far_ends, self._realms, self._mappings,
                                        self._deadlines, self.counters)
@@ -446,10 +449,6 @@ class Engine:
         """Return what the store has to write since the last call."""
         return [*self._memory.pop_changes(), *self._streaming.pop_changes()]
 
-    def pop_events(self) -> list[Event]:
-        """Return what has happened to calls and registrations since the last call."""
-        return self._happened.pop()
-
     def forget_changes(self) -> None:
         """Do as :meth:`pop_changes` where nothing is to survive, without making the rows."""
         self._memory.forget_changes()
@@ -457,7 +456,8 @@ class Engine:
 
     def calls(self, now: float) -> list[dict[str, Any]]:
         """Return the calls as rows (see :mod:`natfix.listing`)."""
-        return calls_as_rows(self._calls, self._mappings, self._reporting.refused, self._advance(now))
+        return calls_as_rows(
+            self._calls, self._mappings, self._reporting.refused, self.audio, self._advance(now))
 
     def registrations(self, now: float) -> list[dict[str, Any]]:
         """Return the bindings as rows."""

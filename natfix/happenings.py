@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ class Happenings:
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque(maxlen=MOST)
+        self.on_call: Callable[[str, Call, float], None] = lambda kind, call, at: None      # hears at once
 
     def tell(self, event: Event) -> None:
         """Note that something has happened."""
@@ -37,6 +38,7 @@ class Happenings:
     def of_call(self, kind: str, call: Call, at: float, **facts: Any) -> None:
         """Note what has happened to *call*."""
         self._events.append(Event(kind, at, call, None, facts))
+        self.on_call(kind, call, at)
 
     def of_binding(self, kind: str, binding: Binding, at: float) -> None:
         """Note what has happened to a registration."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from natfix.address import Endpoint
+from natfix.audio import Audio
 from natfix.dialogs import Call, Calls, Side
 from natfix.errors import MalformedMessage
 from natfix.far_ends import FarEnd, FarEnds
@@ -15,16 +16,21 @@ from natfix.sip.fields import address_at
 Rows = list[dict[str, Any]]
 
 
-def calls_as_rows(calls: Calls, mappings: Mappings, refused: dict[Endpoint, int], now: float) -> Rows:
+def calls_as_rows(
+    calls: Calls, mappings: Mappings, refused: dict[Endpoint, int], audio: Audio, now: float,
+) -> Rows:
     """Return one row per call that has not ended, with its streams and the kernel's counters."""
     return [
-        _call_row(call, mappings, refused, now) for call in calls
+        _call_row(call, mappings, refused, audio, now) for call in calls
         if call.ended_at is None or now < call.ends_at
     ]
 
 
-def _call_row(call: Call, mappings: Mappings, refused: dict[Endpoint, int], now: float) -> dict[str, Any]:
+def _call_row(
+    call: Call, mappings: Mappings, refused: dict[Endpoint, int], audio: Audio, now: float,
+) -> dict[str, Any]:
     signalling = mappings.find(call.inside)
+    heard = audio.row(call.key)
     since = call.answered_at or call.started
     return {
         "call_id": call.key.call_id,
@@ -42,6 +48,7 @@ def _call_row(call: Call, mappings: Mappings, refused: dict[Endpoint, int], now:
             _stream_row(call, mapping, refused)
             for inside in call.held if (mapping := mappings.find(inside)) is not None
         ],
+        **({"audio": heard} if heard else {}),
     }
 
 

@@ -175,6 +175,7 @@ class _Daemon:
         ], now)
         self._rows = ()
         self._upkeep.begin(now)
+        self._seeing.begin(now)
         self._resolver.begin(self.loop, now)
         self.parachute.begin(now)
         self._kernel.install(self.loop.skeleton)
@@ -226,6 +227,7 @@ class _Daemon:
             "export": dict(self._exporter.counters),
             "state_file": {"path": self._store.path, "failed_writes": self._store.failures},
             "names": self._resolver.status(now),
+            **self._seeing.status(),
             **self.loop.engine.status(now),
         }
 

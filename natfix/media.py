@@ -105,7 +105,8 @@ class MediaKeeper:
             silent = silent_line(media)
             return Target(media, None, None, self._line_on_hold(turn, media) or silent, silent)
         hosts = tuple(dict.fromkeys(c.address for c in media.candidates if is_usable(c.address)))
-        sent = Line(media.index, media.kind, rtp, rtcp, hosts, media.count)
+        sent = Line(media.index, media.kind, rtp, rtcp, hosts, media.count,
+                    media.direction, media.rtcp_mux)
         shown_rtp, shown_rtcp = rtp, rtcp
         if turn.sender is not None and not self._is_shown_already(turn, media, rtp):
             if self._is_refused(turn, "m=" + media.kind, rtp, media.count):
@@ -130,7 +131,8 @@ class MediaKeeper:
         final_rtp, final_rtcp = shown_rtp, shown_rtcp
         if turn.receiver is not None:
             final_rtp, final_rtcp = self._released(turn, shown_rtp, shown_rtcp)
-        received = Line(media.index, media.kind, final_rtp, final_rtcp, hosts)
+        received = Line(media.index, media.kind, final_rtp, final_rtcp, hosts,
+                        direction=media.direction, is_muxed=media.rtcp_mux)
         if turn.receiver is not None:
             final_rtp = self._realms.on_link(final_rtp)
             final_rtcp = self._realms.on_link(final_rtcp) if final_rtcp else None
@@ -152,7 +154,8 @@ class MediaKeeper:
         mapping = self._mappings.find(rtp)
         if mapping is None or mapping.kind is not Kind.MEDIA:
             return None
-        return Line(media.index, media.kind, rtp, Endpoint(rtp.host, rtp.port + 1), (), media.count)
+        beside = Endpoint(rtp.host, rtp.port + 1)
+        return Line(media.index, media.kind, rtp, beside, (), media.count, "inactive")
 
     def _line_behind(self, turn: Turn, shown: Line) -> Line | None:
         """A UA that has learnt its own outside endpoint (RFC 8445, section 5.1.1.2) keeps its mapping."""

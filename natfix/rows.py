@@ -66,15 +66,15 @@ def far_end_from_row(row: Row) -> FarEnd:
 def _row_from_description(description: Description) -> list[list[Any]]:
     return [
         [line.position, line.kind, line.rtp and list(line.rtp), line.rtcp and list(line.rtcp),
-         list(line.hosts), line.pairs]
+         list(line.hosts), line.pairs, line.direction, line.is_muxed]
         for line in description
     ]
 
 
 def _description_from_row(row: list[list[Any]]) -> Description:
     return tuple(
-        Line(position, kind, endpoint_from_row(rtp), endpoint_from_row(rtcp), tuple(hosts), pairs)
-        for position, kind, rtp, rtcp, hosts, pairs in row
+        Line(position, kind, endpoint_from_row(rtp), endpoint_from_row(rtcp), tuple(hosts), pairs, *more)
+        for position, kind, rtp, rtcp, hosts, pairs, *more in row       # older rows have no more
     )
 
 

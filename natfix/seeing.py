@@ -6,7 +6,7 @@ Everything is fed by the journal, after the verdicts, and is bounded.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from socket import inet_ntoa
 from typing import Any
@@ -14,10 +14,14 @@ from typing import Any
 from natfix.agents import Agents
 from natfix.control import Handler, Streamer
 from natfix.errors import NatfixError
+from natfix.happenings import Event
 from natfix.journal import RING, Decision
+from natfix.listener import Listener
 from natfix.loop import Loop
 from natfix.monitor import Monitor, Push
 from natfix.upkeep import Upkeep
+
+MOST_COUNTED = 32       # calls that end in one moment, whose packets are counted for a monitor
 
 
 class Seeing:
@@ -28,9 +32,36 @@ class Seeing:
         self._upkeep = upkeep
         self.monitor = Monitor()
         self.agents = Agents()
+        self._listener = Listener(loop, upkeep)
         journal = loop.journal
-        journal.event_listeners.append(self.monitor.on_events)
+        journal.event_listeners.append(self._on_events)
         journal.decision_listeners += [self.monitor.on_decision, self.agents.on_decision]
+
+    def _on_events(self, events: Sequence[Event]) -> None:
+        if self.monitor.is_watched:
+            events = [*map(self._counted, events[:MOST_COUNTED]), *events[MOST_COUNTED:]]
+            self.monitor.on_events(events)
+
+    def _counted(self, event: Event) -> Event:
+        """Add to a call's end what the kernel has counted, as long as its entries are there."""
+        if event.kind != "ended" or event.call is None:
+            return event
+        audio = self._loop.engine.audio
+        if flows := audio.flows_of_ended(event.call):
+            self._upkeep.count(flows, event.at, with_refused=False)
+        packets = audio.packets_of(event.call)
+        if packets is None:
+            return event
+        return event._replace(facts={**event.facts, "packets_out": packets[0], "packets_in": packets[1]})
+
+    def begin(self, now: float) -> None:
+        """Look after the calls' audio from now on."""
+        self._listener.begin(now)
+
+    def status(self) -> dict[str, Any]:
+        """Return what belongs into the status."""
+        audio = self._loop.engine.audio
+        return {"audio": {"watched": len(audio), "one_way": len(audio.alarms())}}
 
     def handlers(self) -> Mapping[str, Handler]:
         """Return what answers a request with one document."""

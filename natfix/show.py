@@ -32,6 +32,7 @@ def status_text(answer: Answer) -> str:
         "tcp": _pairs(answer.get("streams", {})),
         "tls": WITH_TLS.format(_tls(answer)) if _tls(answer) else "none seen",
         "media ports": f"{answer['media_pairs_free']} of {answer['media_pairs']} pairs free",
+        "audio": _audio_line(answer.get("audio", {})),
         "strangers": f"{answer['refused_packets']} packets refused",
         **{f"{name['kind']} {name['name']}": _name(name, answer.get("refused_addresses", {}))
            for name in answer.get("names", [])},
@@ -47,6 +48,12 @@ def status_text(answer: Answer) -> str:
 
 def _tls(answer: Answer) -> int:
     return int(answer.get("counters", {}).get("streams tls", 0))
+
+
+def _audio_line(audio: Answer) -> str:
+    alarms = audio.get("one_way", 0)
+    watched = f"{audio.get('watched', 0)} calls watched"
+    return f"{watched}, ONE-WAY: {alarms} (`natfix calls`)" if alarms else f"{watched}, none is one-way"
 
 
 def _mode(answer: Answer) -> str:
@@ -80,14 +87,21 @@ def calls_text(answer: Answer) -> str:
     if not calls:
         return "no calls"
     head, *lines = table(
-        ("FROM", "TO", "STATE", "FOR", "INSIDE", "OUTSIDE", "PEER", "CALL-ID"),
-        [(call["from"], call["to"], call["state"], duration(call["age"]), call["inside"], call["outside"],
-          call["peer"], call["call_id"]) for call in calls],
+        ("FROM", "TO", "STATE", "FOR", "AUDIO", "INSIDE", "OUTSIDE", "PEER", "CALL-ID"),
+        [(call["from"], call["to"], call["state"], duration(call["age"]), _audio_word(call), call["inside"],
+          call["outside"], call["peer"], call["call_id"]) for call in calls],
     ).splitlines()
     shown = [head]
     for line, call in zip(lines, calls, strict=True):
         shown += [line, *map(_stream_line, call["streams"])]
     return "\n".join(shown)
+
+
+def _audio_word(call: Answer) -> str:
+    """Return one word for a call's audio, or what is wrong with it."""
+    audio = call.get("audio", {})
+    alarms = [f"{alarm['direction']} {alarm['cause']}" for alarm in audio.get("alarms", ())]
+    return f"ONE-WAY: {', '.join(alarms)}" if alarms else audio.get("state", "-")
 
 
 def _stream_line(stream: Answer) -> str:

@@ -33,7 +33,7 @@ class Target(NamedTuple):
 
 def silent_line(media: Media) -> Line:
     """Return what an m-line says that wants no media."""
-    return Line(media.index, media.kind, None, None, pairs=1 if media.port else 0)
+    return Line(media.index, media.kind, None, None, pairs=1 if media.port else 0, direction=media.direction)
 
 
 def left_alone(media: Media) -> Target:

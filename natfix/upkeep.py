@@ -5,7 +5,7 @@ natfix's own rules, which somebody may have flushed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -169,6 +169,17 @@ class Upkeep:
         self._flooding = self._loop.kernel.flooding()
         self._loop.report([FlowCounters({}, self._refused, self._flooding)], now)
 
+    @property
+    def refused(self) -> dict[Endpoint, int]:
+        """Packets of strangers as they were counted last, by outside endpoint."""
+        return self._refused
+
+    def count(self, flows: Sequence[Flow], now: float, with_refused: bool) -> None:
+        """Read the counters of *flows*, which are few, and, if asked, how many packets were refused."""
+        if with_refused:
+            self._refused = self._loop.kernel.refused()
+        self._count_these(flows, now)
+
     def _begin_round(self) -> None:
         self._uncounted = list(self._loop.engine.flows_of_interest())
         self._refused = self._loop.kernel.refused()
@@ -176,6 +187,9 @@ class Upkeep:
 
     def _count_some(self, count: int, now: float) -> None:
         flows, self._uncounted = self._uncounted[:count], self._uncounted[count:]
+        self._count_these(flows, now)
+
+    def _count_these(self, flows: Sequence[Flow], now: float) -> None:
         states = self._loop.kernel.counters(flows) if flows else {}
         self._loop.report([FlowCounters(states, self._refused, self._flooding)], now)
         # Events are lost where many flows end at once; the engine knows which of these it still wants.

@@ -22,16 +22,17 @@ LAYERS: dict[int, str] = {
        "quirks reports sdp segment shipped sip sip.fields sip.message stun",
     3: "deadlines dialogs far_ends happenings hearsay mappings ports pulse quotas registrations repeats "
        "shares spelling stream stream_framing stream_receiver stream_sender streams",
-    4: "callflow draining engine far_fix keep_alives listing media media_mappings memory realms "
+    4: "audio callflow draining engine far_fix keep_alives listing media media_mappings memory realms "
        "refreshing policies registering repairs reporting rewrite rows settling signalling streaming targets turn",
     5: "firewall firewall_iptables firewall_nft firewall_now interfaces kernel.advertise kernel.conntrack "
        "kernel.divert kernel.elements kernel.events kernel.fake kernel.fake_conntrack kernel.fake_elements "
        "kernel.libnftables kernel.netfilter kernel.netlink kernel.observed kernel.probe "
        "kernel.sender kernel.trial programs",
     6: "__main__ advertiser agents asking background check check_firewall check_fixers check_host "
-       "check_lists check_own check_system cli control exporting findings init journal leak live "
-       "log_reader lookup loop metrics monitor drain order ownership parachute plan queue_reader reload "
-       "removal resolver rules show seeing startup store systemd tables terminal up upkeep watch",
+       "check_lists check_own check_system cli control exporting findings init journal "
+       "leak listener live log_reader lookup loop metrics monitor drain order ownership parachute plan "
+       "queue_reader reload removal resolver rules show seeing startup store systemd tables "
+       "terminal up upkeep watch",
     7: "replay replay.as_json replay.as_text replay.capture replay.conversations replay.counts "
        "replay.datagrams replay.diagnosis replay.diff replay.drive replay.echoes replay.fragments "
        "replay.framing replay.gateway replay.hexdump replay.icmp replay.ip replay.ladder replay.link "
