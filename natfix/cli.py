@@ -326,7 +326,8 @@ def _down(options: argparse.Namespace) -> int:
         cut = "1 call is" if left == 1 else f"{left} calls are"
         print(f"natfix: {cut} cut" if left else "natfix: no call is left")
     try:
-        print(f"natfix: process {stop(settings.daemon.control_socket).get('pid')} has ended")
+        ended = stop(settings.daemon.control_socket, for_good=True)
+        print(f"natfix: process {ended.get('pid')} has ended")
     except NotRunning:
         print("natfix: it was not running")
     from natfix.kernel.netfilter import NetfilterKernel

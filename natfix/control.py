@@ -193,13 +193,14 @@ def follow(socket_path: str, request: dict[str, Any]) -> Iterator[dict[str, Any]
             rest += piece
 
 
-def stop(socket_path: str, timeout: float = 10.0) -> dict[str, Any]:
+def stop(socket_path: str, timeout: float = 10.0, for_good: bool = False) -> dict[str, Any]:
     """Ask the daemon to end, and return its answer once it has let go of queue, files and socket.
 
-    The rule set and all mappings stay; raises like :func:`request`.
+    The rule set and all mappings stay; *for_good*, where they will be removed, it ends the TCP connections
+    first that cannot go on without it. Raises like :func:`request`.
     """
     with _connect(socket_path, timeout) as connection:
-        answer = _ask(connection, socket_path, {"command": "stop"})
+        answer = _ask(connection, socket_path, {"command": "stop", "for_good": for_good})
         try:
             connection.recv(1)      # the daemon closes its connections last of all
         except TimeoutError:

@@ -122,6 +122,7 @@ class Engine:
 
         self._streaming = Streaming(limits, self._realms, self._mappings, self._registrations,
                                     self._deadlines, self.counters, self._treat_octets)
+        self.farewell = self._streaming.farewell    # for who is about to remove the rules
 
     # -- packets --------------------------------------------------------------------------------
 

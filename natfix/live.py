@@ -256,6 +256,8 @@ class _Daemon:
 
     def _stop(self, request: dict[str, Any]) -> dict[str, Any]:
         log.info("natfix: asked to stop")
+        if request.get("for_good") is True:
+            self.loop.say_farewell()
         self.loop.stop()
         return self._ping(request)
 

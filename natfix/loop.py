@@ -120,6 +120,10 @@ class Loop:
         """Tell the engine what was before; a :meth:`repair` has to follow, which makes it true."""
         self._close(self._tell(reports, now), False, now)
 
+    def say_farewell(self) -> None:
+        """End what cannot go on without natfix; the rules are about to be removed."""
+        self.guard(lambda: self._send([Outcome(send=[*self.engine.farewell()])]))
+
     def stop(self) -> None:
         """End :meth:`run` after the turn it is in."""
         self._stopping = True

@@ -87,6 +87,7 @@ class Parachute:
     def take_back(self) -> None:
         """End a trial that runs, and remove all that natfix has made in the kernel."""
         if self.is_pending:
+            self._loop.say_farewell()
             kernel: Kernel = self._loop.kernel
             kernel.remove()
             self._until, self.is_open = 0.0, True

@@ -232,6 +232,10 @@ class Streaming:
                 self._lost[stream.key] = stream.outside
                 self._deadlines.set((STREAM, stream.key), now)
 
+    def farewell(self) -> list[SendSegment]:
+        """Return the resets of all connections that natfix has changed: it goes, and they are not to hang."""
+        return [segment for stream in self.streams for segment in stream.farewell()]
+
     # -- after a restart --------------------------------------------------------------------------------
 
     def restore(self, rows: Iterable[Change], now: float) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from natfix.address import Endpoint
-from natfix.commands import Command, Flow, Outcome, OwnPacket
+from natfix.commands import Command, Flow, Outcome, OwnPacket, SendSegment
 from natfix.engine import Path
 from natfix.errors import KernelRefused
 from natfix.happenings import Event
@@ -29,6 +29,7 @@ class StandInEngine:
         self.timer: float | None = None
         self.timer_answer: Callable[[], Outcome] = Outcome
         self.timer_calls = 0
+        self.parting: list[SendSegment] = []
         self.wanted: list[Command] = []
         self.changes: list[Change] = []
         self.flows: set[Flow] = set()
@@ -49,6 +50,9 @@ class StandInEngine:
 
     def next_timeout(self) -> float | None:
         return self.timer
+
+    def farewell(self) -> list[SendSegment]:
+        return self.parting
 
     def desired(self) -> list[Command]:
         return list(self.wanted)

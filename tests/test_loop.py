@@ -13,7 +13,7 @@ from natfix.address import Endpoint
 from natfix.commands import AddMapping, Flow, Kind, Note, Outcome, SendPacket, SendSegment, Verdict
 from natfix.loop import LATE, NOT_SENT, PAUSE, Clock, Loop
 from natfix.reports import Change, PortsInUse, StreamOpened
-from natfix.segment import ACK, SYN, datagram
+from natfix.segment import ACK, RST, SYN, datagram
 from tests.standins import SKELETON, ListReader, ListStore, RecordingKernel, StandInEngine, WaitingPacket
 
 MAPPING = AddMapping(Kind.MEDIA, Endpoint("192.168.1.2", 4000), Endpoint("203.0.113.1", 30000), 300.0)
@@ -110,6 +110,14 @@ def test_a_stream_that_cannot_be_opened(bench: Bench) -> None:
     assert bench.engine.reports == []
     assert packet.verdict == other.verdict == ("accept", None)
     assert bench.loop.counters["kernel_refusals"] == 1
+
+
+def test_farewell_is_said(bench: Bench) -> None:
+    """What the engine has to say before natfix goes for good is sent at once."""
+    reset = SYN_ACK._replace(flags=RST)
+    bench.engine.parting = [reset]
+    bench.loop.say_farewell()
+    assert bench.kernel.done == [("send", [reset])]
 
 
 def test_engine_gets_bytes_path_and_time(bench: Bench) -> None:

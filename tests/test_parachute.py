@@ -24,10 +24,14 @@ class Loop:
         self.kernel = FakeKernel()
         self.skeleton = SKELETON
         self.tasks: list[tuple[float, Callable[[float], None]]] = []
-        self.is_stopped = False
+        self.is_stopped = self.has_parted = False
 
     def call_at(self, when: float, task: Callable[[float], None]) -> None:
         self.tasks.append((when, task))
+
+    def say_farewell(self) -> None:
+        assert self.kernel.skeleton is not None     # while packets can still be sent by the rules
+        self.has_parted = True
 
     def stop(self) -> None:
         self.is_stopped = True
@@ -88,6 +92,7 @@ def test_not_confirmed(tmp_path: Path) -> None:
     assert loop.kernel.skeleton is None
     assert loop.is_stopped
     assert parachute.is_open
+    assert loop.has_parted
     assert read_order(str(tmp_path / "state")).mode is Mode.BEGUN
 
 

@@ -80,6 +80,28 @@ def test_a_crash_resets_what_was_moved(lab: Lab) -> None:
         line.close()
 
 
+def test_going_ends_what_was_moved(lab: Lab) -> None:
+    """`natfix down` resets the connections whose numbers it has moved, rather than have both ends wait for
+    what cannot come; what is no SIP goes on. The next connection is nobody's but the kernel's."""
+    natfix = lab.start_natfix()
+    with listener(lab) as waiting:
+        line, web = connect(lab, waiting), connect(lab, waiting)
+        assert passes_out(line, 1)
+        web.near.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert receive(web.far, 18) == b"GET / HTTP/1.1\r\n\r\n"
+        natfix.down()
+        for end in (line.near, line.far):
+            end.settimeout(5)
+            with pytest.raises(ConnectionResetError):
+                end.recv(100)
+        web.far.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        assert receive(web.near, 19) == b"HTTP/1.1 200 OK\r\n\r\n"
+        line = connect(lab, waiting)
+        assert passes_out(line, 2, fixed=False)
+        line.close()
+        web.close()
+
+
 def test_what_began_before_is_not_touched(lab: Lab) -> None:
     """The connection's octets pass as they come, also through a natfix that starts in the middle of it."""
     with listener(lab) as waiting:
