@@ -316,6 +316,7 @@ def _down(options: argparse.Namespace) -> int:
     from natfix.order import FIX, write_order
     from natfix.removal import remove_files
     from natfix.startup import refuse_without_rights
+    from natfix.up import Launch, rest_service
 
     settings = _settings(options)
     refuse_without_rights()
@@ -330,6 +331,7 @@ def _down(options: argparse.Namespace) -> int:
         print(f"natfix: process {ended.get('pid')} has ended")
     except NotRunning:
         print("natfix: it was not running")
+    rest_service(Launch(settings, getattr(options, "config", ""), getattr(options, "control_socket", "")))
     from natfix.kernel.netfilter import NetfilterKernel
 
     kernel = NetfilterKernel(settings.signalling.mark)
