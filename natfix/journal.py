@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from natfix.commands import Note, Outcome
 from natfix.happenings import Event
+from natfix.systemd import JournalFormatter, writes_to_journal
 
 RING = 200              # decisions kept
 ALARM_PAUSE = 60.0      # seconds between two alarms for the same limit
@@ -127,7 +128,7 @@ def time_text(at: float) -> str:
 def set_up_log(level: str) -> None:
     """Send the log of *level* ("error", "info", "debug") to stderr, where systemd picks it up."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    handler.setFormatter(JournalFormatter() if writes_to_journal() else logging.Formatter(LOG_FORMAT))
     log.handlers[:] = [handler]
     log.propagate = False
     log.setLevel(LEVELS[level])

@@ -1,4 +1,5 @@
-"""What systemd is told (sd_notify(3)): that natfix is ready, how it goes, and that its loop still turns.
+"""What systemd is told: that natfix is ready, how it goes, that its loop still turns (sd_notify(3)), and how
+grave a line of the log is (sd-daemon(3)).
 
 All of it does nothing where natfix was not started by a unit of ``Type=notify``.
 """
@@ -8,10 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 
 MOST_OFTEN = 0.1        # seconds; a shorter watchdog time is somebody's mistake, not a reason to spin
+
+# Of the journal, from syslog(3): the level of a record, and from which of Python's levels on it is that.
+PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+LEAST = 7
 
 log = logging.getLogger("natfix")
 
@@ -45,6 +51,23 @@ def watchdog_time() -> float:
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()) or not wanted.isdecimal():
         return 0.0
     return int(wanted[:15]) / 1e6
+
+
+def writes_to_journal() -> bool:
+    """Tell whether what this process writes to stderr goes straight to systemd's journal."""
+    try:
+        stream = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):
+        return False
+    return os.environ.get("JOURNAL_STREAM", "") == f"{stream.st_dev}:{stream.st_ino}"
+
+
+class JournalFormatter(logging.Formatter):
+    """Puts the priority before each line, and no time, which the journal has itself."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next((number for level, number in PRIORITIES if record.levelno >= level), LEAST)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
 
 
 class Heartbeat:

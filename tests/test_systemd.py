@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -118,3 +121,30 @@ def test_a_systemd_that_is_gone_is_only_logged(
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
     assert not systemd.notify("READY=1")
     assert "systemd cannot be told READY=1" in caplog.text
+
+
+@pytest.mark.parametrize(("level", "shown"), [
+    (logging.ERROR, "<3>lost"), (logging.WARNING, "<4>lost"), (logging.INFO, "<6>lost"),
+    (logging.DEBUG, "<7>lost"), (logging.CRITICAL, "<2>lost")])
+def test_priorities(level: int, shown: str) -> None:
+    """`journalctl -p err` finds what natfix logs as an error."""
+    record = logging.LogRecord("natfix", level, "", 0, "lost", None, None)
+    assert systemd.JournalFormatter().format(record) == shown
+
+
+def test_each_line_has_its_priority() -> None:
+    """The journal takes each line for an entry of its own; those of a traceback are no less grave."""
+    record = logging.LogRecord("natfix", logging.ERROR, "", 0, "lost\n  for good", None, None)
+    assert systemd.JournalFormatter().format(record) == "<3>lost\n<3>  for good"
+
+
+@pytest.mark.parametrize(("told", "shown"), [("{0.st_dev}:{0.st_ino}", "<6>natfix"), ("1:2", " INFO natfix")])
+def test_only_the_journal_gets_priorities(told: str, shown: str, tmp_path: Path) -> None:
+    """JOURNAL_STREAM names the stream; where stderr is another one, lines are for people."""
+    program = ("import logging; from natfix.journal import set_up_log; set_up_log('info')\n"
+               "logging.getLogger('natfix').info('natfix')")
+    with (tmp_path / "stderr").open("wb") as stream:
+        stream_of = told.format(os.fstat(stream.fileno()))
+        subprocess.run([sys.executable, "-c", program], stderr=stream, check=True,
+                       env={**os.environ, "JOURNAL_STREAM": stream_of})
+    assert shown in (tmp_path / "stderr").read_text()
