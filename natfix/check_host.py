@@ -14,6 +14,7 @@ from natfix.errors import NatfixError, NotPermitted
 from natfix.findings import Finding, Host, Status
 from natfix.firewall_now import NO_RIGHTS, OWN_TABLE
 from natfix.interfaces import inside_networks, is_own_address, outside_address, outside_interface
+from natfix.kernel.probe import NO_TIMEOUTS
 
 PACKAGES = {"netfilterqueue": "reads the packet queue"}
 FULL_TABLE = 0.8        # of nf_conntrack_max; beyond, the kernel begins to drop entries
@@ -54,6 +55,9 @@ def check_kernel(host: Host) -> Iterator[Finding]:
     elif not missing:
         release = f"kernel {host.sysctl('kernel.osrelease')}".strip()
         yield Finding(Status.OK, f"{release}: NAT, conntrack by netlink, packets by {DIVERTS[forms[0]]}")
+    if able.nftables and not able.timeouts:
+        yield Finding(Status.WARNING, NO_TIMEOUTS, "sysctl -w net.netfilter.nf_conntrack_tcp_timeout_"
+                      "{unacknowledged,max_retrans}=7200")
 
 
 def check_packages(host: Host) -> Iterator[Finding]:

@@ -55,6 +55,7 @@ from natfix.startup import (
     refuse_unconfirmed,
     refuse_without_rights,
     skeleton_from_settings,
+    warn_without_timeouts,
 )
 from natfix.store import IN_MEMORY, Store
 from natfix.upkeep import Facts, FlowEvents, Upkeep
@@ -110,6 +111,7 @@ class _Daemon:
             refuse_unconfirmed(order, settings)
             divert_form(host.capabilities(), settings.signalling.divert)
             refuse_beside_helper(host)
+            warn_without_timeouts(host.capabilities())
         make_reader = LogReader if self._observes else NetfilterQueueReader
         self._reader: QueueReader = make_reader(settings.signalling.queue)
         held.callback(self._reader.close)

@@ -17,6 +17,7 @@ from natfix.findings import Host, Status
 from natfix.kernel.base import FlowState, Skeleton
 from natfix.kernel.netfilter import NetfilterKernel
 from natfix.kernel.netlink import has_net_admin
+from natfix.kernel.probe import NO_TIMEOUTS, Capabilities
 from natfix.order import Mode, NotConfirmed, Order
 from natfix.reports import AddressesChanged, FlowAdopted
 
@@ -28,6 +29,12 @@ def refuse_without_rights() -> None:
     if not has_net_admin():
         raise NotPermitted(
             "natfix needs CAP_NET_ADMIN to see and change packets: run it as root, or as its service")
+
+
+def warn_without_timeouts(able: Capabilities) -> None:
+    """Log what a kernel without nft's ct timeout means for SIP over TCP; `natfix check` has the cure."""
+    if not able.timeouts:
+        log.warning("natfix: %s", NO_TIMEOUTS)
 
 
 def refuse_beside_helper(host: Host) -> None:

@@ -76,6 +76,13 @@ def test_forced_form_that_is_lacking(tmp_path: Path) -> None:
     assert finding.cure == 'in natfix.toml, [signalling] divert = "nfqueue"'
 
 
+def test_a_kernel_without_timeouts(tmp_path: Path) -> None:
+    """natfix works there; what silent TCP connections suffer is a warning, with the sysctls that cure it."""
+    (finding,) = bad(check_kernel, gateway(tmp_path, capabilities=replace(CAPABLE, timeouts=False)))
+    assert finding.status is Status.WARNING
+    assert "{unacknowledged,max_retrans}=7200" in finding.cure
+
+
 def test_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing Python package or library is an error that says what to install."""
     monkeypatch.setattr(check_host, "PACKAGES", {"json": "is always there"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -14,13 +15,16 @@ from natfix.findings import Host
 from natfix.firewall import Ruleset
 from natfix.firewall_nft import ruleset_from_json
 from natfix.kernel.base import FlowState
+from natfix.kernel.probe import NO_TIMEOUTS
 from natfix.reports import AddressesChanged
 from natfix.startup import (
     flows_to_adopt,
     refuse_beside_helper,
     refuse_without_rights,
     skeleton_from_settings,
+    warn_without_timeouts,
 )
+from tests.hosts import CAPABLE
 
 SETTINGS = config_from_text("", "natfix.toml")
 ADDRESSES = AddressesChanged({"wan0": "203.0.113.1"}, ((network_from_text("192.168.1.0/24"), "lan0"),))
@@ -39,6 +43,14 @@ def state(
     source: Endpoint, remote: Endpoint, shown: Endpoint, mark: int = 0, replied: bool = True,
 ) -> FlowState:
     return FlowState(Flow(source, remote, remote, shown), 100.0, 3, 2, mark, replied)
+
+
+def test_a_kernel_without_timeouts(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told what that means, and nobody else is."""
+    warn_without_timeouts(CAPABLE)
+    assert caplog.records == []
+    warn_without_timeouts(replace(CAPABLE, timeouts=False))
+    assert [record.getMessage() for record in caplog.records] == [f"natfix: {NO_TIMEOUTS}"]
 
 
 def test_skeleton_says_what_the_settings_say() -> None:

@@ -47,6 +47,7 @@ NO_DIVERT = {
     "nfqueue": "the kernel has no xtables target NFQUEUE for nftables: modprobe -a nft_compat xt_NFQUEUE, "
                "or set [signalling] divert to auto",
 }
+NO_TIMEOUTS = "the kernel has no nft ct timeout: SIP over TCP that is silent for five minutes may be lost"
 
 TABLE = "natfix-probe"
 TABLE_NAME, TABLE_FLAGS, DORMANT = 1, 2, 1                  # NFTA_TABLE_*, NFT_TABLE_F_DORMANT
