@@ -35,6 +35,7 @@ REFRESH_MARGIN = 150.0      # seconds before its end at which an element that is
 NOT_COUNTED = (-1, -1)
 ANY_REMOTE = "0.0.0.0"      # media accept_from = "any"
 SOURCES_APART = 1.0         # seconds between two sources of one relayed stream
+FLOW: Holder = ("flow",)    # holds the outgoing half of a signalling mapping alone
 TRAFFIC: Holder = ("traffic",)      # holds a flow that began by itself, and nothing else
 MOST_BEGUN = 16             # flows of one mapping that are remembered so; the kernel's timeouts end the rest
 MOST_SENT_TO = 8            # likewise, of the peers that a signalling endpoint sent to
@@ -319,6 +320,9 @@ class Mappings:
             self.forbid(mapping, remote, holder)
         for flow in [flow for flow, opened in mapping.flows.items() if holder in opened.holders]:
             self.drop_flow(mapping, flow, holder)
+        if mapping.inward and mapping.kind is Kind.SIGNALLING and mapping.holders.keys() == {FLOW}:
+            mapping.inward = False      # a peer may use any that is open, so this one is closed
+            self._tell(mapping, now)
         return False
 
     def remove(self, mapping: Mapping, now: float) -> None:

@@ -9,13 +9,12 @@ from natfix.deadlines import NEVER
 from natfix.dialogs import Call
 from natfix.errors import LimitReached
 from natfix.headers import address_or_none
-from natfix.mappings import Holder, Mapping, Mappings
+from natfix.mappings import FLOW, Holder, Mapping, Mappings
 from natfix.ports import choose_signalling_port
 from natfix.realms import Realms, is_usable
 from natfix.registrations import Binding
 from natfix.sip.message import Message
 
-FLOW = ("flow",)
 FLOW_LIFETIME = 120.0       # seconds the outgoing half lives after a packet (design, section 7)
 FLOW_TOUCH = 60.0           # it is renewed when this much is left, not at every packet
 BINDING_GRACE = 32.0        # seconds a binding's hole outlives it: a transaction that began in time ends

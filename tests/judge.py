@@ -10,6 +10,7 @@ from typing import Any
 from sipmessage import Message as IndependentMessage
 from sipmessage import Request
 
+from natfix.address import Endpoint
 from natfix.commands import Note
 
 FOLD = re.compile(rb"\r\n[ \t]+")
@@ -95,7 +96,7 @@ def header_name(line: bytes) -> str:
     return next((known for known, compact in ECHOED.items() if name == compact != ""), name)
 
 
-def echo(request: bytes, received: tuple[str, int] | None = None, further: tuple[str, ...] = ()) -> bytes:
+def echo(request: bytes, received: Endpoint | None = None, further: tuple[str, ...] = ()) -> bytes:
     """Return the 200 that a UAS makes of *request* by RFC 3261 section 8.2.6.2: the headers as they came.
 
     *received* is where the request came from, for the topmost Via (RFC 3581), None for a UAS that marks
@@ -113,6 +114,6 @@ def echo(request: bytes, received: tuple[str, int] | None = None, further: tuple
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
-def _marked(via: bytes, received: tuple[str, int]) -> bytes:
-    host, port = (str(part).encode() for part in received)
+def _marked(via: bytes, received: Endpoint) -> bytes:
+    host, port = (str(part).encode() for part in received[:2])
     return re.sub(rb";rport(?![=\w])", b";rport=" + port, via.rstrip()) + b";received=" + host

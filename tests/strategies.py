@@ -29,7 +29,8 @@ users = st.one_of(text, st.sampled_from(["alice", "+4930123456", "%61lice", "ali
 ports = st.integers(1024, 65535)
 endpoints = st.builds(
     Endpoint, st.integers(2, 250).map(lambda number: f"192.168.1.{number}"),
-    st.one_of(st.just(SIP_PORT), st.just(SIP_PORT), ports.filter(lambda port: not 30000 <= port <= 39999)))
+    st.one_of(st.just(SIP_PORT), st.just(SIP_PORT), ports.filter(lambda port: not 30000 <= port <= 39999)),
+    st.just(""))
 
 
 class Spoken(NamedTuple):

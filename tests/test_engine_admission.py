@@ -88,6 +88,18 @@ def test_a_listed_peer_reaches_nothing_that_is_not_open(world: World) -> None:
     assert invite(outsider(world)).arrived is None
 
 
+def test_a_phone_that_has_unregistered_is_closed_to_all() -> None:
+    """A listed peer reaches it as long as somebody has it open: not when it merely goes on sending."""
+    world = world_of(Peer(SERVER.host))
+    world.register(world.phone)
+    assert invite(outsider(world)).arrived is not None
+    world.register(world.phone, expires=0)
+    world.advance(1.0)
+    world.phone.begins("OPTIONS", "sip:provider.example")
+    assert world.kernel.mappings()[0].inward is False
+    assert invite(outsider(world, SERVER._replace(port=5070))).arrived is None
+
+
 def test_another_answer_changes_who_gets_in_by_difference(world: World) -> None:
     """The kernel hears of the difference alone; who is gone gets in no more, who stays never leaves."""
     world.register(world.phone)
