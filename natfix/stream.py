@@ -46,7 +46,7 @@ FAIR_SHARE = 1 << 14            # octets that each direction may hold when all t
 MOST_IN_ALL = 1 << 26           # octets held for all streams
 LARGEST_MSS = 65_000            # octets: IP and TCP options have to fit into a packet, too
 STAMPS_LENGTH = 12              # octets of a segment that timestamps take (RFC 7323)
-PATIENCE = 60.0                 # seconds from the SYN to the first octet of the handshake's end
+PATIENCE = 60.0                 # seconds from the SYN-ACK to the handshake's end
 CHALLENGE_EVERY = 0.5           # seconds between two answers to what does not fit (RFC 5961, section 7)
 LINGER = 120.0                  # seconds for late packets after the end (RFC 9293: 2 MSL is 4 minutes)
 IDLE = 7500.0                   # seconds; longer than conntrack keeps the connection
@@ -134,9 +134,13 @@ class _Way:
 
     @property
     def is_clean(self) -> bool:
-        """Whether both ends could go on by themselves: the source repeats what the sink does not have."""
+        """Whether both ends could go on by themselves: the source repeats what the sink does not have.
+
+        Of SIP it would repeat what it has said, not what natfix has made of it.
+        """
         sender = self.sender
-        return self.framer.is_opaque and not self.shift and self.told <= sender.una \
+        has_all = sender.una == sender.limit or not self.framer.began
+        return self.framer.is_opaque and not self.shift and self.told <= sender.una and has_all \
             and sender.next == sender.limit and not self.receiver.ahead
 
 
@@ -300,7 +304,9 @@ class Stream:
             elif way.framer.is_opaque:
                 self._release_later(reaction)
         if self.state is State.SIP and way.framer.is_opaque and not was_opaque:
-            reaction.notes.append(Note("stream-opaque", reason=way.framer.why, rfc="RFC 3261, section 18.3"))
+            reaction.notes.append(Note(
+                "stream-opaque", reason=f"{self.inside if from_inside else self.peer} sent {way.framer.why}",
+                rfc="RFC 3261, section 18.3"))
             if all(each.framer.is_opaque for each in self._ways.values()):
                 self.state = State.OPAQUE
 

@@ -106,7 +106,7 @@ class Framer:
             return self._head()
         if len(buffer) < LONGEST_LINE and _BEGINNING.fullmatch(buffer):
             return None
-        return self._strange("octets where a SIP message has to begin are none")
+        return self._strange("octets of something else where a SIP message has to begin")
 
     def _head(self) -> Piece | None:
         """Look for the end of the head; return the message where it is whole."""
@@ -114,7 +114,7 @@ class Framer:
         at = self._buffer.find(blank, self._scanned, LONGEST_HEAD)
         if at < 0:
             if len(self._buffer) >= LONGEST_HEAD:
-                return self._strange(f"no end of a message's headers within {LONGEST_HEAD} octets")
+                return self._strange(f"headers without an end within {LONGEST_HEAD} octets")
             self._scanned = max(self._scanned, len(self._buffer) - len(blank) + 1)
             return None
         head = at + len(blank)
@@ -122,7 +122,7 @@ class Framer:
         if body is None:
             return self._strange("a Content-Length that is no number, or two that differ")
         if head + body > LONGEST_MESSAGE:
-            return self._strange(f"a message of {head + body} octets is longer than {LONGEST_MESSAGE}")
+            return self._strange(f"a message of {head + body} octets, more than {LONGEST_MESSAGE}")
         self._need = head + body
         return self._cut(self._need, True) if len(self._buffer) >= self._need else None
 

@@ -116,7 +116,7 @@ class Sender:
             return True
         if not window and self._owing_since != NEVER:
             self._owing_since = now             # RFC 9293, section 3.8.6.1: a closed window may stay closed
-        if window and not old_window:
+        if window and not old_window and self.next == self.una + 1:
             self.next = self.una                # the octet of a probe was not taken
         if is_pure and position == self.una and self.in_flight and window == old_window and window:
             self._duplicate()

@@ -539,6 +539,22 @@ def test_how_long_a_connection_is_kept() -> None:
     assert talk.stream.is_over(110.0 + LINGER)
 
 
+def test_what_was_treated_is_delivered_before_a_release() -> None:
+    """Both directions have left SIP, and lengths are as they were: the source would repeat other octets."""
+    talk = Talk(lambda _from_inside, octets: octets.replace(b"inside", b"INSIDE"))
+    talk.pbx(0)
+    talk.phone(0, REGISTER)
+    talk.pbx(0, b"HTTP/1.1 400 No\r\n\r\n")
+    wire = talk.phone(SIZE, b"GET / HTTP/1.1\r\n", 19)
+    assert wire is not None
+    assert wire.payload == b"GET / HTTP/1.1\r\n"
+    assert (talk.stream.state, talk.stream.is_shifted, talk.reaction.released) == ("opaque", False, False)
+    talk.pbx(19, b"", SIZE)
+    assert not talk.reaction.released
+    talk.pbx(19, b"", SIZE + 16)
+    assert talk.reaction.released
+
+
 NUMBERS = st.sampled_from([0, 0, 0, 30, SIZE, GROWN]) | st.integers(-300, 300) | st.integers(0, MASK)
 OPTIONS = st.binary(max_size=40).map(lambda options: options + bytes(-len(options) % 4))
 PAYLOADS = st.sampled_from([b"", b"x", REGISTER[:30], REGISTER[30:], REGISTER, REGISTER * 30, b"x" * 3000])

@@ -156,6 +156,15 @@ def test_a_closed_window_is_probed() -> None:
     assert now_from(owing, now) == [(0, 100), (100, 50)]
 
 
+def test_a_window_that_opens_again_repeats_nothing() -> None:
+    """What is on its way was sent into an open window: it is lost or not, and the timer knows."""
+    owing = sender(300, 200)
+    now_from(owing, 1.0)
+    acknowledge(owing, 0, 1.1, 0)
+    acknowledge(owing, 0, 1.2, 1000)
+    assert now_from(owing, 1.2) == [(200, 100)]
+
+
 def test_a_silent_receiver_is_given_up() -> None:
     """Two minutes after what is owed was sent, or the last of it acknowledged."""
     owing = sender(150)
