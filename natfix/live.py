@@ -40,7 +40,7 @@ from natfix.kernel.observed import ObservedKernel
 from natfix.kernel.probe import divert_form
 from natfix.log_reader import LogReader
 from natfix.loop import Clock, Loop
-from natfix.order import Mode, Order, read_order
+from natfix.order import Mode, NotConfirmed, Order, read_order
 from natfix.parachute import Parachute
 from natfix.queue_reader import NetfilterQueueReader, QueueReader, queue_counters
 from natfix.quirks import Quirks
@@ -77,7 +77,14 @@ def run(settings: Settings, quirks: Quirks, host: Host | None = None, observe: b
     set_up_log(settings.daemon.log_level)
     with ExitStack() as held:
         host = host or Host(settings, links=Question(links_by_program))
-        daemon = _Daemon(settings, quirks, host, held, observe, read)
+        try:
+            daemon = _Daemon(settings, quirks, host, held, observe, read)
+        except NotConfirmed as problem:
+            # A service rests: it must not be taken for one that fails, and be started again and again.
+            if not systemd.notify("READY=1", "STATUS=not confirmed, so not switched on"):
+                raise
+            log.warning("natfix: %s", problem)
+            return DONE
         daemon.begin()
         daemon.loop.run()
         daemon.end()

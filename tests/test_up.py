@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 
 from natfix.config import Settings
 from natfix.errors import Busy, NatfixError
-from natfix.order import Mode, Order
+from natfix.order import Mode, Order, write_order
 from natfix.up import Launch, command, is_service, switch_on, switched_on_text
 from tests.gateway_with_natfix import SIP, Dialog, Live, header, nothing_comes, receive, wait_until
 from tests.kernel.wires import GATEWAY, PHONE, REMOTE
@@ -213,6 +214,19 @@ def test_killed_on_trial(operator: Operator) -> None:
     assert code == 2
     assert "what it had left is taken back" in log
     assert operator.everything() == before
+
+
+@on_kernel
+def test_a_service_that_was_not_confirmed_rests(operator: Operator) -> None:
+    """Started by systemd it says READY and ends with 0, and is not started over and over; the log says why."""
+    write_order(f"{operator.folder}/state.sqlite", Order(Mode.BEGUN))
+    address = str(operator.folder / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address)
+        daemon = operator.launch(NOTIFY_SOCKET=address)
+        assert daemon.wait(20) == 0
+        assert systemd.recv(100).startswith(b"READY=1\nSTATUS=not confirmed")
+    assert "was never confirmed" in operator.log()
 
 
 @on_kernel

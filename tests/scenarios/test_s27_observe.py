@@ -37,7 +37,8 @@ def test_a_call_is_explained_and_nothing_is_touched(lab: Lab) -> None:
     entries = lab.gateway.run(["conntrack", "-L", "-p", "udp"]).stdout.splitlines()
     assert entries
     assert all(" mark=0 " in entry and not POOL.search(entry) for entry in entries)
-    assert [row["inside"] for row in natfix.request("registrations")["registrations"]] == ["192.168.1.10:5060"]
+    binding, = natfix.request("registrations")["registrations"]
+    assert binding["inside"] == "192.168.1.10:5060"
     alice.hang_up()
     bob.wait_closed()
     came, left = ([each.payload for each in sip_messages(capture.stop())] for capture in (inside, outside))
