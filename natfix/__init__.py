@@ -53,7 +53,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.control` answers other commands,
    :mod:`~natfix.journal` logs, :mod:`~natfix.store` writes (whose files
    they are: :mod:`~natfix.ownership`), :mod:`~natfix.exporting` hands out copies,
-   :mod:`~natfix.metrics` are for Prometheus. `natfix check` is :mod:`~natfix.check`
+   :mod:`~natfix.metrics` are for Prometheus, `natfix page` is
+   :mod:`~natfix.page` (:mod:`~natfix.page_view`). `natfix check` is :mod:`~natfix.check`
    (:mod:`~natfix.check_host`, :mod:`~natfix.check_lists`, :mod:`~natfix.check_system`,
    :mod:`~natfix.check_firewall`,
    :mod:`~natfix.check_own`, :mod:`~natfix.check_fixers`, in the words of :mod:`~natfix.findings`),

@@ -293,6 +293,15 @@ def _metrics(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _page(options: argparse.Namespace) -> int:
+    from natfix.page import serve
+
+    settings = _settings(options)
+    print(f"natfix: the status page is at {settings.page.listen} until Ctrl-C", file=sys.stderr)
+    serve(settings.page.listen, settings.daemon.control_socket, settings.page.password_file)
+    return DONE
+
+
 def _export(options: argparse.Namespace) -> int:
     from natfix.control import request
 
@@ -363,6 +372,7 @@ COMMANDS = {
     "notes": Command(_ask, "show what was changed in the last messages, and why",
                      (JSON, COUNT, OF_CALL, OF_HOST, OF_RULE)),
     "metrics": Command(_metrics, "print counters for Prometheus", (TEXTFILE,)),
+    "page": Command(_page, "show a read-only status page to browsers, until Ctrl-C"),
     "export": Command(_export, "say how much of the calls is copied to others", (LEVEL, ONE_CALL)),
     "bypass": Command(_bypass, "let SIP pass unfixed where natfix cannot run; maps and calls stay"),
     "down": Command(_down, "end the running natfix and remove its rules, connections and state", (DRAIN,)),

@@ -23,6 +23,7 @@ from natfix.expect import (
     MARK,
     NAMESERVER,
     NETWORK,
+    PAGE_PLACE,
     PATH,
     PEER,
     PORT,
@@ -190,6 +191,15 @@ class Export:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """[page]: what `natfix page` shows, a process of its own."""
+
+    # an IPv4 address and a port, or the path of a Unix socket; elsewhere than on loopback with a password only
+    listen: str = _setting(PAGE_PLACE, "127.0.0.1:8060")
+    password_file: str = _setting(optional(PATH), "")       # its first line
+
+
+@dataclass(frozen=True, slots=True)
 class Daemon:
     """[daemon]: files and logging."""
 
@@ -214,6 +224,7 @@ class Settings:
     gateway: Gateway = field(default_factory=Gateway)
     limits: Limits = field(default_factory=Limits)
     export: Export = field(default_factory=Export)
+    page: Page = field(default_factory=Page)
     daemon: Daemon = field(default_factory=Daemon)
     peers: tuple[Peer, ...] = ()
     domains: tuple[Domain, ...] = ()
@@ -223,7 +234,7 @@ class Settings:
 
 TABLES: dict[str, type] = {
     "inside": Inside, "outside": Outside, "media": Media, "signalling": Signalling, "far_end": FarEnd,
-    "gateway": Gateway, "limits": Limits, "export": Export,
+    "gateway": Gateway, "limits": Limits, "export": Export, "page": Page,
     "daemon": Daemon,
 }
 ARRAYS: dict[str, tuple[str, type]] = {
