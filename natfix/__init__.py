@@ -17,8 +17,9 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    sit behind NATs of their own) with their :mod:`~natfix.pulse`,
    :mod:`~natfix.happenings` (events of calls and bindings), :mod:`~natfix.hearsay` (what outsiders say
    of inside hosts), :mod:`~natfix.spelling`, :mod:`~natfix.repeats`, :mod:`~natfix.deadlines`,
-   :mod:`~natfix.streams` (TCP connections, each a :mod:`~natfix.stream` of two directions with a
-   :mod:`~natfix.stream_receiver`, a :mod:`~natfix.stream_framing` and a :mod:`~natfix.stream_sender`),
+   :mod:`~natfix.streams` (TCP connections, each a :mod:`~natfix.stream` of two directions (:mod:`~natfix.stream_way`)
+   with a :mod:`~natfix.stream_receiver`, a :mod:`~natfix.stream_framing` and a
+   :mod:`~natfix.stream_sender`),
    :mod:`~natfix.quotas` (how fast one host may begin something),
    :mod:`~natfix.shares` (who may have the last media ports).
 4. decision: :mod:`~natfix.engine` gives each message its :mod:`~natfix.turn`:

@@ -22,7 +22,6 @@ from natfix.deadlines import NEVER
 from natfix.segment import (
     ACK,
     ALL_FLAGS,
-    DEFAULT_MSS,
     FIN,
     HALF,
     MASK,
@@ -36,16 +35,12 @@ from natfix.segment import (
     rebuild,
     unwrap,
 )
-from natfix.stream_framing import Framer
-from natfix.stream_receiver import Receiver
-from natfix.stream_sender import Chunk, Sender
+from natfix.stream_sender import Chunk
+from natfix.stream_way import LARGEST_WINDOW, Way
 
 MOST_LOAD = 1 << 19             # octets held for one direction; what comes beyond is not acknowledged
-LARGEST_WINDOW = 1 << 18        # octets offered; an end that reads slowly must not fill natfix's memory
 FAIR_SHARE = 1 << 14            # octets that each direction may hold when all together hold too much
 MOST_IN_ALL = 1 << 26           # octets held for all streams
-LARGEST_MSS = 65_000            # octets: IP and TCP options have to fit into a packet, too
-STAMPS_LENGTH = 12              # octets of a segment that timestamps take (RFC 7323)
 PATIENCE = 60.0                 # seconds from the SYN-ACK to the handshake's end
 CHALLENGE_EVERY = 0.5           # seconds between two answers to what does not fit (RFC 5961, section 7)
 LINGER = 120.0                  # seconds for late packets after the end (RFC 9293: 2 MSL is 4 minutes)
@@ -86,64 +81,6 @@ class Budget:
     used: int = 0
 
 
-class _Way:
-    """One direction: what its source has sent and its sink is owed, and what the source was told."""
-
-    __slots__ = ("echo", "edge", "framer", "largest", "load", "mss", "receiver", "scale", "sender", "sink",
-                 "source", "stamp", "told", "told_window")
-
-    def __init__(self, syn: Segment, other: Segment, source: Endpoint, sink: Endpoint) -> None:
-        """*syn* is the source's, *other* the sink's; own packets go from *source* to *sink*."""
-        ours, theirs = opening_of(syn), opening_of(other)
-        has_stamps = ours.timestamps and theirs.timestamps
-        start = syn.sequence + 1
-        self.source, self.sink = source, sink
-        self.scale = (ours.scale or 0) if theirs.scale is not None else 0     # of the source's windows
-        self.mss = min(theirs.mss, LARGEST_MSS) - STAMPS_LENGTH * has_stamps    # what the sink takes at once
-        self.largest = DEFAULT_MSS          # octets of the source's largest segment: the path bears them
-        self.receiver = Receiver(start)
-        self.framer = Framer()
-        self.sender = Sender(start, min(self.mss, self.largest), other.window)
-        self.stamp = syn.timestamps[0] if has_stamps and syn.timestamps else None   # the source's last one
-        self.echo = self.stamp              # the one of octets in order, for the source (RFC 7323, 4.3)
-        self.told = start                   # what the source has seen acknowledged
-        self.told_window = other.window     # the window field that it has seen, scaled
-        self.edge = start                   # right edge of that window: never taken back
-        self.load = 0                       # octets held for this direction, as the budget has them
-
-    def measure(self) -> int:
-        """Count what is held; return by how much it grew."""
-        load = self.framer.held + self.sender.owed + self.receiver.ahead
-        grown, self.load = load - self.load, load
-        return grown
-
-    @property
-    def shift(self) -> int:
-        """How far the sink's numbers are from the source's, as far as octets have gone on."""
-        return self.sender.limit + self.framer.held - self.receiver.expected
-
-    @property
-    def acknowledged(self) -> int:
-        """The number that the source is told to be next.
-
-        What nobody looks at is acknowledged by the sink: then the ends can soon go on by themselves.
-        """
-        if self.framer.is_opaque and not self.shift:
-            return max(self.told, self.sender.una)
-        return self.receiver.expected
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether both ends could go on by themselves: the source repeats what the sink does not have.
-
-        Of SIP it would repeat what it has said, not what natfix has made of it.
-        """
-        sender = self.sender
-        has_all = sender.una == sender.limit or not self.framer.began
-        return self.framer.is_opaque and not self.shift and self.told <= sender.una and has_all \
-            and sender.next == sender.limit and not self.receiver.ahead
-
-
 class Stream:
     """One connection and both of its directions."""
 
@@ -163,8 +100,8 @@ class Stream:
         self.opened_by_inside = opened_by_inside
         self.state = State.UNDECIDED
         self._ways = {
-            True: _Way(inside_syn, peer_syn, outside, self.peer),
-            False: _Way(peer_syn, inside_syn, self.peer, self.inside),
+            True: Way(inside_syn, peer_syn, outside, self.peer),
+            False: Way(peer_syn, inside_syn, self.peer, self.inside),
         }
         self._has_stamps = opener.timestamps and acceptor.timestamps
         self._has_sack = opener.sack_permitted and acceptor.sack_permitted
@@ -244,7 +181,7 @@ class Stream:
         elif is_probe and self.state is not State.CLOSED:
             self._carry(segment, way, back, Chunk(way.sender.highest - 1, segment.payload, False, False),
                         reaction)
-        elif (is_idle and self.state is not State.CLOSED) or self._has_news(back, way):
+        elif (is_idle and self.state is not State.CLOSED) or back.has_news:
             self._carry(segment, way, back, Chunk(way.sender.silent, b"", False, False), reaction)
         else:
             reaction.verdict = Verdict.DROP
@@ -254,7 +191,7 @@ class Stream:
             reaction.send.append(self._acknowledgement(way, back))
         self._conclude(now, reaction)
 
-    def _take_stamps(self, segment: Segment, way: _Way, start: int) -> None:
+    def _take_stamps(self, segment: Segment, way: Way, start: int) -> None:
         if not self._has_stamps or segment.timestamps is None or way.stamp is None:
             return
         stamp = segment.timestamps[0]
@@ -264,7 +201,7 @@ class Stream:
                 way.echo = stamp
 
     def _take(
-        self, segment: Segment, way: _Way, start: int, treat: Treat, from_inside: bool, reaction: Reaction
+        self, segment: Segment, way: Way, start: int, treat: Treat, from_inside: bool, reaction: Reaction
     ) -> bool:
         """Take a segment's octets; tell whether they came in order and for the first time."""
         receiver, octets = way.receiver, segment.payload
@@ -284,11 +221,11 @@ class Stream:
             way.sender.close()
         return in_order
 
-    def _has_room(self, way: _Way, size: int) -> bool:
+    def _has_room(self, way: Way, size: int) -> bool:
         load = way.load + size
         return load <= MOST_LOAD and (self._budget.used + size <= self._budget.most or load <= FAIR_SHARE)
 
-    def _read(self, way: _Way, octets: bytes, from_inside: bool, treat: Treat, reaction: Reaction) -> None:
+    def _read(self, way: Way, octets: bytes, from_inside: bool, treat: Treat, reaction: Reaction) -> None:
         """Cut the next octets of a direction into messages, and put what comes of them."""
         is_openers = from_inside == self.opened_by_inside
         if self.state is State.UNDECIDED and not is_openers and octets.strip(b"\r\n"):
@@ -332,9 +269,9 @@ class Stream:
 
     # -- what goes ------------------------------------------------------------------------------
 
-    def _carry(self, segment: Segment, way: _Way, back: _Way, chunk: Chunk, reaction: Reaction) -> None:
+    def _carry(self, segment: Segment, way: Way, back: Way, chunk: Chunk, reaction: Reaction) -> None:
         """Let *segment* go on, with *chunk* in its place."""
-        acknowledgement, window = back.acknowledged & MASK, self._offer(back, way)
+        acknowledgement, window = back.acknowledged & MASK, back.offer()
         options = options_bytes(self._stamps(way, back))
         flags = segment.flags & ALL_FLAGS & ~(FIN | PSH | URG) | chunk.has_fin * FIN
         if segment.payload != chunk.octets or segment.options != options or (
@@ -346,43 +283,23 @@ class Stream:
                 self._next_identification())
 
     def _own(
-        self, way: _Way, back: _Way, chunk: Chunk, blocks: Sequence[tuple[int, int]] = ()
+        self, way: Way, back: Way, chunk: Chunk, blocks: Sequence[tuple[int, int]] = ()
     ) -> SendSegment:
         """Return a segment of natfix's own to *way*'s sink."""
         flags = ACK | chunk.has_fin * FIN | PSH * (chunk.is_last and bool(chunk.octets))
         return SendSegment(
             way.source, way.sink, chunk.position & MASK, back.acknowledged & MASK, flags,
-            self._offer(back, way), options_bytes(self._stamps(way, back), blocks), chunk.octets)
+            back.offer(), options_bytes(self._stamps(way, back), blocks), chunk.octets)
 
-    def _acknowledgement(self, way: _Way, back: _Way) -> SendSegment:
+    def _acknowledgement(self, way: Way, back: Way) -> SendSegment:
         """Return one for *way*'s source, with what is ahead if it wants to know that."""
         blocks = way.receiver.blocks() if self._has_sack else []
         return self._own(back, way, Chunk(back.sender.silent, b"", False, False), blocks)
 
-    def _stamps(self, way: _Way, back: _Way) -> tuple[int, int] | None:
+    def _stamps(self, way: Way, back: Way) -> tuple[int, int] | None:
         if not self._has_stamps or way.stamp is None or back.echo is None:
             return None
         return way.stamp, back.echo
-
-    def _window(self, way: _Way, back: _Way) -> int:
-        """Return the window field for *way*'s source: what the sink takes beyond what it is owed already.
-
-        What natfix holds of a message does not count, else a message larger than the window would never come
-        whole.
-        """
-        room = min(way.sender.window, LARGEST_WINDOW) - way.sender.owed
-        return min(max(room, way.edge - way.receiver.expected, 0) >> back.scale, 0xFFFF)
-
-    def _offer(self, way: _Way, back: _Way) -> int:
-        """Return the window field for *way*'s source, which is told now."""
-        way.told_window = window = self._window(way, back)
-        way.told = way.acknowledged
-        way.edge = way.told + (window << back.scale)
-        return window
-
-    def _has_news(self, way: _Way, back: _Way) -> bool:
-        """Tell whether *way*'s source does not know what it could be told."""
-        return way.told != way.acknowledged or way.told_window != self._window(way, back)
 
     def _next_identification(self) -> int:
         self._identification = self._identification % 0xFFFF + 1
@@ -391,7 +308,7 @@ class Stream:
     # -- the end --------------------------------------------------------------------------------
 
     def _take_reset(
-        self, segment: Segment, way: _Way, back: _Way, now: float, reaction: Reaction
+        self, segment: Segment, way: Way, back: Way, now: float, reaction: Reaction
     ) -> None:
         """RFC 5961, section 3.2: only the exact number resets, one in the window is asked about."""
         distance = unwrap(segment.sequence, way.receiver.expected) - way.receiver.expected
@@ -410,14 +327,14 @@ class Stream:
             reaction.send.append(_reset(way, sender.una))
         self._clear(State.RESET, now)
 
-    def _challenge(self, way: _Way, back: _Way, now: float, reaction: Reaction) -> None:
+    def _challenge(self, way: Way, back: Way, now: float, reaction: Reaction) -> None:
         """Ask *way*'s source whether it is at those numbers; not often, since it might ask back."""
         reaction.verdict = Verdict.DROP
         if now - self._challenged_at >= CHALLENGE_EVERY:
             self._challenged_at = now
             reaction.send.append(self._acknowledgement(way, back))
 
-    def _answer_late(self, segment: Segment, back: _Way, reaction: Reaction) -> None:
+    def _answer_late(self, segment: Segment, back: Way, reaction: Reaction) -> None:
         """RFC 9293, section 3.10.7.1: there is no such connection."""
         reaction.verdict = Verdict.DROP
         if segment.flags & ACK and not segment.flags & RST:
@@ -427,9 +344,7 @@ class Stream:
         """End at once: nothing is owed any more."""
         self._end(state, now)
         for way in self._ways.values():
-            way.framer = Framer()
-            way.sender = Sender(way.sender.highest, way.mss, 0)
-            way.receiver = Receiver(way.receiver.expected)
+            way.clear()
             self._budget.used += way.measure()
 
     # -- time -----------------------------------------------------------------------------------
@@ -480,7 +395,7 @@ class Stream:
         return self._heard_at + (IDLE if self._is_established else PATIENCE)
 
 
-def _is_acceptable(segment: Segment, way: _Way, back: _Way) -> bool:
+def _is_acceptable(segment: Segment, way: Way, back: Way) -> bool:
     """RFC 9293, section 3.10.7.4, and RFC 5961, section 5: it is about what is in flight, or just was."""
     expected, sender = way.receiver.expected, back.sender
     return bool(
@@ -490,6 +405,6 @@ def _is_acceptable(segment: Segment, way: _Way, back: _Way) -> bool:
         <= sender.highest - sender.una)
 
 
-def _reset(way: _Way, position: int) -> SendSegment:
+def _reset(way: Way, position: int) -> SendSegment:
     """Return a RST for *way*'s sink, which expects *position*."""
     return SendSegment(way.source, way.sink, position & MASK, 0, RST, 0, b"", b"")
