@@ -26,7 +26,7 @@ PBX_POOL = (10000, 20000)       # RTP of Asterisk, FreePBX and others, by defaul
 LOWEST, HIGHEST = 10000, 65535  # where another pool is looked for
 SMALLEST_POOL = 200             # ports; a call takes two for each stream
 ANY = "0.0.0.0"
-WIDTH = 40                      # columns before a comment
+WIDTH = 39                      # columns before a comment
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def configuration_text(seen: Surroundings) -> str:
         _line(f"ports = [{seen.pool[0]}, {seen.pool[1]}]", seen.pool_reason),
         "",
         "[signalling]",
-        _line("ports = [5060]", "SIP over UDP is looked for here; add what your provider uses"),
+        _line("ports = [5060]", "of SIP, UDP and TCP; add what your provider uses"),
         *_pbx_here(seen),
         *_trunks(seen),
     ]
@@ -143,7 +143,7 @@ def configuration_text(seen: Surroundings) -> str:
 
 
 def _line(setting: str, reason: str) -> str:
-    return f"{setting:{WIDTH}}# {reason}"
+    return f"{setting:{WIDTH}} # {reason}"
 
 
 def _quoted(values: Iterable[str]) -> str:

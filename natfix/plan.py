@@ -22,6 +22,7 @@ from natfix.startup import flows_to_adopt, skeleton_from_settings
 from natfix.tables import printable
 
 SCHEMA_VERSION = 1
+XTABLES = "# xtables target instead of nft's queue, added by netlink: NFQUEUE"     # of skeleton_text()
 ACCOUNTING_SYSCTL = "net.netfilter.nf_conntrack_acct"
 ON_FAILURE = {
     False: "SIP is dropped until it is back, and the phones send it again ([signalling] on_failure); calls "
@@ -71,7 +72,7 @@ def plan_for(host: Host, mode: Mode, running: dict[str, Any] | None) -> Plan:
 
 
 def _rule_lines(text: str) -> tuple[str, ...]:
-    lines = (line.rstrip() for line in text.splitlines())
+    lines = (line.replace(XTABLES, "NFQUEUE").rstrip() for line in text.splitlines())
     return tuple(line for line in lines if line and not line.lstrip().startswith("#"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from natfix.interfaces import Links
 from natfix.kernel.base import FlowState
 from natfix.order import Mode
 from natfix.plan import plan_document, plan_for, plan_text
-from tests.hosts import FIREWALL, gateway
+from tests.hosts import CAPABLE, FIREWALL, gateway
 
 PHONE, PROVIDER = Endpoint("192.168.1.10", 5060), Endpoint("198.51.100.7", 5060)
 SHOWN = Endpoint("203.0.113.1", 1024)
@@ -41,6 +42,12 @@ def test_everything_that_would_change(tmp_path: Path) -> None:
     assert "SIP is dropped until it is back" in said
     assert not [line for line in said.splitlines() if line.lstrip("+ ").startswith("#")]
     assert (planned.exit_code(asked=True), planned.exit_code(asked=False)) == (FINDINGS, DONE)
+
+
+def test_the_xtables_target_is_shown(tmp_path: Path) -> None:
+    """Where nft has no queue statement, the rule that stands for it is in the plan, too."""
+    host = gateway(tmp_path, capabilities=replace(CAPABLE, queue=False))
+    assert "+         NFQUEUE --queue-num 5060" in plan_text(plan_for(host, Mode.FIX, None))
 
 
 def test_sysctl_that_is_right_already(tmp_path: Path) -> None:

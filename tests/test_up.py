@@ -218,7 +218,7 @@ def test_killed_on_trial(operator: Operator) -> None:
 
 @on_kernel
 def test_a_service_that_was_not_confirmed_rests(operator: Operator) -> None:
-    """Started by systemd it says READY and ends with 0, and is not started over and over; the log says why."""
+    """Started by systemd it says READY and ends with 0, and is not started again; the log says why."""
     write_order(f"{operator.folder}/state.sqlite", Order(Mode.BEGUN))
     address = str(operator.folder / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:

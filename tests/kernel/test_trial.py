@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -36,14 +37,18 @@ def test_every_way_to_natfix_is_gated(form: str, name: str) -> None:
 
 
 def test_no_way_is_forgotten() -> None:
-    """Whatever chain leads on to natfix's queue is gated, or is only led to by one that is."""
-    rules = skeleton_text(TRIAL, "queue").rpartition("flush chain ip natfix to_natfix")[2]
-    for part in rules.split("    chain ")[1:]:
-        name = part.partition(" ")[0]
-        if "jump to_natfix" in part and name != "through":
-            assert GATE in part, name
-        if "jump through" in part:
-            assert GATE in part, name
+    """Every chain at a hook that leads to natfix's queue, by whatever other chains, is gated."""
+    rules = skeleton_text(TRIAL, "queue")
+    hooked = re.findall(r"chain (\w+) \{\n +type", rules)
+    leads = {name: set(re.findall(r"(?:jump|goto) (\w+)", chain(rules, name)))
+             for name in re.findall(r"chain (\w+) \{", rules)}
+
+    def reaches(name: str) -> bool:
+        return name == "to_natfix" or any(map(reaches, leads[name]))
+
+    leading = [name for name in hooked if reaches(name)]
+    assert {"divert", "learn"} <= set(leading)
+    assert all(GATE in chain(rules, name) for name in leading)
 
 
 @on_kernel
