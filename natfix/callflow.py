@@ -157,6 +157,9 @@ class CallFlow:
         makes_none = message.method == "ACK" or message.status == 100 or message.status >= 300
         # A UA of RFC 2543 gives no tag, which counts as the tag "" (RFC 3261, section 12.1): but of its
         # responses only, since a request without one is the caller's first.
+        untagged = call.dialogs.get("")
+        if untagged is not None and untagged.state is State.CONFIRMED and tag not in call.dialogs:
+            return untagged                     # its later responses may have a tag, for want of one in To
         is_answer = bool(message.status) and message.cseq_method == call.method
         if makes_none or not (tag or is_answer):
             return call.dialogs.get(tag)

@@ -176,7 +176,7 @@ class Limits:
     # a second, beyond which INVITE, REGISTER, OPTIONS... of one host are dropped; 0: no bound
     requests_per_host: int = _setting(whole_number(0, 1048576), 500)    # by one inside host
     requests_per_peer: int = _setting(whole_number(0, 1048576), 500)    # by one outside host not named here
-    packets_per_host: int = _setting(whole_number(0, 1048576), 2000)    # of whatever kind, of whatever host
+    packets_per_host: int = _setting(whole_number(0, 1048576), 1000)    # of whatever kind, of whatever host
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,7 @@ class Engine:
             settings, self._realms, self._mappings, self._registrations, self._far_ends, self._policies)
         self._happened = Happenings()
         self.pop_events = self._happened.pop        # what has happened since the last call
+        self.mappings = self._mappings              # to be read
         self._flow = CallFlow(settings, self._realms, self._mappings, self._calls, self._deadlines,
                               self._signalling, self._media, self._happened)
         self._registering = Registering(
@@ -107,7 +108,7 @@ class Engine:
                               self._signalling, self._registering, self._media, self._flow, self._far_ends)
         self._repeats = Repeats()
         rates = Rates(limits.requests_per_host, limits.requests_per_peer)
-        self._quotas = Quotas(rates, self._policies.trusted)
+        self.quotas = Quotas(rates, self._policies.trusted)
         self._now = 0.0
         self._identification = 0
         self.counters: Counter[str] = Counter()
@@ -188,11 +189,11 @@ class Engine:
         """Drop what a host begins beyond its rate, unread: it costs next to nothing, whoever else calls."""
         is_new = is_inside and self._mappings.find(packet.source) is None
         if not (is_new or begins_something(packet.payload)) \
-                or self._quotas.admit(packet.source.host, is_inside, now):
+                or self.quotas.admit(packet.source.host, is_inside, now):
             return False
         outcome.verdict = Verdict.DROP
         self.counters["over rate"] += 1
-        note = self._quotas.note(packet.source.host, is_inside, now)
+        note = self.quotas.note(packet.source.host, is_inside, now)
         outcome.notes += [note] if note is not None else []
         return True
 
@@ -387,7 +388,7 @@ class Engine:
         self._mappings.follow(limits.mappings, limits.mappings_per_host)
         self._registrations.follow(limits.registrations, limits.registrations_per_host)
         self._calls.follow(limits.dialogs, limits.dialogs_per_host)
-        self._quotas.follow(Rates(limits.requests_per_host, limits.requests_per_peer))
+        self.quotas.follow(Rates(limits.requests_per_host, limits.requests_per_peer))
         self._flow.reconfigure(settings)
         for part in (self._realms, self._policies, self._signalling, self._media):
             part.follow(settings)
@@ -484,7 +485,7 @@ class Engine:
             "media_pairs": self._media.pool.size,
             "media_pairs_free": self._media.pool.free,
             "refused_packets": sum(self._reporting.refused.values()),
-            "over_rate": dict((self._quotas.over + Counter(self._reporting.flooding)).most_common(MOST_SHOWN)),
+            "over_rate": dict((self.quotas.over + Counter(self._reporting.flooding)).most_common(MOST_SHOWN)),
             "policies": dict(self._policies.counts.most_common()),
             "refused_addresses": self._policies.refused,
             "counters": dict(sorted(self.counters.items())),

@@ -33,7 +33,7 @@ from natfix.engine import Engine, Path
 from natfix.errors import KernelRefused
 from natfix.journal import Decision, Journal
 from natfix.kernel.base import Kernel, Skeleton
-from natfix.queue_reader import QueuedPacket, QueueReader, is_cut
+from natfix.queue_reader import BATCH, QueuedPacket, QueueReader, is_cut
 from natfix.reports import Report, StreamOpened
 from natfix.segment import ACK, SHORTEST, SYN, TCP, segment_from_bytes
 from natfix.store import Store
@@ -43,6 +43,7 @@ LONGEST_PAUSE = 64.0    # seconds; a full conntrack table is not helped by one m
 LONGEST_WAIT = 60.0     # seconds; nothing depends on it
 LATE = 0.05         # seconds that what is due waits while packets come
 SAVE_AFTER = 0.1    # seconds that changed rows are gathered: a call changes several times in a moment
+BEHIND = 32         # full reads of the queue in a row, from which on floods are bounded by less
 TIMERS_APART = 0.1  # seconds that what ends is gathered: one transaction for all of it
 MAX_KINDS = 100     # kinds of failure that are logged; all are counted
 
@@ -89,6 +90,7 @@ class Loop:
         self._pause = PAUSE             # until what failed is tried again; doubles while it fails
         self._timer_held = 0.0          # the engine's timer is not called before
         self._known_errors: set[str] = set()
+        self._full_reads = 0            # of the queue, in a row
         self._stopping = False
         self._has_failed = False        # since things were last tidied up
         # Called a moment after something was done, and told whether anything has failed meanwhile.
@@ -169,6 +171,8 @@ class Loop:
 
     def _packets_wait(self) -> None:
         batch = self._reader.read()
+        self._full_reads = self._full_reads + 1 if len(batch) >= BATCH else 0
+        self.engine.quotas.is_behind = self._full_reads >= BEHIND
         if not batch:
             return
         now = self.clock()

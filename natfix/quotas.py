@@ -19,6 +19,7 @@ from natfix.commands import Note
 BURST = 5.0             # seconds' worth that may come at once: after a power cut all phones register together
 MOST_HOSTS = 4096       # buckets kept; the host that was quiet longest is forgotten, which fills its bucket
 MOST_SHOWN = 16         # hosts over their rate that are counted one by one
+PRICE_BEHIND = 4.0      # tokens of a packet while natfix is behind: what floods is bounded by less, soon
 NOTE_EVERY = 1.0        # seconds between two notes about one host
 OTHERS = "others"       # hosts beyond MOST_SHOWN, together
 BEGINS = (b"INVITE ", b"REGISTER ", b"OPTIONS ", b"SUBSCRIBE ", b"MESSAGE ", b"REFER ", b"PUBLISH ")
@@ -47,23 +48,25 @@ class Quotas:
         self._trusted = trusted
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
         self.over: Counter[str] = Counter()     # packets over the rate, by host
+        self.is_behind = False      # the shell says so: packets come faster than they are treated
 
     def follow(self, rates: Rates) -> None:
         """Take other rates; what hosts have left of their burst stays."""
         self._rates = rates
 
     def admit(self, host: str, is_inside: bool, now: float) -> bool:
-        """Take one token of *host*'s; False where it has none left."""
+        """Take one token of *host*'s, or several while natfix is behind; False where it has none left."""
         rate = self._rates.inside if is_inside else self._rates.outside
         if not rate or host in self._trusted:
             return True
         bucket = self._bucket(host, rate * BURST, now)
         bucket.tokens = min(rate * BURST, bucket.tokens + (now - bucket.filled_at) * rate)
         bucket.filled_at = now
-        if bucket.tokens < 1.0:
+        price = PRICE_BEHIND if self.is_behind else 1.0
+        if bucket.tokens < price:
             self.over[host if host in self.over or len(self.over) < MOST_SHOWN else OTHERS] += 1
             return False
-        bucket.tokens -= 1.0
+        bucket.tokens -= price
         return True
 
     def note(self, host: str, is_inside: bool, now: float) -> Note | None:

@@ -13,6 +13,7 @@ from natfix.engine import Path
 from natfix.errors import KernelRefused
 from natfix.happenings import Event
 from natfix.kernel.base import FlowState, KernelMapping, Skeleton
+from natfix.quotas import Quotas, Rates
 from natfix.reports import Change, Report
 
 SKELETON = Skeleton(("wan0",), (5060,), (30000, 39999), 0x04000000, 5060, False)
@@ -33,6 +34,7 @@ class StandInEngine:
         self.wanted: list[Command] = []
         self.changes: list[Change] = []
         self.flows: set[Flow] = set()
+        self.quotas = Quotas(Rates(0, 0), ())
 
     def receive_packet(self, raw: bytes, path: Path, now: float) -> Outcome:
         self.asked.append((raw, path, now))

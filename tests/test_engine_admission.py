@@ -154,7 +154,7 @@ def test_peers_survive_a_restart_and_a_flush(world: World) -> None:
 def test_the_phones_quota_has_an_exception_for_a_listed_name(world: World) -> None:
     """Who is a peer by name has no rate, as one by address has none."""
     resolved(world, sip_example_net=[SERVER.host])
-    assert world.engine._quotas._trusted == {SERVER.host}
+    assert world.engine.quotas._trusted == {SERVER.host}
 
 
 # Policies

@@ -36,9 +36,10 @@ def back(world: World, payload: bytes) -> Delivery:
 
 @pytest.mark.parametrize("from_tag", [";tag=f", ""])
 @pytest.mark.parametrize("early", [False, True])
-def test_a_call_without_tags_is_a_call(from_tag: str, early: bool) -> None:
+@pytest.mark.parametrize("last_tag", ["", ";tag=late"])
+def test_a_call_without_tags_is_a_call(from_tag: str, early: bool, last_tag: str) -> None:
     """A callee that gives no tag, and a caller that gives none either: media flows both ways, for longer than
-    an unanswered call lasts, and all is given back after BYE."""
+    an unanswered call lasts, and all is given back after BYE, whose answer may have a tag."""
     world = World()
     seen_via = f"{OUTSIDE}:5060"
     sent = out(world, said("INVITE sip:bob@example.com SIP/2.0", "1 INVITE", from_tag, "", INSIDE_RTP))
@@ -55,7 +56,7 @@ def test_a_call_without_tags_is_a_call(from_tag: str, early: bool) -> None:
         assert world.trace_rtp(OUTSIDE_RTP, mapped).destination == INSIDE_RTP
         world.advance(250.0)
     out(world, said("BYE sip:bob@example.com SIP/2.0", "2 BYE", from_tag, ""))
-    back(world, said("SIP/2.0 200 OK", "2 BYE", from_tag, "", by=PROVIDER.host, via=seen_via))
+    back(world, said("SIP/2.0 200 OK", "2 BYE", from_tag, last_tag, by=PROVIDER.host, via=seen_via))
     world.advance(3.0)
     assert not world.media_mappings()
     world.advance(DAY)

@@ -11,7 +11,8 @@ import pytest
 
 from natfix.address import Endpoint
 from natfix.commands import AddMapping, Flow, Kind, Note, Outcome, SendPacket, SendSegment, Verdict
-from natfix.loop import LATE, NOT_SENT, PAUSE, Clock, Loop
+from natfix.loop import BEHIND, LATE, NOT_SENT, PAUSE, Clock, Loop
+from natfix.queue_reader import BATCH
 from natfix.reports import Change, PortsInUse, StreamOpened
 from natfix.segment import ACK, RST, SYN, datagram
 from tests.standins import SKELETON, ListReader, ListStore, RecordingKernel, StandInEngine, WaitingPacket
@@ -118,6 +119,18 @@ def test_farewell_is_said(bench: Bench) -> None:
     bench.engine.parting = [reset]
     bench.loop.say_farewell()
     assert bench.kernel.done == [("send", [reset])]
+
+
+def test_full_reads_in_a_row_tell_that_natfix_is_behind(bench: Bench) -> None:
+    """Where the queue never runs empty, the engine bounds floods by less, until one read is not full."""
+    full = [WaitingPacket(b"x") for _ in range(BATCH)]
+    for _ in range(BEHIND - 1):
+        bench.run_once(*full)
+    assert not bench.engine.quotas.is_behind
+    bench.run_once(*full)
+    assert bench.engine.quotas.is_behind
+    bench.run_once(WaitingPacket(b"x"))
+    assert not bench.engine.quotas.is_behind
 
 
 def test_engine_gets_bytes_path_and_time(bench: Bench) -> None:

@@ -23,6 +23,16 @@ def test_a_burst_is_let_through_and_then_the_rate() -> None:
     assert admitted(quotas, 1000, 1.25) == 2
 
 
+def test_a_packet_costs_more_while_natfix_is_behind() -> None:
+    """Where packets come faster than they are treated, a flood is bounded by a quarter of the rate."""
+    quotas = Quotas(RATES, ())
+    quotas.is_behind = True
+    assert admitted(quotas, 1000, 0.0) == 10 * BURST // 4
+    assert admitted(quotas, 1000, 2.0) == 10 * 2 // 4
+    quotas.is_behind = False
+    assert admitted(quotas, 1000, 3.0) == 10 + 2       # what was less than the price is still there
+
+
 def test_a_quiet_host_saves_up_no_more_than_the_burst() -> None:
     """A day of silence gives no more than BURST seconds' worth."""
     quotas = Quotas(RATES, ())

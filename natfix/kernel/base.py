@@ -45,7 +45,7 @@ class Skeleton:
     divert: str = "auto"                # "auto" (probe), "queue" (nft statement) or "nfqueue" (xt target)
     own_pbx: bool = False               # SIP of the gateway's own is diverted, too
     intranet: tuple[Network, ...] = ()  # behind the outside interface, without NAT: left alone
-    pace: int = 2000                    # packets a second of one host; 0: no bound
+    pace: int = 1000                    # packets a second of one host; 0: no bound
     trial: float = 0.0                  # seconds that the rules are in force; 0: without end
 
 

@@ -59,7 +59,6 @@ OWN_RULE = "#own "      # before the rules that a PBX on the gateway needs
 # What a kernel without nft's ct timeout does without: the object, and the rule that hands it out.
 TIMEOUT = re.compile(r"^ *ct timeout stream \{[^}]*\}\s*\}\n|^.* ct timeout set .*\n", re.MULTILINE)
 PACE_RULE = re.compile(r"^ *update @pace \{ .* limit rate over (\d+)/second burst (\d+) .*\n", re.MULTILINE)
-BURST = 2               # packets that may come at once are half a second's
 FLUSH_QUEUE = f"flush chain ip {TABLE} {CHAIN}\n"
 
 FLOW_COMMANDS = (OpenFlow, CloseFlow, ReleaseStream)
@@ -304,9 +303,9 @@ def interface_set(names: Sequence[str]) -> str:
 
 
 def _paced(pace: int, rule: re.Match[str]) -> str:
-    """Return *rule* with the rate *pace*, "" for 0: no bound."""
+    """Return *rule* with the rate *pace*, and a second's worth at once; "" for 0: no bound."""
     said = rule[0].replace(f"over {rule[1]}/", f"over {pace}/")
-    return said.replace(f"burst {rule[2]} ", f"burst {max(pace // BURST, 1)} ") if pace else ""
+    return said.replace(f"burst {rule[2]} ", f"burst {pace} ") if pace else ""
 
 
 def load_skeleton(rules: str, present: bool) -> None:

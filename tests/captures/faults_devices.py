@@ -1,10 +1,13 @@
 """What natfix.repairs is for: devices that take SIP amiss, behind a NAT and an ALG that are healthy.
 
 Reconstructed from NATPass's list of broken devices; never recorded from a device. No finding tells them:
-only `rules/quirks.toml` does. The port of the Via is in d29-sends-from-another-port.
+only `rules/quirks.toml` does. The port of the Via is in d29-sends-from-another-port. device-no-tag is as
+captures of Nero SIPPS show it, and needs no repair: natfix knows the empty tag.
 """
 
 from __future__ import annotations
+
+import re
 
 from tests.captures.ends import Ua, audio, meddler, register, translate, via_of
 from tests.captures.exchanges import BOB, PROVIDER, RELAY, called, ends, hang_up
@@ -98,3 +101,26 @@ def _no_reinvite(lab: Lab) -> None:
                                        tag="b", to=refused.header("To"), via=via_of(again)), invite.source)
         phone.hear()
         hang_up(phone, provider, ok)
+
+
+@fault("device-no-tag", "a called phone that gives its To no tag, as RFC 2543 had it: a call like others")
+def _no_tag(lab: Lab) -> None:
+    phone, provider = ends(lab)
+    with meddler(lab, translate):
+        place = register(phone, provider)
+        heard, ok = called(phone, provider, place)
+        phone.send(untagged(phone.answer(heard, 180, AGENT)), heard.source)
+        provider.hear()
+        phone.send(untagged(ok), heard.source)
+        to = provider.hear().header("To")
+        contact = f"sip:alice@{place[0]}:{place[1]}"
+        provider.send(provider.request("ACK", contact, "called", to=to), place)
+        phone.hear()
+        provider.send(provider.request("BYE", contact, "called", 2, to=to), place)
+        phone.reply(200)
+        provider.hear()
+
+
+def untagged(message: str) -> str:
+    """Return a response without the tag of its To."""
+    return re.sub(r"(?m)^(To: [^;\r]*);tag=[^\r]*", r"\1", message, count=1)

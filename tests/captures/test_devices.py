@@ -8,21 +8,22 @@ import pytest
 from scapy.utils import RawPcapNgReader
 
 from tests.captures.__main__ import file_of
-from tests.captures.ends import Ua, audio
-from tests.captures.exchanges import BOB, PROVIDER, RELAY, ends
-from tests.captures.faults_devices import AGENT, BOBS
+from tests.captures.ends import Ua, audio, register
+from tests.captures.exchanges import BOB, PROVIDER, RELAY, called, ends
+from tests.captures.faults_devices import AGENT, BOBS, untagged
+from tests.lab.gateway import Natfix
 from tests.lab.lab import Lab
 from tests.lab.topology import PROVIDER_ADDRESS
 
 CASES = pytest.mark.parametrize("is_repaired", [True, False])
 
 
-def start_natfix(lab: Lab, repair: str) -> None:
+def start_natfix(lab: Lab, repair: str) -> Natfix:
     """Start natfix with an operator's own quirks file; without a repair the file switches the quirk off."""
     file = lab.directory / "quirks.toml"
     repairs = f'["{repair}"]' if repair else "[]"
     file.write_text(f'[[quirk]]\nname = "faulty"\nuser_agent = "Faulty Phone"\nrepairs = {repairs}\n')
-    lab.start_natfix(f'quirks_files = ["{file}"]\n')
+    return lab.start_natfix(f'quirks_files = ["{file}"]\n')
 
 
 @pytest.mark.lab
@@ -121,6 +122,30 @@ def test_second_early_media(lab: Lab, is_repaired: bool) -> None:
     assert (second.header("Content-Length") == "0") is is_repaired
 
 
+@pytest.mark.lab
+def test_a_phone_without_a_tag(lab: Lab) -> None:
+    """A called phone that gives no tag has a call like others, and is heard (RFC 3261, section 12.1.2)."""
+    natfix = start_natfix(lab, "")
+    phone, provider = ends(lab)
+    place = register(phone, provider)
+    heard, ok = called(phone, provider, place, sdp=audio(phone.address))
+    phone.send(untagged(ok), heard.source)
+    answer = provider.hear()
+    assert "tag=" not in answer.header("To")
+    contact = f"sip:alice@{place[0]}:{place[1]}"
+    provider.send(provider.request("ACK", contact, "called", to=answer.header("To")), place)
+    phone.hear()
+    assert natfix.request("calls")["calls"][0]["state"] == "confirmed"
+    told = int(answer.text.partition("m=audio ")[2].split()[0])
+    with phone.listening(4000) as media:
+        provider.talk(4000, (place[0], told), packets=3)
+        assert media.recv(999)
+    provider.send(provider.request("BYE", contact, "called", 2, to=answer.header("To")), place)
+    phone.reply(200)
+    provider.hear()
+    assert natfix.request("calls")["calls"][0]["state"] == "ended"
+
+
 def seen_inside(name: str) -> list[str]:
     """Return the SIP messages of a capture as the phone sent and got them."""
     with RawPcapNgReader(str(file_of(name))) as reader:
@@ -132,6 +157,7 @@ def seen_inside(name: str) -> list[str]:
     ("device-other-sdp-in-200", "SIP/2.0 183.*m=audio 4000", "SIP/2.0 200.*m=audio 4100"),
     ("device-first-tag", "SIP/2.0 200.*To: [^\r]*tag=final", "^BYE.*To: [^\r]*tag=early"),
     ("device-no-reinvite", "^INVITE.*To: [^\r]*tag=", "SIP/2.0 501"),
+    ("device-no-tag", "^INVITE", "SIP/2.0 200[^\n]*\r\n.*To: <[^>]*>\r"),
     ("d29-sends-from-another-port", "^REGISTER.*Via: [^\r]*:5060", "^REGISTER"),
 ])
 def test_the_capture_shows_the_fault(name: str, first: str, second: str) -> None:

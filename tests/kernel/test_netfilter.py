@@ -277,10 +277,10 @@ def test_skeleton_text_holds_the_settings() -> None:
 
 
 @pytest.mark.parametrize(("pace", "said"), [
-    (5000, "limit rate over 5000/second burst 2500 packets"),
+    (5000, "limit rate over 5000/second burst 5000 packets"),
     (1, "limit rate over 1/second burst 1 packets")])
 def test_skeleton_text_holds_the_rate(pace: int, said: str) -> None:
-    """[limits] packets_per_host is in the rule, half a second's worth may come at once."""
+    """[limits] packets_per_host is in the rule, a second's worth may come at once."""
     assert said in skeleton_text(replace(SKELETON, pace=pace), "queue")
 
 

@@ -378,7 +378,7 @@ def test_marks_of_others_survive(gateway: Wires) -> None:
 def test_a_host_that_sends_too_fast_is_dropped_by_itself(bare: Wires) -> None:
     """Beyond its rate a host's packets never come to the queue, and are counted; another host's pass, and so
     do its own a moment later. The rules count as untouched."""
-    bare.install(replace(SKELETON, bypass=True, pace=20))       # half a second's worth are ten
+    bare.install(replace(SKELETON, bypass=True, pace=10))
     phone, other = bare.bind(*SIP[:2]), bare.bind(PHONE_2, 5060)
     remote = bare.bind(*SIP_REMOTE[:2])
     remote.settimeout(0.2)
