@@ -37,7 +37,6 @@ from natfix.kernel.base import Kernel
 from natfix.kernel.events import ConntrackEvents, NewMediaFlows, NftEvents
 from natfix.kernel.netfilter import NetfilterKernel
 from natfix.kernel.observed import ObservedKernel
-from natfix.kernel.probe import divert_form
 from natfix.log_reader import LogReader
 from natfix.loop import Clock, Loop
 from natfix.order import Mode, NotConfirmed, Order, read_order
@@ -51,11 +50,9 @@ from natfix.resolver import resolver_from_settings
 from natfix.seeing import Seeing
 from natfix.startup import (
     flows_to_adopt,
-    refuse_beside_helper,
-    refuse_unconfirmed,
+    refuse_what_cannot_be,
     refuse_without_rights,
     skeleton_from_settings,
-    warn_without_timeouts,
 )
 from natfix.store import IN_MEMORY, Store
 from natfix.upkeep import Facts, FlowEvents, Upkeep
@@ -115,10 +112,7 @@ class _Daemon:
         order = Order(Mode.OBSERVE) if observe else read_order(settings.daemon.state_file)
         self._observes = order.mode is Mode.OBSERVE
         if not self._observes:
-            refuse_unconfirmed(order, settings)
-            divert_form(host.capabilities(), settings.signalling.divert)
-            refuse_beside_helper(host)
-            warn_without_timeouts(host.capabilities())
+            refuse_what_cannot_be(order, settings, host)
         make_reader = LogReader if self._observes else NetfilterQueueReader
         self._reader: QueueReader = make_reader(settings.signalling.queue)
         held.callback(self._reader.close)

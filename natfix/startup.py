@@ -17,7 +17,7 @@ from natfix.findings import Host, Status
 from natfix.kernel.base import FlowState, Skeleton
 from natfix.kernel.netfilter import NetfilterKernel
 from natfix.kernel.netlink import has_net_admin
-from natfix.kernel.probe import NO_TIMEOUTS, Capabilities
+from natfix.kernel.probe import NO_TIMEOUTS, Capabilities, divert_form
 from natfix.order import Mode, NotConfirmed, Order
 from natfix.reports import AddressesChanged, FlowAdopted
 
@@ -29,6 +29,15 @@ def refuse_without_rights() -> None:
     if not has_net_admin():
         raise NotPermitted(
             "natfix needs CAP_NET_ADMIN to see and change packets: run it as root, or as its service")
+
+
+def refuse_what_cannot_be(order: Order, settings: Settings, host: Host) -> None:
+    """Raise what stands against a natfix that fixes SIP; what it will lack goes to the log."""
+    able = host.capabilities()
+    refuse_unconfirmed(order, settings)
+    divert_form(able, settings.signalling.divert)
+    refuse_beside_helper(host)
+    warn_without_timeouts(able)
 
 
 def warn_without_timeouts(able: Capabilities) -> None:
