@@ -215,7 +215,7 @@ def _hosts(message: Message) -> Iterator[str]:
         except MalformedMessage:
             continue
         if uri is not None:
-            yield uri.hostport.host.lower()
+            yield uri.hostport.host.lower().rstrip(".")     # with the root's dot it is the same name
 
 
 def _names(host: str) -> Iterator[str]:

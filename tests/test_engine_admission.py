@@ -11,10 +11,12 @@ import pytest
 
 from natfix.address import Endpoint
 from natfix.commands import AdmitPeer, DismissPeer, Kind
-from natfix.config import Domain, Peer
+from natfix.config import Domain, Peer, Settings
+from natfix.engine import Engine
 from natfix.reports import NamesResolved
 from tests.agent import Agent
 from tests.playbook import OUTSIDE, PHONE, PROVIDER, Delivery, World, told
+from tests.test_streaming import LINKS, REGISTER, Line, wire
 
 NAME, DOMAIN = "sip.example.net", "example.org"
 SERVER = Endpoint("198.51.100.30", 5060)
@@ -230,3 +232,18 @@ def test_what_inside_hosts_say_to_each_other_is_not_judged() -> None:
     neighbour = world.agent("erin", Endpoint("192.168.2.20", 5060))
     world.phone.is_strict = neighbour.is_strict = False
     assert world.phone.begins("OPTIONS", "sip:erin@x.test", to=neighbour.endpoint).delivery.is_untouched
+
+
+@pytest.mark.parametrize(("policy", "arrives"), [("fix", True), ("pass", True), ("drop", False)])
+def test_policies_hold_over_tcp(policy: str, arrives: bool) -> None:
+    """A message of a connection is fixed, goes on as it is, or goes no further; the connection stands."""
+    engine = Engine(Settings(domains=(Domain("example.com", policy=policy),)))
+    engine.handle_report(LINKS, 1.0)
+    line = Line(engine)
+    message = wire(REGISTER)
+    line.says(True, message)
+    assert bool(line.got[False]) is arrives
+    assert (line.got[False] == message) is (policy == "pass")
+    other = message.replace(b"example.com", b"example.org")
+    line.says(True, other)
+    assert b"sip:example.org" in line.got[False]

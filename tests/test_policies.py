@@ -150,6 +150,7 @@ def test_the_longest_name_counts_and_the_stricter_of_two() -> None:
     assert ruling(policies, to="bob@a.there.test") == "pass"
     assert ruling(policies, to="bob@there.test") == "fix"
     assert ruling(policies, to="bob@A.THERE.test", caller="x@c.there.test") == "drop"
+    assert ruling(policies, to="bob@b.there.test.") == "drop"
 
 
 def test_a_domains_server_has_its_policy() -> None:
