@@ -26,7 +26,7 @@ from natfix.check_host import (
     check_routing,
 )
 from natfix.check_lists import check_lists
-from natfix.check_own import check_foreign_queue_rules, check_forwards, check_output
+from natfix.check_own import check_foreign_queue_rules, check_forwards, check_output, check_statics
 from natfix.check_system import check_bridges, check_clock, check_conntrack_settings, check_source_filter
 from natfix.config import DEFAULT_PATH, Settings, settings_from
 from natfix.errors import DONE, FINDINGS, ConfigError, NatfixError, NotPermitted
@@ -53,7 +53,7 @@ CHECKS: tuple[tuple[str, str, tuple[Check, ...]], ...] = (
     ("H14", "conntrack", (check_conntrack, check_conntrack_settings)),
     ("H15", "queue", (check_queue, check_foreign_queue_rules)),
     ("H16", "output", (check_output,)),
-    ("H17", "forwards", (check_forwards,)),
+    ("H17", "forwards", (check_forwards, check_statics)),
     ("H18", "bridges", (check_bridges,)),
     ("H19", "clock", (check_clock,)),
     ("H20", "fixers", (check_fixers,)),

@@ -57,6 +57,21 @@ def check_foreign_queue_rules(host: Host) -> Iterator[Finding]:
                     f"in natfix.toml, [signalling] queue = {effect.value[1] + 1}, or another number there")
 
 
+def check_statics(host: Host) -> Iterator[Finding]:
+    """Do rules of the operator's send on what comes to the outside address of each [[static]] host?"""
+    for each in host.settings.statics:
+        outside = outside_interface(host.links(), host.settings.outside)
+        facts: Facts = {**UDP, "iifname": frozenset({outside}),
+                        "daddr": frozenset({network_from_text(each.outside)})}
+        targets = [effect.value for _, _, effect in host.ruleset().effects("dnat", facts)]
+        if not any(target is None or target[0] == each.inside for target in targets):
+            yield Finding(
+                Status.WARNING, f"[[static]] says that {each.inside} is {each.outside} outside, but no DNAT "
+                "rule of yours sends on what comes there: it cannot be called",
+                f'a rule such as: iifname "{outside}" ip daddr {each.outside} dnat to {each.inside} '
+                "(nft/examples/static-nat.nft)")
+
+
 def check_forwards(host: Host) -> Iterator[Finding]:
     """Do DNAT rules of the operator's take ports that natfix would give to calls?"""
     links, settings = host.links(), host.settings

@@ -43,8 +43,8 @@ class Effect(NamedTuple):
     """What a rule does beside its verdict, as far as natfix cares.
 
     ``kind`` and ``value``: "helper", its type; "ctmark", the bits of the mark that are kept; "flow", the
-    flow table's name; "notrack"; "masquerade", the flags for random ports, or None; "dnat", (host, port or 0), or
-    None where that varies; "queue", the first and the last number.
+    flow table's name; "notrack"; "masquerade", the flags for random ports, or None; "dnat", (host, port or
+    0), or None where that varies; "queue", the first and the last number.
     """
 
     kind: str

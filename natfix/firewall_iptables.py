@@ -141,6 +141,8 @@ def _effects(target: str, options: Options) -> Iterator[Effect]:
         yield Effect("masquerade", flags or None)
     elif target == "DNAT":
         yield Effect("dnat", _forward(_argument(options, "--to-destination", "")))
+    elif target == "NETMAP":
+        yield Effect("dnat")
     elif target == "NFQUEUE":
         numbers = _argument(options, "--queue-balance", "") or _argument(options, "--queue-num", "0")
         first, _, last = numbers.partition(":")

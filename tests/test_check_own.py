@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from natfix.check_own import check_foreign_queue_rules, check_forwards, check_output
+from natfix.check_own import check_foreign_queue_rules, check_forwards, check_output, check_statics
 from natfix.findings import Status
 from natfix.firewall import Chain, Condition, Effect, Rule, Ruleset
 from tests.hosts import bad, gateway
@@ -69,3 +69,18 @@ def test_forwards_of_media_ports(
     chain = Chain("ip nat", "prerouting", "nat", "prerouting", "accept", [rule])
     host = gateway(tmp_path, ruleset=Ruleset({("ip nat", "prerouting"): chain}))
     assert [finding.status for finding in check_forwards(host)] == statuses
+
+
+@pytest.mark.parametrize(("rule", "count"), [
+    ("-A PREROUTING -i wan0 -d 203.0.113.5 -j DNAT --to-destination 192.168.1.5", 0),
+    ("-A PREROUTING -d 203.0.113.0/29 -j NETMAP --to 192.168.1.0/29", 0),
+    ("-A PREROUTING -i wan0 -d 203.0.113.5 -j DNAT --to-destination 192.168.1.6", 1),
+    ("-A PREROUTING -i lan0 -d 203.0.113.5 -j DNAT --to-destination 192.168.1.5", 1),
+])
+def test_static_hosts_need_a_rule(tmp_path: Path, rule: str, count: int) -> None:
+    """What natfix shows at an outside address of its own is reached there by a rule of the operator's only."""
+    config = '[[static]]\ninside = "192.168.1.5"\noutside = "203.0.113.5"\n'
+    host = gateway(tmp_path, config, firewall=f"*nat\n:PREROUTING ACCEPT [0:0]\n{rule}\nCOMMIT\n")
+    found = bad(check_statics, host)
+    assert ["192.168.1.5 is 203.0.113.5 outside" in finding.text for finding in found] == [True] * count
+    assert bad(check_statics, gateway(tmp_path, firewall="")) == []

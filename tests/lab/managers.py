@@ -36,16 +36,18 @@ class Manager:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.environment: dict[str, str] = {}
+        # iptables-legacy has one lock for the whole machine.
+        self.environment = {"XTABLES_LOCKFILE": str(lab.path("xtables.lock"))}
         self.paths: dict[str, str] = {}         # in commands: what they say, and what it is in the lab
 
     def run(self, commands: Sequence[str]) -> None:
-        """Run shell *commands* on the gateway, in the lab's folder; raises LabError where one fails."""
-        for command in commands:
-            for said, meant in self.paths.items():
-                command = command.replace(said, meant)
-            settings = [f"{name}={value}" for name, value in self.environment.items()]
-            self.lab.gateway.run(["env", "-C", str(self.lab.directory), *settings, "sh", "-ec", command])
+        """Run *commands* in one shell on the gateway, in the lab's folder; LabError where one fails."""
+        script = "\n".join(commands)
+        for said, meant in self.paths.items():
+            script = script.replace(said, meant)
+        settings = [f"{name}={value}" for name, value in self.environment.items()]
+        folder = str(self.lab.directory)
+        self.lab.gateway.run(["env", "-C", folder, *settings, "sh", "-ec", script], timeout=60)
 
 
 class Firewalld(Manager):

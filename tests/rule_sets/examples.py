@@ -28,8 +28,7 @@ class Example:
 
     def commands(self, part: str) -> list[str]:
         """Return the commands of the paragraph *part*, in order."""
-        text = self.parts[part].replace("\\\n#   $ ", "")
-        return re.findall(r"^#   \$ (.*)$", text, re.MULTILINE)
+        return re.findall(r"^#   \$ (.*)$", self.parts[part], re.MULTILINE)
 
 
 def example(name: str, **changes: str) -> Example:

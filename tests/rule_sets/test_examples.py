@@ -116,16 +116,18 @@ def own_address(lab: Lab) -> Manager:
     return Manager(lab)
 
 
-def rules_before(*program: str, text: str) -> Callable[[Lab], Manager]:
+def rules_before(program: str, text: str) -> Callable[[Lab], Manager]:
     """Rules that *program* has loaded from *text*."""
     def load(lab: Lab) -> Manager:
-        lab.gateway.run(program, input=text)
-        return Manager(lab)
+        manager = Manager(lab)
+        lab.path("before").write_text(text)
+        manager.run([f"{program} before"])
+        return manager
     return load
 
 
-NFT = rules_before("nft", "-f", "-", text=EXISTING_NFT)
-IPTABLES, LEGACY = (rules_before(f"{each}-restore", text=EXISTING_IPTABLES)
+NFT = rules_before("nft -f", EXISTING_NFT)
+IPTABLES, LEGACY = (rules_before(f"{each}-restore", EXISTING_IPTABLES)
                     for each in ("iptables", "iptables-legacy"))
 FAR = {"kinds": ("port-restricted",)}
 BY_STATIC, BY_DMZ = Scene(trunk_by_static_nat, own_address), Scene(

@@ -153,8 +153,9 @@ LANGUAGES = ("nft", "iptables", "iptables-legacy")
 
 
 @pytest.fixture
-def box() -> Iterator[Namespace]:
+def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Namespace]:
     """A namespace for rules alone: the links are those of tests.hosts."""
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "lock"))
     with namespace() as made:
         yield made
 
