@@ -22,6 +22,7 @@ from natfix.startup import flows_to_adopt, skeleton_from_settings
 from natfix.tables import printable
 
 SCHEMA_VERSION = 1
+IN_FORCE = (Mode.FIX.value, Mode.TRIAL.value, Mode.DRAIN.value)
 XTABLES = "# xtables target instead of nft's queue, added by netlink: NFQUEUE"     # of skeleton_text()
 ACCOUNTING_SYSCTL = "net.netfilter.nf_conntrack_acct"
 ON_FAILURE = {
@@ -56,7 +57,7 @@ def plan_for(host: Host, mode: Mode, running: dict[str, Any] | None) -> Plan:
 
     Raises NatfixError where natfix could not be switched on.
     """
-    if running is not None and running.get("mode") in (mode.value, Mode.FIX.value, Mode.TRIAL.value):
+    if running is not None and running.get("mode") in (mode.value, *IN_FORCE):
         return Plan(mode)
     skeleton = skeleton_from_settings(host.settings, addresses_report(host.settings, host.links()))
     is_there = OWN_TABLE in host.ruleset().tables

@@ -12,32 +12,31 @@ from functools import partial
 from typing import Any
 
 from natfix import systemd
-from natfix.config import ARRAYS, TABLES, Settings
+from natfix.config import ARRAYS, TABLES, Settings, names_to_resolve
 from natfix.errors import ConfigError, NatfixError
 from natfix.loop import Loop
 from natfix.parachute import Parachute
 from natfix.quirks import Quirks
 from natfix.reports import AddressesChanged
+from natfix.resolver import asker
 from natfix.startup import skeleton_from_settings
 
 log = logging.getLogger("natfix")
 
 Read = Callable[[], tuple[Settings, Quirks]]
 
-ALL = frozenset({"*"})
-
 # Tables, and of each the settings that are followed at once.
 CHANGEABLE: dict[str, frozenset[str]] = {
-    "inside": ALL,
+    "inside": frozenset({"networks", "pbx"}),
     "outside": frozenset({"intranet"}),
-    "media": ALL,
+    "media": frozenset({"ports", "policy", "release", "media_hosts", "accept_from", "silence"}),
     "signalling": frozenset({"ports", "outside_ports", "on_failure", "agent_name"}),
-    "far_end": ALL,
+    "far_end": frozenset({"fix", "signs", "keep_open", "keep_open_every", "keep_open_longest"}),
     "limits": frozenset({
         "mappings", "mappings_per_host", "dialogs", "dialogs_per_host", "registrations_per_host",
         "remotes_per_dialog", "requests_per_host", "requests_per_peer", "packets_per_host",
     }),
-    "daemon": frozenset({"log_level"}),
+    "daemon": frozenset({"log_level", "nameservers"}),
 }
 CHANGEABLE_ARRAYS = frozenset({"peer", "domain", "trunk"})
 CURE = "restart natfix for it: systemctl restart natfix keeps calls, natfix down and natfix up do not"
@@ -69,7 +68,7 @@ def _differences(old: Settings, new: Settings) -> Iterator[tuple[str, bool]]:
         allowed = CHANGEABLE.get(table, frozenset())
         for each in fields(before):
             if getattr(before, each.name) != getattr(after, each.name):
-                yield f"[{table}] {each.name}", allowed == ALL or each.name in allowed
+                yield f"[{table}] {each.name}", each.name in allowed
     for array, (attribute, _) in ARRAYS.items():
         if getattr(old, attribute) != getattr(new, attribute):
             yield f"[[{array}]]", array in CHANGEABLE_ARRAYS
@@ -110,6 +109,8 @@ class Reload:
         settings, quirks = self._read()
         changed = differences(self._settings, settings)
         refuse_fixed(self._settings, settings)
+        if names_to_resolve(settings):
+            asker(settings.daemon.nameservers)      # raises where they could not be asked for
         if list(quirks) != list(self._quirks) and "quirks_files" not in changed:
             changed.insert(0, "quirks")
         if changed:

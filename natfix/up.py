@@ -8,6 +8,7 @@ terminal, and nothing was begun.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ LOG_LINES = 3               # of it are shown where the start fails
 SERVICE = "natfix.service"
 RETRY = "natfix-retry.timer"
 SYSTEMD = Path("/run/systemd/system")
+OF_SYSTEMD = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
 
 Answer = dict[str, Any]
 
@@ -79,6 +81,8 @@ def _stays(running: Answer, order: Order) -> bool:
     if mode == Mode.TRIAL.value:
         raise Busy(f"natfix is on trial for {running['confirm_in']:.0f} s more: `natfix confirm` keeps it, "
                    "`natfix down` ends it")
+    if mode == Mode.DRAIN.value:
+        raise Busy("natfix waits for calls to end, since somebody runs `natfix down --drain`: Ctrl-C there first")
     if mode == Mode.FIX.value and order.mode is Mode.OBSERVE:
         raise Busy("natfix fixes SIP already: `natfix down` (or `natfix down --drain`) first, then observe")
     return mode == order.mode.value or mode == Mode.FIX.value
@@ -104,8 +108,13 @@ def _start(launch: Launch) -> Answer:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         daemon = subprocess.Popen(command(launch), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                                  start_new_session=True)
+                                  start_new_session=True, env=_environment())
     return _wait(launch.settings, lambda: _refuse_dead(daemon, log))
+
+
+def _environment() -> dict[str, str]:
+    """Return the daemon's environment: where systemd runs this command, it waits for that, not for the daemon."""
+    return {name: value for name, value in os.environ.items() if name not in OF_SYSTEMD}
 
 
 def is_service(launch: Launch) -> bool:

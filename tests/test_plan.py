@@ -17,6 +17,7 @@ from natfix.kernel.base import FlowState
 from natfix.order import Mode
 from natfix.plan import plan_document, plan_for, plan_text
 from tests.hosts import CAPABLE, FIREWALL, gateway
+from tests.schema import problems
 
 PHONE, PROVIDER = Endpoint("192.168.1.10", 5060), Endpoint("198.51.100.7", 5060)
 SHOWN = Endpoint("203.0.113.1", 1024)
@@ -75,7 +76,7 @@ def test_a_table_from_before(tmp_path: Path) -> None:
     assert said.startswith("Would load again (nothing is done now): the table ip natfix; what its maps hold")
 
 
-@pytest.mark.parametrize("mode", ["fix", "trial"])
+@pytest.mark.parametrize("mode", ["fix", "trial", "drain"])
 def test_nothing_to_do(tmp_path: Path, mode: str) -> None:
     """Beside a natfix that is in force nothing would change, and the code says so."""
     planned = plan_for(gateway(tmp_path), Mode.FIX, {"mode": mode})
@@ -93,6 +94,7 @@ def test_for_programs(tmp_path: Path) -> None:
     document = plan_document(plan_for(gateway(tmp_path, **{ACCOUNTING: "0\n"}), Mode.FIX, None))
     assert document["sysctls"] == [{"name": "net.netfilter.nf_conntrack_acct", "now": "0", "then": "1"}]
     assert document["flows_to_mark"] == 1
+    assert problems(document, "plan") == []
     assert "table ip natfix {" in document["table"]["rules"]
 
 

@@ -260,6 +260,20 @@ def test_settings_say_which_names_and_whom_to_ask() -> None:
         assert resolver.known() == NamesResolved({NAME: ()})
 
 
+def test_other_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After follow() a name that stays keeps what is known of it, a new one is asked for, an old one is not."""
+    bench = Bench(names=(NAME, "old.test"))
+    bench.says = {name: found("198.51.100.1") for name in (NAME, "old.test", "new.test")}
+    bench.run(1.0)
+    bench.asked.clear()
+    monkeypatch.setattr("natfix.resolver.asker", lambda _servers: bench._ask)
+    bench.resolver.follow(Settings(peers=(Peer(NAME), Peer("new.test"))))
+    assert bench.resolver.known() == NamesResolved({NAME: ("198.51.100.1",), "new.test": ()})
+    bench.run(400.0)
+    assert [name for _, name in bench.asked] == ["new.test", NAME, "new.test"]
+    assert bench.resolver.known() == NamesResolved(dict.fromkeys((NAME, "new.test"), ("198.51.100.1",)))
+
+
 def test_dnspython_is_needed_for_names_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it a list of addresses works, and a name is refused with the command that helps."""
     monkeypatch.setitem(sys.modules, "natfix.lookup", None)

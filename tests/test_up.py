@@ -328,6 +328,7 @@ def test_the_daemon_gets_what_the_command_line_says() -> None:
 @pytest.mark.parametrize(("running", "wanted", "sentence"), [
     ({"mode": "trial", "confirm_in": 12.0}, Order(), "on trial for 12 s more"),
     ({"mode": "fix"}, Order(Mode.OBSERVE), "natfix down"),
+    ({"mode": "drain"}, Order(), "Ctrl-C there first"),
 ])
 def test_what_a_running_natfix_does_not_allow(
     monkeypatch: pytest.MonkeyPatch, running: dict[str, object], wanted: Order, sentence: str,

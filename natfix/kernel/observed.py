@@ -19,6 +19,8 @@ from natfix.kernel.elements import MEMORY
 from natfix.kernel.fake import FakeKernel
 from natfix.kernel.netfilter import NetfilterKernel, interface_set
 
+ADVANCE_EVERY = 1.0         # seconds between two looks at what has ended in memory, which is all of it
+
 # Named as in nft/natfix.nft, so that a natfix that fixes SIP finds nothing else in its table.
 RULES = """\
 # The observer's rules: copies of SIP packets for natfix, and nothing else.
@@ -83,6 +85,7 @@ class ObservedKernel(NetfilterKernel):
         """*clock* is the loop's."""
         super().__init__(mark)
         self._clock = clock
+        self._advanced = 0.0
         self._memory = FakeKernel()
 
     def install(self, skeleton: Skeleton) -> None:
@@ -107,7 +110,11 @@ class ObservedKernel(NetfilterKernel):
 
     def _catch_up(self) -> None:
         """Let time pass for what is in memory; events that nobody asks for must not pile up."""
-        self._memory.advance(self._clock())
+        now = self._clock()
+        if now < self._advanced + ADVANCE_EVERY:
+            return
+        self._advanced = now
+        self._memory.advance(now)
         self._memory.pop_ended()
         self._memory.pop_begun()
 

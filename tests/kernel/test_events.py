@@ -150,3 +150,16 @@ def test_media_that_begins_by_itself_is_told(gateway: Wires, begun: NewMediaFlow
     gateway.kernel.apply([CloseFlow(FLOW), media()])
     sent(phone, FLOW.destination, remote)
     assert begun.read() == [FLOW]
+
+
+def test_another_pool(gateway: Wires, begun: NewMediaFlows) -> None:
+    """After follow() flows at ports of the new pool are told, those of the old one are not."""
+    phone, remote = gateway.bind(PHONE, 12000), gateway.bind(REMOTE, 40000)
+    begun.follow((12000, 12999))
+    gateway.kernel.apply([media()])
+    sent(phone, FLOW.destination, remote)
+    assert is_silent(begun)
+    begun.follow((30000, 39999))
+    gateway.gateway.run("conntrack -F")
+    sent(phone, FLOW.destination, remote)
+    assert begun.read() == [FLOW]
