@@ -51,7 +51,7 @@ class MediaKeeper:
         self._mappings = mappings
         self._registrations = registrations
         self._policy = policies.media_of
-        self._streams = MediaMappings(settings, realms, mappings)
+        self._streams = MediaMappings(settings, realms, mappings, policies.trusted)
         self.pool = self._streams.pool
         self.hold, self.release = self._streams.hold, self._streams.release
         self._settling = Settling(settings, realms, mappings, far_ends)

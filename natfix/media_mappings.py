@@ -6,11 +6,12 @@ has no word for it): what is sent to its outside endpoint goes to wherever that 
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from natfix.address import Endpoint
 from natfix.commands import Kind
-from natfix.config import Settings, named_hosts
+from natfix.config import Settings
 from natfix.deadlines import NEVER
 from natfix.dialogs import Call
 from natfix.errors import LimitReached
@@ -31,19 +32,21 @@ class Owner(NamedTuple):
 class MediaMappings:
     """Makes, holds and gives back the mappings of streams."""
 
-    def __init__(self, settings: Settings, realms: Realms, mappings: Mappings) -> None:
+    def __init__(
+        self, settings: Settings, realms: Realms, mappings: Mappings, trusted: AbstractSet[str] = frozenset(),
+    ) -> None:
+        """*trusted* are the hosts that the operator names, as they are at any time."""
         self._accepts_any = settings.media.accept_from == "any"
         self._realms = realms
         self._mappings = mappings
         self.pool = PortPool(*settings.media.ports)
-        self._shares = Shares(self.pool, mappings, named_hosts(settings))
+        self._shares = Shares(self.pool, mappings, trusted)
         self._gave_way: list[str] = []
 
     def follow(self, settings: Settings) -> None:
         """Take other settings; streams keep the ports that they have."""
         self._accepts_any = settings.media.accept_from == "any"
         self.pool.resize(*settings.media.ports)
-        self._shares.follow(named_hosts(settings))
 
     def map_pair(
         self, owner: Owner, rtp: Endpoint, rtcp: Endpoint | None, pairs: int = 1,

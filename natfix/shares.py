@@ -13,7 +13,7 @@ rest of that eighth was taken: what still comes for an old call does not meet a 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 from itertools import takewhile
 
 from natfix.dialogs import Call, CallKey, State
@@ -31,17 +31,17 @@ class Shares:
     An outside host with a NAT of its own counts for the relays of its streams.
     """
 
-    def __init__(self, pool: PortPool, mappings: Mappings, trusted: Collection[str]) -> None:
-        """*trusted* are the hosts that the operator names."""
+    def __init__(self, pool: PortPool, mappings: Mappings, trusted: AbstractSet[str]) -> None:
+        """*trusted* are the hosts that the operator names, as they are at any time."""
         self._pool = pool
         self._mappings = mappings
-        self.follow(trusted)
+        self._trusted = trusted
         self._waiting: dict[str, dict[CallKey, Call]] = {}      # by host, the oldest first
 
-    def follow(self, trusted: Collection[str]) -> None:
-        """Take the pool as it is now, and other hosts that the operator names."""
-        self._trusted = frozenset(trusted)
-        self._kept = self._pool.size // PART        # pairs
+    @property
+    def _kept(self) -> int:
+        """Pairs for hosts that have little."""
+        return self._pool.size // PART
 
     def note(self, call: Call, host: str) -> None:
         """Note that *call* holds a mapping that counts for *host*."""

@@ -270,6 +270,19 @@ def test_a_flood_of_calls_does_not_empty_the_media_pool() -> None:
     assert status["media_pairs"] - status["media_pairs_free"] == 1      # the call that was answered
 
 
+def test_a_pbx_that_is_named_may_have_all_ports() -> None:
+    """The last eighth of the pool is for hosts that have little, and for those that the operator names."""
+    networks = tuple(FakeKernel().networks.values())
+    world = World(Settings(inside=Inside(networks, pbx=(PHONE.host,)), outside=Outside("outside"),
+                           media=Media(ports=(30000, 30063))))
+    for number in range(32):
+        world.phone.rtp = Endpoint(PHONE.host, 14000 + 2 * number)
+        world.phone.invites(world.provider.address)
+    status = world.engine.status(world.now)
+    assert status["media_pairs_free"] == 0
+    assert "gave-way" not in status["counters"]
+
+
 def test_a_call_that_gave_way_and_is_answered_gets_ports_by_its_next_offer() -> None:
     """It is a call like others: its messages are made right, and a re-INVITE brings audio."""
     world = World(media=Media(ports=(30000, 30063)), dnat_accepted=True)

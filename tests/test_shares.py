@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from natfix.address import Endpoint
-from natfix.config import Inside, Media, Settings
+from natfix.config import Media, Settings
 from natfix.deadlines import Deadlines
 from natfix.dialogs import Call, CallKey, Dialog, Role, State
 from natfix.errors import LimitReached
@@ -26,11 +26,11 @@ class Bench:
     """A pool of PAIRS pairs, and hosts that begin calls with a stream each."""
 
     def __init__(self, per_host: int = 1000) -> None:
-        settings = Settings(media=Media(ports=(30000, 30000 + 2 * PAIRS - 1)), inside=Inside(pbx=(PBX,)))
+        settings = Settings(media=Media(ports=(30000, 30000 + 2 * PAIRS - 1)))
         realms = Realms(settings)
         realms.update(AddressesChanged({"wan0": "203.0.113.1"}, ()))
         self.mappings = Mappings(1000, per_host, Deadlines(), self._on_removed)
-        self.media = MediaMappings(settings, realms, self.mappings)
+        self.media = MediaMappings(settings, realms, self.mappings, {PBX})
         self._ports: Iterator[int] = count(4000, 2)
 
     def _on_removed(self, mapping: Mapping, now: float) -> None:
