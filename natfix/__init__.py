@@ -66,7 +66,9 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.draining` refuses new ones. `natfix down` is
    :mod:`~natfix.removal`. Whoever looks is answered by :mod:`~natfix.seeing`, which has the events of the
    :mod:`~natfix.monitor` and the :mod:`~natfix.agents`, and whose :mod:`~natfix.listener` has calls' audio
-   looked at (:mod:`~natfix.audio`, in the engine, judges); he asks by :mod:`~natfix.asking`, and
+   looked at (:mod:`~natfix.audio`, in the engine, judges); the :mod:`~natfix.chronicle` keeps calls' messages
+   for :mod:`~natfix.explaining`, which :mod:`~natfix.explained` makes text of; he asks by
+   :mod:`~natfix.asking`, and
    :mod:`~natfix.show` makes text of answers, in :mod:`~natfix.tables`, for a :mod:`~natfix.terminal`.
 7. replay: :mod:`~natfix.replay` reads captures and says what is wrong, in the words of
    :mod:`~natfix.replay.model`. :mod:`~natfix.replay.pcapng` writes files. An input is a

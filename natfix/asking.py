@@ -13,6 +13,7 @@ from natfix.errors import DONE, ConfigError, NatfixError, NotRunning
 from natfix.terminal import fitted, painter, screen
 
 SHORTEST_WATCH = 0.2    # seconds; the daemon has packets to see to
+LONGEST_NUMBER = 5      # digits; longer ones are a part of a Call-ID
 LONGEST_WATCH = 86400.0
 
 Answer = dict[str, Any]
@@ -23,6 +24,16 @@ class Manner(NamedTuple):
 
     as_json: bool = False
     watch: float = 0.0      # seconds between two answers; 0: one answer, and that is it
+
+
+def call_named(socket_path: str, name: str) -> str:
+    """Return the Call-ID, or part of one, that *name* stands for: a number is a line of `natfix calls`."""
+    if not (name.isascii() and name.isdigit() and len(name) <= LONGEST_NUMBER):
+        return name
+    calls = request(socket_path, {"command": "calls"})["calls"]
+    if not 1 <= int(name) <= len(calls):
+        return name
+    return str(calls[int(name) - 1]["call_id"])
 
 
 def manner_from(as_json: bool, watch: float | None) -> Manner:

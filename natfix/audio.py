@@ -77,6 +77,7 @@ class Way:
     has_rtcp: bool = False      # RTCP was counted since the stream is expected
     refused: int = 0            # strangers' packets when it last moved
     cause: Cause | None = None  # the alarm, while it stands
+    why: str = ""               # in a sentence
     told: int = 0
 
     def expect(self, now: float, refused: int) -> None:
@@ -349,7 +350,7 @@ class Audio:
         way = watch.ways[direction]
         if way.cause is cause:
             return
-        way.cause = cause
+        way.cause, way.why = cause, why
         way.told += 1
         self._counters["one-way alarms"] += 1
         if way.told <= MOST_TOLD:
@@ -398,7 +399,7 @@ def row_from_watch(watch: Watch) -> dict[str, Any]:
     if watch.is_counted and watch.agreed is not None:
         row["rate_out"], row["rate_in"] = (round(way.rate, 1) for way in watch.ways)
         row["wanted"] = [name for index, name in enumerate(NAMES) if watch.agreed.wanted(index)]
-    alarms = [{"direction": name, "cause": way.cause.value}
+    alarms = [{"direction": name, "cause": way.cause.value, "why": way.why}
               for name, way in zip(NAMES, watch.ways, strict=True) if way.cause is not None]
     return row | ({"alarms": alarms} if alarms else {})
 

@@ -84,6 +84,11 @@ def catalogue_from_text(source: str, where: str) -> dict[str, Entry]:
     return _entries(Document(source, where))
 
 
+def is_no_code(text: str) -> bool:
+    """Tell what cannot be a code from one that may be, or that somebody has mistyped."""
+    return re.fullmatch(r"[A-Za-z]{1,2}\d{1,4}", text.strip()) is None
+
+
 def entry_for(code: str) -> Entry:
     """Return the entry of *code*, in any case; raises ConfigError, with the nearest code, where none is."""
     entries = catalogue()

@@ -66,7 +66,9 @@ FORMAT = Option("--format", {
     "choices": ("nft", "iptables"), "default": "nft", "help": "for nft (default), or for iptables-restore"})
 EXAMPLE = Option("--example-config", {
     "action": "store_true", "help": "print a commented natfix.toml with every setting instead"})
-CODES = Option("codes", {"nargs": "*", "metavar": "CODE", "help": "D12, ...; without one, all are listed"})
+CODES = Option("codes", {
+    "nargs": "*", "metavar": "CALL|CODE",
+    "help": "a call: its Call-ID, a part of that, or its number in `natfix calls`; or codes: D12, ..."})
 ALGS = Option("--alg", {"action": "store_true", "help": "list how to switch the SIP ALGs of routers off"})
 OUTSIDE = Option("--outside", {"metavar": "INTERFACE", "default": "", "help": "the link that leads outside"})
 OUTPUT = Option("--output", {"metavar": "FILE", "default": "", "help": "write there, or print (-)"})
@@ -185,6 +187,8 @@ def _rules(options: argparse.Namespace) -> int:
 def _explain(options: argparse.Namespace) -> int:
     from natfix import algs, catalogue
 
+    if any(map(catalogue.is_no_code, options.codes)):
+        return _explain_call(options)
     entries = [catalogue.entry_for(code) for code in options.codes]
     if options.json:
         shown = entries or catalogue.catalogue().values()
@@ -194,6 +198,18 @@ def _explain(options: argparse.Namespace) -> int:
     else:
         print("\n\n".join(map(catalogue.as_text, entries)) or catalogue.as_list())
     return DONE
+
+
+def _explain_call(options: argparse.Namespace) -> int:
+    from natfix.asking import Manner, ask, call_named
+    from natfix.errors import ConfigError
+    from natfix.explained import call_text
+
+    if len(options.codes) > 1:
+        raise ConfigError("one call at a time, or codes such as D12")
+    path = _settings(options).daemon.control_socket
+    question = {"command": "explain", "call": call_named(path, options.codes[0])}
+    return ask(path, question, call_text, Manner(options.json))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -357,7 +373,8 @@ COMMANDS = {
     "check": Command(_check, "look at kernel, rules, links, ports, configuration; change nothing",
                      (CAPTURE, JSON)),
     "rules": Command(_rules, "print the rules that would be installed, with comments", (FORMAT, EXAMPLE)),
-    "explain": Command(_explain, "say what a code such as D12 means, and what to do", (CODES, ALGS, JSON)),
+    "explain": Command(_explain, "say what happened in a call, and why; or what a code means",
+                       (CODES, ALGS, JSON)),
     "up": Command(_up, "switch natfix on, and return once it is in force",
                   (DRY_RUN, EXIT_CODE, CONFIRM, OBSERVE, JSON)),
     "confirm": Command(_confirm, "keep what `natfix up --confirm` has switched on", (JSON,)),

@@ -145,12 +145,13 @@ def entry_from_decision(decision: Decision) -> dict[str, Any]:
         "call_id": outcome.call_id,
         "verdict": "drop" if decision.dropped else "accept",
         "changed": outcome.packet is not None,
-        "notes": [_note_entry(note) for note in outcome.notes],
+        "notes": [entry_from_note(note) for note in outcome.notes],
     }
     return {key: value for key, value in entry.items() if value != ""}
 
 
-def _note_entry(note: Note) -> dict[str, str]:
+def entry_from_note(note: Note) -> dict[str, str]:
+    """Return *note* for JSON, without credentials; what is empty is left out."""
     entry = {"rule": note.rule, "header": note.header, "reason": note.reason, "rfc": note.rfc}
     if note.header.lower() not in SECRET_HEADERS:
         entry |= {"old": note.old, "new": note.new}

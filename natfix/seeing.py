@@ -12,8 +12,10 @@ from socket import inet_ntoa
 from typing import Any
 
 from natfix.agents import Agents
+from natfix.chronicle import Chronicle
 from natfix.control import Handler, Streamer
 from natfix.errors import NatfixError
+from natfix.explaining import explanation
 from natfix.happenings import Event
 from natfix.journal import RING, Decision
 from natfix.listener import Listener
@@ -21,6 +23,7 @@ from natfix.loop import Loop
 from natfix.monitor import Monitor, Push
 from natfix.upkeep import Upkeep
 
+MOST_CHOICES = 8        # calls that are named where a part of a Call-ID is not unique
 MOST_COUNTED = 32       # calls that end in one moment, whose packets are counted for a monitor
 
 
@@ -32,12 +35,15 @@ class Seeing:
         self._upkeep = upkeep
         self.monitor = Monitor()
         self.agents = Agents()
+        self.chronicle = Chronicle()
         self._listener = Listener(loop, upkeep)
         journal = loop.journal
         journal.event_listeners.append(self._on_events)
-        journal.decision_listeners += [self.monitor.on_decision, self.agents.on_decision]
+        journal.decision_listeners += [
+            self.monitor.on_decision, self.agents.on_decision, self.chronicle.on_decision]
 
     def _on_events(self, events: Sequence[Event]) -> None:
+        self.chronicle.on_events(events)
         if self.monitor.is_watched:
             events = [*map(self._counted, events[:MOST_COUNTED]), *events[MOST_COUNTED:]]
             self.monitor.on_events(events)
@@ -65,7 +71,7 @@ class Seeing:
 
     def handlers(self) -> Mapping[str, Handler]:
         """Return what answers a request with one document."""
-        return {"notes": self._notes, "uas": self._uas}
+        return {"explain": self._explain, "notes": self._notes, "uas": self._uas}
 
     def streamers(self) -> Mapping[str, Streamer]:
         """Return what goes on answering until the client goes."""
@@ -77,6 +83,19 @@ class Seeing:
         wanted = partial(_is_wanted, call=call, host=host, rule=rule)
         count = count if isinstance(count, int) and not isinstance(count, bool) else RING
         return {"decisions": self._loop.journal.entries(count, wanted)}
+
+    def _explain(self, request: dict[str, Any]) -> dict[str, Any]:
+        call = _text(request, "call")
+        found = self.chronicle.find(call) if call else []
+        if len(found) != 1:
+            raise NatfixError(_choice(call, [history.call_id for history in found]))
+        engine, history = self._loop.engine, found[0]
+        for each in history.calls:
+            if each.key in history.live and (flows := engine.audio.flows_of_ended(each)):
+                self._upkeep.count(flows[:MOST_COUNTED], self._loop.clock(), with_refused=True)
+        audio = {each.key.inside_host: row for each in history.calls
+                 if (row := engine.audio.row(each.key)) is not None}
+        return explanation(history, engine.mappings, self._loop.kernel, audio)
 
     def _uas(self, _request: dict[str, Any]) -> dict[str, Any]:
         rows = self.agents.rows(self._loop.skeleton.outside_interfaces, self._loop.clock())
@@ -91,6 +110,15 @@ def _text(request: dict[str, Any], key: str) -> str:
     if not isinstance(value, str):
         raise NatfixError(f'"{key}" is to be text')
     return value
+
+
+def _choice(text: str, call_ids: Sequence[str]) -> str:
+    """Return why *text* is no answer to the question which call."""
+    if not call_ids:
+        return "no call has that in its Call-ID: `natfix calls` lists them"
+    shown = ", ".join(ascii(call_id[:60]) for call_id in call_ids[:MOST_CHOICES])
+    more = f" and {len(call_ids) - MOST_CHOICES} more" if len(call_ids) > MOST_CHOICES else ""
+    return f"{len(call_ids)} calls have that in their Call-ID: {shown}{more}"
 
 
 def _is_wanted(decision: Decision, call: str, host: str, rule: str) -> bool:

@@ -87,9 +87,10 @@ def calls_text(answer: Answer) -> str:
     if not calls:
         return "no calls"
     head, *lines = table(
-        ("FROM", "TO", "STATE", "FOR", "AUDIO", "INSIDE", "OUTSIDE", "PEER", "CALL-ID"),
-        [(call["from"], call["to"], call["state"], duration(call["age"]), _audio_word(call), call["inside"],
-          call["outside"], call["peer"], call["call_id"]) for call in calls],
+        ("NR", "FROM", "TO", "STATE", "FOR", "AUDIO", "INSIDE", "OUTSIDE", "PEER", "CALL-ID"),
+        [(number, call["from"], call["to"], call["state"], duration(call["age"]), _audio_word(call),
+          call["inside"], call["outside"], call["peer"], call["call_id"])
+         for number, call in enumerate(calls, 1)],
     ).splitlines()
     shown = [head]
     for line, call in zip(lines, calls, strict=True):

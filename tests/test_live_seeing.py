@@ -74,7 +74,8 @@ def test_nothing_arrives_then_it_does(live: Live) -> None:
     assert alarm["seen_at"] - answered <= IN_TIME
     assert (alarm["direction"], alarm["cause"]) == ("in", "nothing-arrives")
     call, = live.ask("calls")["calls"]
-    assert call["audio"]["alarms"] == [{"direction": "in", "cause": "nothing-arrives"}]
+    assert [(each["direction"], each["cause"]) for each in call["audio"]["alarms"]] == [
+        ("in", "nothing-arrives")]
     assert live.ask("status")["audio"] == {"watched": 1, "one_way": 1}
     streams.append(Rtp(remote, told, phone))
     watching.wait_for("alarm-over", 3)
@@ -82,6 +83,13 @@ def test_nothing_arrives_then_it_does(live: Live) -> None:
     dialog.send_request("BYE")
     live.provider.sendto(answer_to(receive(live.provider)[0], "200 OK"), (GATEWAY, 5060))
     ended = watching.wait_for("ended", 3)
+    explained = live.ask("explain", call=dialog.call_id)
+    assert problems(explained, "explain-call") == []
+    party, = explained["parties"]
+    assert {each["set"] for each in party["elements"] if each["present"]} >= {
+        "signalling_out", "media_out", "media_in", "media_allowed"}
+    assert all(each["present"] for each in (*party["elements"], *party["entries"]))
+    assert [event["event"] for event in explained["events"]] == watching.kinds()
     for stream in streams:
         stream.end()
     assert watching.kinds() == ["call", "answered", "alarm", "alarm-over", "ended"]

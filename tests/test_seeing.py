@@ -24,8 +24,9 @@ class Gateway:
         self.world = World()
         self.journal = Journal()
         self.loop = SimpleNamespace(journal=self.journal, skeleton=SKELETON, clock=lambda: self.world.now,
-                                    engine=self.world.engine)
-        self.seeing = Seeing(cast(Any, self.loop), cast(Any, None))
+                                    engine=self.world.engine, kernel=self.world.kernel)
+        upkeep = SimpleNamespace(count=lambda flows, now, with_refused: self.world.poll_counters())
+        self.seeing = Seeing(cast(Any, self.loop), cast(Any, upkeep))
 
     def ask(self, command: str, **more: Any) -> dict[str, Any]:
         self.play()

@@ -24,7 +24,7 @@ from natfix.commands import (
     OwnPacket,
     ReleaseStream,
 )
-from natfix.kernel.base import FlowState, Kernel, KernelMapping, Skeleton
+from natfix.kernel.base import FlowState, HeldElement, Kernel, KernelMapping, Skeleton
 from natfix.mappings import reversed_flow
 from natfix.reports import AddressesChanged
 
@@ -81,6 +81,9 @@ class AdvertisedKernel:
         asked = {self._flow(flow): flow for flow in flows}
         return {asked[flow]: state._replace(flow=self.seen_flow(state.flow))
                 for flow, state in self._kernel.counters(asked).items()}
+
+    def find_elements(self, commands: Iterable[Command]) -> list[HeldElement]:
+        return self._kernel.find_elements([self._command(command) for command in commands])
 
     def refused(self) -> dict[Endpoint, int]:
         return {self._seen(endpoint): count for endpoint, count in self._kernel.refused().items()}

@@ -21,6 +21,16 @@ class KernelMapping(NamedTuple):
     owner: str          # the element's comment
 
 
+class HeldElement(NamedTuple):
+    """An element that natfix wants in one of its maps or sets, and what the kernel says of it."""
+
+    name: str               # of the map or set
+    key: str                # as nft writes it: "203.0.113.1 . 30000"
+    value: str              # of a map's element
+    is_present: bool
+    lifetime: float         # seconds left
+
+
 class FlowState(NamedTuple):
     """A conntrack entry as the kernel holds it. Packet counts are -1 where accounting is off."""
 
@@ -89,6 +99,9 @@ class Kernel(Protocol):
         natfix makes. Returns the connection as a flow written from inside, whichever side opened it; None
         where there is no such entry with one NAT, or it cannot be done: its packets have to stay as they are.
         """
+
+    def find_elements(self, commands: Iterable[Command]) -> list[HeldElement]:
+        """Look up, one by one, the elements that *commands* would add; a dump would take long."""
 
     def refused(self) -> dict[Endpoint, int]:
         """Packets from strangers that the guard dropped, by outside endpoint."""

@@ -25,6 +25,7 @@ from natfix.commands import (
     ForbidRemote,
     Kind,
 )
+from natfix.kernel.base import HeldElement
 from natfix.kernel.netlink import (
     ATTRIBUTE,
     CREATE,
@@ -152,6 +153,25 @@ def list_elements(name: str) -> tuple[int, bytes]:
     return GET_ELEMENT, _in_set(name)
 
 
+def get_element(name: str, key: bytes) -> Message:
+    """Return the request for one element of the set *name*."""
+    return Message(GET_ELEMENT, REQUEST, _in_set(name) + nest(ELEMENTS, element(key)))
+
+
+def held_element(name: str, key: bytes, found: Element | None) -> HeldElement:
+    """Return what the kernel said of an element, in the words of nft."""
+    value = text_from_key(found.data) if found is not None and found.data else ""
+    lifetime = found.lifetime if found is not None else 0.0
+    return HeldElement(name, text_from_key(key), value, found is not None, lifetime)
+
+
+def text_from_key(key: bytes) -> str:
+    """Return a key or value as nft writes it: addresses, and a port where the key's last field is one."""
+    hosts, port = (key[:-4], key[-4:-2]) if len(key) >= ENDPOINT_SIZE else (key, b"")
+    parts = [socket.inet_ntoa(hosts[at:at + 4]) for at in range(0, len(hosts), 4)]
+    return " . ".join([*parts, str(int.from_bytes(port))] if port else parts)
+
+
 class _Planned(NamedTuple):
     """What a transaction does to one key of a set."""
 
@@ -181,6 +201,11 @@ class Change:
         entries = self._sets.setdefault(name, {})
         before = entries.get(key)
         entries[key] = _Planned(before.addable, wanted, False) if before else _Planned(item, wanted, is_new)
+
+    def keys(self) -> Iterator[tuple[str, bytes]]:
+        """Yield set and key of each element that shall be there."""
+        for name, entries in self._sets.items():
+            yield from ((name, key) for key, planned in entries.items() if planned.wanted is not None)
 
     def messages(self) -> list[Message]:
         """Return the messages that bring this change about, whatever was there before."""

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from natfix.address import Endpoint, Network, contains, network_from_text
-from natfix.commands import CloseFlow, Command, Flow, Kind, OpenFlow, OwnPacket, ReleaseStream
+from natfix.commands import AddMapping, CloseFlow, Command, Flow, Kind, OpenFlow, OwnPacket, ReleaseStream
 from natfix.errors import KernelRefused
-from natfix.kernel.base import FlowState, KernelMapping, Skeleton
+from natfix.kernel.base import FlowState, HeldElement, KernelMapping, Skeleton
 from natfix.kernel.fake_conntrack import ConntrackTable, Entry, state_of
 from natfix.kernel.fake_elements import Elements
 
@@ -124,6 +124,17 @@ class FakeKernel:
         """Look up *flows* in either orientation; those that are not there as given are left out."""
         found = ((flow, self._table.find_flow(flow)) for flow in flows)
         return {flow: state_of(entry, self.now) for flow, entry in found if entry is not None}
+
+    def find_elements(self, commands: Iterable[Command]) -> list[HeldElement]:
+        """Look up the mappings among *commands*; permissions are there whenever they were given."""
+        present = {(each.inside, each.outside): each.lifetime for each in self.mappings()}
+        return [
+            HeldElement(f"{command.kind.value}_out", f"{command.inside.host} . {command.inside.port}",
+                        f"{command.outside.host} . {command.outside.port}",
+                        (command.inside, command.outside) in present,
+                        present.get((command.inside, command.outside), 0.0))
+            for command in commands if isinstance(command, AddMapping)
+        ]
 
     def open_stream(self, source: Endpoint, destination: Endpoint) -> Flow | None:
         """Open what *streams* has for a SYN-ACK between these."""

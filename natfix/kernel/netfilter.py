@@ -21,7 +21,7 @@ from natfix.address import Endpoint
 from natfix.commands import CloseFlow, Command, Flow, OpenFlow, OwnPacket, ReleaseStream
 from natfix.errors import KernelRefused
 from natfix.kernel import libnftables
-from natfix.kernel.base import FlowState, KernelMapping, Skeleton
+from natfix.kernel.base import FlowState, HeldElement, KernelMapping, Skeleton
 from natfix.kernel.conntrack import FIXED_TIMEOUT, Conntrack
 from natfix.kernel.divert import CHAIN, divert_messages
 from natfix.kernel.elements import (
@@ -38,6 +38,8 @@ from natfix.kernel.elements import (
     element,
     elements_from_dump,
     endpoint_from_key,
+    get_element,
+    held_element,
     list_elements,
 )
 from natfix.kernel.netlink import NFTABLES, REQUEST, Connection, Message, attributes, head, text
@@ -185,6 +187,14 @@ class NetfilterKernel:
 
     def open_stream(self, source: Endpoint, destination: Endpoint) -> Flow | None:
         return self._conntrack.open_stream(source, destination, self._mark)
+
+    def find_elements(self, commands: Iterable[Command]) -> list[HeldElement]:
+        wanted = list(change_from_commands(commands).keys())
+        if not wanted:
+            return []
+        answers = self._connection.exchange([get_element(name, key) for name, key in wanted])
+        found = (next(elements_from_dump(answers.data.get(index, [])), None) for index in range(len(wanted)))
+        return [held_element(name, key, each) for (name, key), each in zip(wanted, found, strict=True)]
 
     def refused(self) -> dict[Endpoint, int]:
         return {endpoint_from_key(item.key): item.packets for item in self._elements(REFUSED)}

@@ -14,7 +14,7 @@ from natfix.address import Endpoint
 from natfix.commands import Command, Flow, OwnPacket
 from natfix.errors import KernelRefused
 from natfix.kernel import libnftables
-from natfix.kernel.base import FlowState, KernelMapping, Skeleton
+from natfix.kernel.base import FlowState, HeldElement, KernelMapping, Skeleton
 from natfix.kernel.elements import MEMORY
 from natfix.kernel.fake import FakeKernel
 from natfix.kernel.netfilter import NetfilterKernel, interface_set
@@ -120,6 +120,10 @@ class ObservedKernel(NetfilterKernel):
 
     def mappings(self) -> list[KernelMapping]:
         return self._memory.mappings()
+
+    def find_elements(self, commands: Iterable[Command]) -> list[HeldElement]:
+        """Look up what natfix would have put into its maps."""
+        return self._memory.find_elements(commands)
 
     def counters(self, flows: Iterable[Flow]) -> dict[Flow, FlowState]:
         """Look up *flows* that natfix would have made; no packet was counted, since none went that way."""
