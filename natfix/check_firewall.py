@@ -126,11 +126,17 @@ def _facts(probe: Probe, outside: str, inside: Side, host: Host) -> Facts:
 def _dropped(probe: Probe, chain: Chain, outside: str, partly: bool) -> Finding:
     extent = "drops" if not partly else "drops, on conditions that natfix cannot foresee,"
     text = f"{chain.table} {chain.name} {extent} {probe.name}: {probe.harm}"
-    if chain.table.startswith("iptables"):
-        rule = probe.iptables.format(outside=outside)
-        return Finding(probe.status, text, f"{chain.table.split()[0]} -I {chain.name} {rule}")
-    rule = probe.nft.format(outside=outside)
-    return Finding(probe.status, text, f"nft insert rule {chain.table} {chain.name} {rule}")
+    words = (each.format(outside=outside) for each in (probe.nft, probe.iptables))
+    return Finding(probe.status, text, insertion(chain, *words))
+
+
+def insertion(chain: Chain, nft: str, iptables: str) -> str:
+    """Return the command that puts a rule, given in either language, before all others of *chain*."""
+    if not chain.table.startswith("iptables"):
+        return f"nft insert rule {chain.table} {chain.name} {nft}"
+    program, table = chain.table.split()
+    where = "" if table == "filter" else f"-t {table} "
+    return f"{program} {where}-I {chain.name} {iptables}"
 
 
 def check_nat(host: Host) -> Iterator[Finding]:

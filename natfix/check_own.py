@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from natfix.address import network_from_text
+from natfix.check_firewall import UDP, insertion
 from natfix.findings import Finding, Host, Status
-from natfix.firewall import Chain, Facts, fate
+from natfix.firewall import Facts, fate
 from natfix.interfaces import outside_address, outside_interface
 
-UDP: Facts = {
-    "proto": frozenset({"udp"}), "nfproto": frozenset({"ipv4"}), "ethertype": frozenset({"ip"}),
-}
 MUCH = 0.5      # of the media ports
 
 
@@ -33,16 +31,10 @@ def check_output(host: Host) -> Iterator[Finding]:
         yield Finding(
             Status.WARNING, f"{chain.table} {chain.name} drops what natfix sends to keep far phones "
             "reachable",
-            f"{chain.table.split()[0]} -I {chain.name} -m mark --mark {bit:#x}/{bit:#x} -j ACCEPT"
-            if is_iptables(chain) else
-            f"nft insert rule {chain.table} {chain.name} meta mark and {bit:#010x} == {bit:#010x} accept")
+            insertion(chain, f"meta mark and {bit:#010x} == {bit:#010x} accept",
+                      f"-m mark --mark {bit:#x}/{bit:#x} -j ACCEPT"))
     if not dropping:
         yield Finding(Status.OK, "natfix's own packets get out")
-
-
-def is_iptables(chain: Chain) -> bool:
-    """Tell whether *chain* is changed by a program of the iptables kind."""
-    return chain.table.startswith("iptables")
 
 
 def check_foreign_queue_rules(host: Host) -> Iterator[Finding]:

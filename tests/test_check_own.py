@@ -38,6 +38,13 @@ def test_output_without_keep_alives(tmp_path: Path) -> None:
     assert bad(check_output, gateway(tmp_path, config, firewall=OUTPUT.format(rule=""))) == []
 
 
+def test_output_in_another_table(tmp_path: Path) -> None:
+    """The cure names the table where it is not iptables' usual one."""
+    mangle = OUTPUT.format(rule="").replace("*filter", "*mangle")
+    (finding,) = bad(check_output, gateway(tmp_path, firewall=mangle))
+    assert finding.cure.startswith("iptables -t mangle -I OUTPUT -m mark ")
+
+
 def test_output_in_nft_words(tmp_path: Path) -> None:
     """For a chain of nft's the cure is an nft command that tests natfix's bit."""
     chain = Chain("inet filter", "output", "filter", "output", "drop")
@@ -78,7 +85,7 @@ def test_forwards_of_media_ports(
     ("-A PREROUTING -i lan0 -d 203.0.113.5 -j DNAT --to-destination 192.168.1.5", 1),
 ])
 def test_static_hosts_need_a_rule(tmp_path: Path, rule: str, count: int) -> None:
-    """What natfix shows at an outside address of its own is reached there by a rule of the operator's only."""
+    """What natfix shows at an outside address of its own is reached there by a rule of the operator's."""
     config = '[[static]]\ninside = "192.168.1.5"\noutside = "203.0.113.5"\n'
     host = gateway(tmp_path, config, firewall=f"*nat\n:PREROUTING ACCEPT [0:0]\n{rule}\nCOMMIT\n")
     found = bad(check_statics, host)
