@@ -1,4 +1,7 @@
-"""The TCP connections that natfix relays, found by their ends; bounded in all and for each inside host."""
+"""The TCP connections that natfix relays, found by their ends; bounded in all and for each host that opens some.
+
+Who opens a connection is counted, not who is asked: else one stranger could use up what a PBX inside has.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,12 @@ class Streams:
     """All connections."""
 
     def __init__(self, most: int, most_per_host: int) -> None:
+        """*most_per_host* is for each host that opens connections, inside or outside."""
         self._most = most
         self._most_per_host = most_per_host
         self._streams: dict[Key, Stream] = {}
-        self._hosts: Counter[str] = Counter()
+        self._hosts: Counter[str] = Counter()       # how many each has opened
+        self._silent: OrderedDict[Key, Stream] = OrderedDict()      # may have said nothing yet; oldest first
         self._asked: OrderedDict[Key, _Asked] = OrderedDict()
         self.budget = Budget()
 
@@ -68,7 +73,8 @@ class Streams:
         """Return the connection that a SYN and ACK opens; it replaces an earlier one of the same ends.
 
         None where its SYN was not seen, does not fit, or where the ends use what must not be touched.
-        Raises LimitReached where there are too many.
+        Where there are too many, the oldest one on which nothing was said makes room; raises LimitReached
+        where there is none, or where one host has opened too many.
         """
         key = _key(segment, from_inside)
         asked = self._asked.pop(key, None)
@@ -79,14 +85,14 @@ class Streams:
             return None
         if (earlier := self._streams.get(key)) is not None:
             self.remove(earlier)
-        host = key[0].host
-        if len(self._streams) >= self._most:
-            raise LimitReached("[limits] streams is reached")
+        host = asked.segment.source.host
         if self._hosts[host] >= self._most_per_host:
             raise LimitReached(f"[limits] streams_per_host is reached by {host}")
+        if len(self._streams) >= self._most and not self._make_room():
+            raise LimitReached("[limits] streams is reached")
         self._hosts[host] += 1
         stream = Stream(asked.segment, segment, outside, asked.from_inside, now, self.budget)
-        self._streams[key] = stream
+        self._streams[key] = self._silent[key] = stream
         return stream
 
     def remove(self, stream: Stream) -> None:
@@ -94,11 +100,21 @@ class Streams:
         if self._streams.get(stream.key) is not stream:
             return
         del self._streams[stream.key]
+        self._silent.pop(stream.key, None)
         self.budget.used -= stream.held
-        host = stream.inside.host
+        host = (stream.inside if stream.opened_by_inside else stream.peer).host
         self._hosts[host] -= 1
         if not self._hosts[host]:
             del self._hosts[host]
+
+    def _make_room(self) -> bool:
+        """Forget the oldest connection on which nothing was said: without natfix it goes on as it is."""
+        while self._silent:
+            _, stream = self._silent.popitem(last=False)
+            if stream.state is State.UNDECIDED and not stream.held:
+                self.remove(stream)
+                return True
+        return False
 
 
 def _key(segment: Segment, from_inside: bool) -> Key:

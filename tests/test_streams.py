@@ -7,7 +7,7 @@ import pytest
 from natfix.address import Endpoint
 from natfix.errors import LimitReached
 from natfix.segment import ACK, SYN, Segment, segment_from_bytes
-from natfix.streams import Stream, Streams
+from natfix.streams import State, Stream, Streams
 from tests.segments import Wire, segment_bytes
 
 PHONE = Endpoint("192.168.1.10", 40000)
@@ -111,17 +111,56 @@ def test_a_new_connection_of_the_same_ends_replaces_the_old_one() -> None:
 
 
 def test_connections_are_bounded() -> None:
-    """In all and for each inside host; one that ends makes room."""
+    """In all and for each host that opens them; one that ends makes room."""
     streams = Streams(3, 2)
-    first = opened(streams, PHONE, 5060)
-    opened(streams, PHONE, 5061)
+    busy = [opened(streams, PHONE, 5060), opened(streams, PHONE, 5061)]
     with pytest.raises(LimitReached, match=r"192\.168\.1\.10"):
         opened(streams, PHONE, 5062)
-    opened(streams, OTHER)
+    busy.append(opened(streams, OTHER))
+    for stream in busy:
+        stream.state = State.SIP
     with pytest.raises(LimitReached, match="streams is reached"):
         opened(streams, OTHER, 5061)
-    streams.remove(first)
+    streams.remove(busy[0])
     opened(streams, OTHER, 5061)
+
+
+def test_who_opens_is_counted() -> None:
+    """A stranger's idle connections to a PBX inside are the stranger's; another peer still reaches it."""
+    streams = Streams(10, 2)
+
+    def from_outside(host: str, port: int) -> Stream | None:
+        peer = Endpoint(host, port)
+        streams.note_syn(syn(peer, PHONE), False, 1.0)
+        return streams.open(syn_ack(PHONE, peer), True, OUTSIDE, 1.0)
+
+    assert from_outside("198.51.100.66", 1)
+    kept = from_outside("198.51.100.66", 2)
+    with pytest.raises(LimitReached, match=r"198\.51\.100\.66"):
+        from_outside("198.51.100.66", 3)
+    assert from_outside("198.51.100.20", 1)
+    opened(streams)
+    assert kept is not None
+    streams.remove(kept)
+    assert from_outside("198.51.100.66", 3)
+
+
+def test_silent_connections_make_room() -> None:
+    """Where all places are taken, the oldest one that has said nothing goes, never one that speaks SIP."""
+    streams = Streams(3, 10)
+    first, second, third = (opened(streams, PHONE, port) for port in (5060, 5061, 5062))
+    register = Wire(PHONE, PBX, 0, 8, ACK, 500, payload=b"REGISTER sip:x SIP/2.0\r\n")
+    first.receive(segment_from_bytes(segment_bytes(register)), True, 1.0, lambda _from_inside, octets: octets)
+    assert first.state == "sip"
+    fourth = opened(streams, OTHER)
+    assert list(streams) == [first, third, fourth]
+    fifth = opened(streams, OTHER, 5061)
+    assert list(streams) == [first, fourth, fifth]
+    streams.remove(second)
+    opened(streams, OTHER, 5062)
+    opened(streams, OTHER, 5063)
+    assert first in streams
+    assert len(streams) == 3
 
 
 def test_syns_without_an_answer_are_forgotten() -> None:
