@@ -1,4 +1,4 @@
-"""The TCP connections that natfix relays, found by their ends; bounded in all and for each host that opens some.
+"""The relayed TCP connections, found by their ends; bounded in all and for each host that opens some.
 
 Who opens a connection is counted, not who is asked: else one stranger could use up what a PBX inside has.
 """
