@@ -18,7 +18,6 @@ NFT_CONF = "etc/nftables.conf"
 FLUSH = re.compile(r"^(?:[^#\n]*[;\s])?flush\s+ruleset\b", re.MULTILINE)
 INCLUDE = re.compile(r"^\s*include\s+\"([^\"\n]+)\"", re.MULTILINE)
 EXPECTED = re.compile(r"\bsip/\w+\s*$", re.MULTILINE)      # a line of the kernel's list of expectations
-MAX_INCLUDES = 16       # as nft itself has it
 
 
 class Probe(NamedTuple):
@@ -241,7 +240,7 @@ def check_offload(host: Host) -> Iterator[Finding]:
 
 def check_rule_files(host: Host) -> Iterator[Finding]:
     """Does a reload of the operator's rules remove natfix's?"""
-    flushing = [path for path in _rule_files(host, NFT_CONF) if FLUSH.search(host.read(path))]
+    flushing = [path for path in _rule_files(host) if FLUSH.search(host.read(path))]
     if flushing:
         yield Finding(
             Status.NOTE, f"/{flushing[0]} has `flush ruleset`: after each reload natfix puts its table back "
@@ -250,13 +249,15 @@ def check_rule_files(host: Host) -> Iterator[Finding]:
         yield Finding(Status.OK, "no rule file flushes natfix's table")
 
 
-def _rule_files(host: Host, path: str, depth: int = 0) -> Iterator[str]:
-    """Yield *path*, a file of nft's below the root, and those that it includes."""
-    yield path
-    for name in INCLUDE.findall(host.read(path)) if depth < MAX_INCLUDES else ():
-        pattern = name if name.startswith("/") else f"/etc/{name}"
-        for found in sorted(host.root.glob(pattern.lstrip("/"))):
-            yield from _rule_files(host, str(found.relative_to(host.root)), depth + 1)
+def _rule_files(host: Host) -> list[str]:
+    """Return nft's own file and all that it includes, each once."""
+    paths = [NFT_CONF]
+    for path in paths:
+        for name in INCLUDE.findall(host.read(path)):
+            pattern = name if name.startswith("/") else f"/etc/{name}"
+            found = (str(file.relative_to(host.root)) for file in sorted(host.root.glob(pattern.lstrip("/"))))
+            paths += (each for each in found if each not in paths)
+    return paths
 
 
 def _has_module(host: Host, name: str) -> bool:

@@ -49,13 +49,13 @@ def check_source_filter(host: Host) -> Iterator[Finding]:
     """Does the kernel drop what comes in by the outside link, since the way back is another (rp_filter)?"""
     links = host.links()
     outside = outside_interface(links, host.settings.outside)
-    values = {host.sysctl(f"net.ipv4.conf.{name}.rp_filter") for name in ("all", outside.replace(".", "/"))}
+    values = {host.read(f"proc/sys/net/ipv4/conf/{name}/rp_filter").strip() for name in ("all", outside)}
     others = [name for name in links.default_interfaces if name != outside]
     if others and outside not in links.default_interfaces and max(values) == STRICT:
         yield Finding(
             Status.ERROR, f"the default route leaves by {others[0]}, so the kernel drops what comes in by "
             f"{outside} from anywhere but its own network (rp_filter 1)",
-            f"sysctl -w net.ipv4.conf.{outside}.rp_filter=2")
+            f"sysctl -w net.ipv4.conf.{outside.replace('.', '/')}.rp_filter=2")
 
 
 def check_bridges(host: Host) -> Iterator[Finding]:

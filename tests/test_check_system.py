@@ -63,6 +63,15 @@ def test_source_filter(tmp_path: Path, links: Links, all_links: str, own: str, c
     assert [finding.status for finding in bad(check_source_filter, host)] == [Status.ERROR] * count
 
 
+def test_source_filter_of_a_vlan(tmp_path: Path) -> None:
+    """A link with a dot in its name is read as it is, and written as sysctl wants it."""
+    links = Links({"wan0.10": ("203.0.113.1",), **TWO_LINKS.addresses}, TWO_LINKS.routes)
+    host = gateway(tmp_path, '[outside]\ninterface = "wan0.10"\n', links=links,
+                   **{"proc__sys__net__ipv4__conf__wan0.10__rp_filter": "1"})
+    (finding,) = bad(check_source_filter, host)
+    assert finding.cure == "sysctl -w net.ipv4.conf.wan0/10.rp_filter=2"
+
+
 def test_bridged_packets_among_the_routed(tmp_path: Path) -> None:
     """br_netfilter matters where a link of the phones is a bridge, and only while it is on."""
     on = {"proc__sys__net__bridge__bridge-nf-call-iptables": "1"}
