@@ -2,8 +2,8 @@
 
 There is one daemon, `natfix run`. `natfix up` writes down how it is to start (:mod:`natfix.order`), starts
 it, by systemd where natfix is a service there and else in the background by itself, and returns once it is
-in force. Everything that can refuse is asked beforehand, in this process: the operator reads the reason on the
-terminal, and nothing was begun.
+in force. Everything that can refuse is asked beforehand, in this process: the reason comes to the terminal,
+and nothing was begun.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _stays(running: Answer, order: Order) -> bool:
         raise Busy(f"natfix is on trial for {running['confirm_in']:.0f} s more: `natfix confirm` keeps it, "
                    "`natfix down` ends it")
     if mode == Mode.DRAIN.value:
-        raise Busy("natfix waits for calls to end, since somebody runs `natfix down --drain`: Ctrl-C there first")
+        raise Busy("natfix waits for calls to end, for a `natfix down --drain`: Ctrl-C there first")
     if mode == Mode.FIX.value and order.mode is Mode.OBSERVE:
         raise Busy("natfix fixes SIP already: `natfix down` (or `natfix down --drain`) first, then observe")
     return mode == order.mode.value or mode == Mode.FIX.value
@@ -113,7 +113,7 @@ def _start(launch: Launch) -> Answer:
 
 
 def _environment() -> dict[str, str]:
-    """Return the daemon's environment: where systemd runs this command, it waits for that, not for the daemon."""
+    """Return the daemon's environment; systemd, where it runs this command, does not wait for the daemon."""
     return {name: value for name, value in os.environ.items() if name not in OF_SYSTEMD}
 
 

@@ -261,7 +261,7 @@ def test_settings_say_which_names_and_whom_to_ask() -> None:
 
 
 def test_other_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After follow() a name that stays keeps what is known of it, a new one is asked for, an old one is not."""
+    """After follow() a name that stays keeps what is known of it, a new one is asked for, an old one not."""
     bench = Bench(names=(NAME, "old.test"))
     bench.says = {name: found("198.51.100.1") for name in (NAME, "old.test", "new.test")}
     bench.run(1.0)
