@@ -1,4 +1,4 @@
-"""Scenario 26: audio that goes one way is told within five seconds, with its cause; a healthy call never is."""
+"""Scenario 26: one-way audio is told within five seconds, with its cause; a healthy call never is."""
 
 from __future__ import annotations
 
