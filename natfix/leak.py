@@ -80,6 +80,6 @@ def open_meters(interfaces: Iterable[str], networks: Iterable[Network]) -> list[
         try:
             meters.append(LeakMeter(interface, inside))
         except OSError as problem:
-            if problem.errno not in (errno.ENODEV, errno.EPERM, errno.ENETDOWN):
+            if problem.errno not in (errno.ENODEV, errno.EPERM, errno.ENETDOWN, errno.EAFNOSUPPORT):
                 raise
     return meters

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import time
 
 import pytest
 
+from natfix import leak
 from natfix.address import network_from_text
 from natfix.leak import MAX_NETWORKS, LeakMeter, open_meters
 from tests.kernel.wires import GATEWAY, PHONE, PHONE_2, REMOTE, Wires, wires
@@ -73,3 +75,12 @@ def test_interface_that_is_gone_has_no_meter() -> None:
         meters = place.gateway.call(lambda: open_meters(["wan7", "outside"], [ONE_PHONE]))
         assert len(meters) == 1
         meters[0].close()
+
+
+def test_no_meter_where_such_sockets_are_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit without AF_PACKET in RestrictAddressFamilies= costs the count, and not the repair of the rules."""
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(leak.socket, "socket", refuse)
+    assert open_meters(["outside"], [ONE_PHONE]) == []

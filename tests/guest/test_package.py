@@ -84,6 +84,11 @@ def story(systemd_guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> dic
     seen["started"] = facts(
         guest, status="natfix status --json", user="ps -o user= -p $(systemctl show -P MainPID natfix)",
         counting="cat /proc/sys/net/netfilter/nf_conntrack_acct")
+    guest.script("nft delete table ip natfix\n"
+                 "for second in $(seq 20); do\n"
+                 "    nft list chain ip natfix to_natfix 2>/dev/null | grep -q queue && exit\n"
+                 "    sleep 1\n"
+                 "done; journalctl --no-pager -u natfix >&2; exit 1")
     guest.script(CALL + "echo 'nonsense = 1' >/etc/natfix/natfix.toml; systemctl kill -s KILL natfix\n"
                  "for second in $(seq 90); do\n"
                  "    systemctl show -P ExecMainExitTimestampMonotonic natfix-failed | grep -qx 0 || exit 0\n"
