@@ -78,7 +78,7 @@ def test_interface_that_is_gone_has_no_meter() -> None:
 
 
 def test_no_meter_where_such_sockets_are_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A unit without AF_PACKET in RestrictAddressFamilies= costs the count, and not the repair of the rules."""
+    """A unit that does not allow AF_PACKET costs the count, and not the repair of the rules."""
     def refuse(*_: object) -> None:
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
