@@ -88,7 +88,7 @@ def _call(lab: Lab, provider: Kamailio, operator: Operator) -> None:
     alice.dial(bob.uri)
     talk()
     assert "confirmed" in operator.types("natfix calls")
-    assert "RFC 3261" in operator.types("natfix notes --count 4")
+    assert "RFC 3261" in operator.types("natfix explain 1")
     assert_two_way(alice, bob)
     operator.types("natfix status")
     alice.hang_up()
