@@ -245,7 +245,7 @@ def _up(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(answer)
     else:
-        print(up.switched_on_text(answer))
+        print(up.switched_on_text(answer, order))
     return DONE
 
 

@@ -164,8 +164,8 @@ def _refuse_dead(daemon: subprocess.Popen[bytes], log: Path) -> None:
     raise problem
 
 
-def switched_on_text(answer: Answer) -> str:
-    """Return what `natfix up` says when it has done its work."""
+def switched_on_text(answer: Answer, order: Order) -> str:
+    """Return what `natfix up` says when it has done what *order* says."""
     mode = answer.get("mode")
     if mode == Mode.TRIAL.value:
         seconds = f"{answer['confirm_in']:.0f} s"
@@ -173,4 +173,6 @@ def switched_on_text(answer: Answer) -> str:
     already = " already" if answer["was_up"] else ""
     if mode == Mode.OBSERVE.value:
         return f"natfix: observes{already}, and changes nothing: natfix calls, natfix notes, natfix status"
+    if order.mode is Mode.TRIAL:
+        return "natfix: in force already, and stays: there is nothing to try. Undo: natfix down"
     return f"natfix: in force{already}. See: natfix status, natfix calls. Undo: natfix down"

@@ -23,6 +23,8 @@ from tests.gateway_with_natfix import SIP, Dialog, Live, header, nothing_comes, 
 from tests.kernel.wires import GATEWAY, PHONE, REMOTE
 from tests.namespace import on_kernel
 
+TRIAL = Order(Mode.TRIAL, 60.0)
+
 
 class Operator(Live):
     """Someone at the gateway's shell."""
@@ -186,8 +188,8 @@ def test_nobody_confirms(operator: Operator) -> None:
     operator.wires.gateway.run("sysctl -qw net.netfilter.nf_conntrack_acct=0")
     before = operator.everything()
     operator.natfix("up", "--confirm", "5")
-    operator.call_out()
     pid = operator.pid()
+    operator.call_out()
     wait_until(lambda: not is_alive(pid), 10)
     assert operator.everything() == before
     assert not operator.is_fixed()
@@ -342,6 +344,7 @@ def test_what_a_running_natfix_does_not_allow(
 
 def test_what_is_said() -> None:
     """One sentence for each mode, with what to do next."""
-    assert "natfix confirm" in switched_on_text({"mode": "trial", "confirm_in": 60.0, "was_up": False})
-    assert "changes nothing" in switched_on_text({"mode": "observe", "was_up": False})
-    assert "already" in switched_on_text({"mode": "fix", "was_up": True})
+    assert "natfix confirm" in switched_on_text({"mode": "trial", "confirm_in": 60.0, "was_up": False}, TRIAL)
+    assert "changes nothing" in switched_on_text({"mode": "observe", "was_up": False}, Order(Mode.OBSERVE))
+    assert "in force already. See" in switched_on_text({"mode": "fix", "was_up": True}, Order())
+    assert "nothing to try" in switched_on_text({"mode": "fix", "was_up": True}, TRIAL)
