@@ -15,6 +15,7 @@ from natfix.segment import (
     RST,
     URG,
     options_by_kind,
+    timestamps_in,
 )
 from natfix.stream import (
     FAIR_SHARE,
@@ -129,6 +130,7 @@ def test_what_is_ahead_is_kept_and_told() -> None:
     wire = talk.phone(0, REGISTER[:30])
     assert wire is not None
     assert wire.payload == TREATED
+    assert talk.own == [(0, SIZE, ACK, b"")]        # likewise at once: its sender waits to repair
 
 
 def test_without_sack_none_is_sent() -> None:
@@ -284,6 +286,23 @@ def test_timestamps_are_those_of_the_ends() -> None:
     wire = talk.phone(20, REGISTER[20:], options=stamps(7, 70))
     assert wire is not None
     assert wire.options == stamps(9, 70)
+
+
+def test_what_is_ahead_has_no_timestamp_to_echo() -> None:
+    """RFC 7323, section 4.3: the sender measures by the segment that was missing."""
+    talk = Talk(options=stamps(5, 0), has_stamps=True)
+    talk.pbx(0, options=stamps(70, 6))
+    assert talk.phone(30, REGISTER[30:], options=stamps(9, 70)) is None
+    assert timestamps_in(talk.reaction.send[0].options) == (70, 6)
+
+
+def test_octets_of_natfix_carry_the_acknowledgement() -> None:
+    """A window that opens with a part of a message: one segment answers, not two."""
+    talk = to_sip()
+    talk.phone(SIZE, window=0)
+    assert talk.pbx(0, ANSWER, GROWN) is None
+    assert talk.phone(SIZE, REGISTER[:10]) is None
+    assert talk.own == [(0, SIZE + 10, ACK | PSH, ANSWER)]
 
 
 def test_congestion_is_told() -> None:

@@ -134,6 +134,15 @@ def test_each_direction_ends_by_itself() -> None:
     assert talk.own == [(GROWN + 31, len(ANSWER) + 1, ACK, b"")]
 
 
+def test_an_old_acknowledgement_is_no_probe() -> None:
+    """The FIN's number is behind its sender: a segment without octets there asks nothing."""
+    talk = to_sip()
+    talk.phone(SIZE, flags=ACK | FIN)
+    talk.pbx(0, b"", GROWN + 1)
+    talk.pbx(0, ANSWER, GROWN + 1)
+    assert numbers(talk.phone(SIZE, b"", len(ANSWER))) == (GROWN + 1, len(ANSWER))
+
+
 def test_a_fin_that_is_lost_is_repeated() -> None:
     """Natfix has acknowledged nothing yet, and repeats it all the same."""
     talk = to_sip()

@@ -80,6 +80,20 @@ def test_what_nobody_looks_at_is_acknowledged_by_its_sink() -> None:
     assert (made.acknowledged, made.is_clean) == (START + 3, False)
 
 
+def test_the_ends_go_on_by_themselves_only_with_everything() -> None:
+    """Not while something is unsent, or came ahead and was told of."""
+    made = way()
+    made.framer.give_up("test")
+    assert made.is_clean
+    made.receiver.take(START + 10, b"ahead", False)
+    assert not made.is_clean
+    made = way()
+    made.framer.give_up("test")
+    made.receiver.take(START, b"abc", False)
+    made.sender.put(b"abc")
+    assert not made.is_clean
+
+
 def test_what_is_held_is_counted() -> None:
     """Parts of messages, what is owed and what is ahead; and nothing after the end."""
     made = way()
