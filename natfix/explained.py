@@ -11,11 +11,6 @@ Answer = dict[str, Any]
 
 SHOWN_LINE = 44         # columns of a message in the ladder
 LONGEST = 120           # of any one text of a stranger
-CAUSES = {
-    "nothing-arrives": "ONE-WAY: nothing arrives {0}",
-    "refused": "ONE-WAY: what arrives {0} comes from elsewhere than announced, and is refused",
-    "private-address": "ONE-WAY: it leaves to a private address that nobody outside can reach",
-}
 FROM = {"in": "from outside", "out": "from inside"}
 STATES = {
     "starting": "not known yet: the call was just answered",
@@ -147,8 +142,7 @@ def _sentences(audio: Answer) -> list[str]:
     if state in STATES:
         return [STATES[state]]
     rates = f"{audio['rate_out']:.0f}/{audio['rate_in']:.0f} packets/s out/in"
-    alarms = [f"{CAUSES[alarm['cause']].format(FROM[alarm['direction']])}: {_safe(alarm.get('why', ''))}"
-              for alarm in audio.get("alarms", ())]
+    alarms = [f"ONE-WAY: {_safe(alarm['why'])}" for alarm in audio.get("alarms", ())]
     if alarms:
         return [*alarms, f"now {rates}"]
     if state == "held":

@@ -13,6 +13,7 @@ from typing import Protocol
 from natfix.address import Endpoint
 from natfix.background import Background
 from natfix.commands import Flow
+from natfix.happenings import Event
 from natfix.leak import LeakMeter, open_meters
 from natfix.loop import PAUSE, Loop, Source
 from natfix.mappings import reversed_flow
@@ -116,6 +117,7 @@ class Upkeep:
         self._restored = now
         self._loop.restore_rules(now)
         log.warning("somebody changed or flushed natfix's own table: it was put back")
+        self._loop.journal.tell([Event("rules-restored", now)])
         meters, self._meters = self._meters, []
         leaked = sum(meter.count() for meter in meters)
         self._loop.counters["leaked"] += leaked

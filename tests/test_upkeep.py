@@ -151,9 +151,12 @@ def test_the_address_that_others_see_is_asked_for(bench: Bench) -> None:
 
 def test_flushed_table_is_put_back_at_once(bench: Bench) -> None:
     """An event on natfix's own table brings table and contents back in the same turn, and is counted."""
+    told: list[str] = []
+    bench.loop.journal.event_listeners.append(lambda events: told.extend(event.kind for event in events))
     bench.rules.feed((True, False))
     bench.turn()
     bench.turn()
+    assert told == ["rules-restored"]
     assert bench.kernel.verbs() == ["install", "resync"]
     assert bench.loop.counters["rules_restored"] == 1
 
