@@ -95,7 +95,8 @@ def story(systemd_guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> dic
                  "    sleep 1\n"
                  "done", timeout=240)
     seen["broken"] = facts(guest, alarm="journalctl --no-pager -q -t natfix -p crit -o cat")
-    guest.script(f"printf '%s' '{CONFIG}' >/etc/natfix/natfix.toml; natfix up || natfix up || true" + ACTIVE, timeout=240)
+    guest.script(f"printf '%s' '{CONFIG}' >/etc/natfix/natfix.toml; natfix up || natfix up || true"
+                 + ACTIVE, timeout=240)
     seen["repaired"] = facts(guest)
     guest.script(f"dpkg --force-unsafe-io --no-triggers -i {later}" + ACTIVE, timeout=400)
     seen["upgraded"] = facts(guest, version="natfix --version", config="cat /etc/natfix/natfix.toml")
