@@ -4,7 +4,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
 
 1. words: :mod:`~natfix.address`, :mod:`~natfix.errors`.
 2. wire and data: :mod:`~natfix.packet` (IPv4/UDP), :mod:`~natfix.segment` (IPv4/TCP), :mod:`~natfix.sip`
-   (messages as spans, their :mod:`~natfix.sip.fields`), :mod:`~natfix.sdp`, :mod:`~natfix.edits` (collected, applied once),
+   (messages as spans, their :mod:`~natfix.sip.fields`), :mod:`~natfix.sdp`, :mod:`~natfix.edits`
+   (collected, applied once),
    :mod:`~natfix.commands` (what the kernel is asked, and the notes that say why), :mod:`~natfix.reports`,
    :mod:`~natfix.kernel.base` (what every kernel back end can do); :mod:`~natfix.config` and
    :mod:`~natfix.quirks`, both read by :mod:`~natfix.document` (TOML with line numbers) as
@@ -17,8 +18,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    sit behind NATs of their own) with their :mod:`~natfix.pulse`,
    :mod:`~natfix.happenings` (events of calls and bindings), :mod:`~natfix.hearsay` (what outsiders say
    of inside hosts), :mod:`~natfix.spelling`, :mod:`~natfix.repeats`, :mod:`~natfix.deadlines`,
-   :mod:`~natfix.streams` (TCP connections, each a :mod:`~natfix.stream` of two directions (:mod:`~natfix.stream_way`)
-   with a :mod:`~natfix.stream_receiver`, a :mod:`~natfix.stream_framing` and a
+   :mod:`~natfix.streams` (TCP connections, each a :mod:`~natfix.stream` of two directions,
+   :mod:`~natfix.stream_way`, with a :mod:`~natfix.stream_receiver`, a :mod:`~natfix.stream_framing` and a
    :mod:`~natfix.stream_sender`),
    :mod:`~natfix.quotas` (how fast one host may begin something),
    :mod:`~natfix.shares` (who may have the last media ports).

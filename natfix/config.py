@@ -194,7 +194,7 @@ class Export:
 class Page:
     """[page]: what `natfix page` shows, a process of its own."""
 
-    # an IPv4 address and a port, or the path of a Unix socket; elsewhere than on loopback with a password only
+    # an address and a port, or the path of a Unix socket; elsewhere than on loopback with a password only
     listen: str = _setting(PAGE_PLACE, "127.0.0.1:8060")
     password_file: str = _setting(optional(PATH), "")       # its first line
 

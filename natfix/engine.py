@@ -383,7 +383,7 @@ class Engine:
         return outcome
 
     def reconfigure(self, settings: Settings, quirks: Quirks, now: float) -> Outcome:
-        """Take other settings for what begins from now on; calls, registrations, mappings stay as they are."""
+        """Take other settings for what begins from now on; calls, registrations, mappings stay."""
         now, limits = self._advance(now), settings.limits
         self._mappings.follow(limits.mappings, limits.mappings_per_host)
         self._registrations.follow(limits.registrations, limits.registrations_per_host)

@@ -179,7 +179,7 @@ INTERFACE = text('the name of a network interface, as in "eth0"', INTERFACE_NAME
 MARK = Expectation("one single bit of 32, as in 0x04000000", _read_mark)
 PATH = text('an absolute path, as in "/var/lib/natfix/state.sqlite"', _is_path)
 PAGE_PLACE = text(
-    'an IPv4 address and a port, or the path of a Unix socket, as in "127.0.0.1:8060" or "/run/natfix/page.sock"',
+    'an IPv4 address and a port, as in "127.0.0.1:8060", or the path of a Unix socket',
     lambda value: _is_path(value) if value.startswith("/") else ":" in value and _is_nameserver(value))
 SOCKET_PATH = text(
     f'an absolute path of at most {MAX_SOCKET_PATH} bytes, as in "/run/natfix/control.sock"',

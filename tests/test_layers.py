@@ -18,12 +18,13 @@ MAX_MODULE = 500        # lines
 # Every module stands in one layer and imports from its own or a lower one (see natfix/__init__.py).
 LAYERS: dict[int, str] = {
     1: "natfix address errors",
-    2: "algs catalogue commands config document edits expect far_signs headers hep kernel kernel.base masking packet "
-       "quirks reports sdp segment shipped sip sip.fields sip.message stun",
+    2: "algs catalogue commands config document edits expect far_signs headers hep kernel kernel.base "
+       "masking packet quirks reports sdp segment shipped sip sip.fields sip.message stun",
     3: "deadlines dialogs far_ends happenings hearsay mappings ports pulse quotas registrations repeats "
        "shares spelling stream stream_framing stream_receiver stream_sender stream_way streams",
     4: "audio callflow draining engine far_fix keep_alives listing media media_mappings memory realms "
-       "refreshing policies registering repairs reporting rewrite rows settling signalling streaming targets turn",
+       "refreshing policies registering repairs reporting rewrite rows settling signalling "
+       "streaming targets turn",
     5: "firewall firewall_iptables firewall_nft firewall_now interfaces kernel.advertise kernel.conntrack "
        "kernel.divert kernel.elements kernel.events kernel.fake kernel.fake_conntrack kernel.fake_elements "
        "kernel.libnftables kernel.netfilter kernel.netlink kernel.observed kernel.probe "

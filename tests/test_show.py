@@ -103,7 +103,8 @@ def test_who_floods_is_named(world: World) -> None:
 def test_call_with_its_streams(world: World) -> None:
     """A call is one line; below it each stream with its way through the gateway and the kernel's counters."""
     head, call, *streams = calls_text(answer(world, "calls")).splitlines()
-    assert head.split() == ["NR", "FROM", "TO", "STATE", "FOR", "AUDIO", "INSIDE", "OUTSIDE", "PEER", "CALL-ID"]
+    assert head.split() == [
+        "NR", "FROM", "TO", "STATE", "FOR", "AUDIO", "INSIDE", "OUTSIDE", "PEER", "CALL-ID"]
     assert "confirmed" in call
     assert any(
         line.startswith("    audio: 192.168.1.10:") and " <-> 203.0.113.1:30000 <-> 198.51.100." in line
