@@ -1,6 +1,7 @@
 """Who has sent SIP: per UA when it was seen last, how many messages, errors and retransmissions.
 
-Counted after the verdicts, from the packets as they came; a UA is an address and port that sends.
+Counted after the verdicts, from the messages as they came; a UA is an address and port that sends, or one end
+of a TCP connection.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from natfix.address import Endpoint
-from natfix.errors import MalformedPacket
+from natfix.commands import Treated
 from natfix.journal import Decision
-from natfix.packet import packet_from_bytes
+from natfix.packet import UDP
 
 MOST_AGENTS = 2048      # the one that was quiet longest is forgotten
 MOST_SHOWN = 500        # of one answer
@@ -22,7 +23,8 @@ REMEMBERED = 8          # messages of one UA in which a repeated one is looked f
 REPEATED_WITHIN = 32.0  # seconds; 64*T1 (RFC 3261, section 17.1.1.2)
 ASK_NAME_EVERY = 64     # messages; a UA's name does not change often
 LONGEST_NAME = 120
-CHALLENGES = ("401", "407")
+CHALLENGES = (b"401", b"407")
+FAILURE = re.compile(rb"SIP/2\.0 [456]\d\d(?!\d)")
 
 # "." ends at a line end, and the name is bounded: linear, whatever a stranger sends.
 NAME = re.compile(rb"\n(?:User-Agent|Server)[ \t]*:[ \t]*([^\r\n]{0,120})", re.IGNORECASE)
@@ -37,7 +39,7 @@ class Agent:
     errors: int = 0             # final responses 4xx to 6xx that it sent or was sent, but for challenges
     challenges: int = 0         # 401 and 407: part of an ordinary registration, or call
     retransmissions: int = 0
-    last: str = ""              # its last message, as natfix sums it up
+    last: str = ""              # its last message's first line
     name: str = ""
     interface: str = ""         # that its last message came in by, "-" from the gateway itself
     recent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
@@ -50,26 +52,27 @@ class Agents:
         self._agents: OrderedDict[Endpoint, Agent] = OrderedDict()
 
     def on_decision(self, decision: Decision) -> None:
-        """Count a message that natfix has read."""
-        summary = decision.outcome.summary
-        if not summary or not decision.raw:
-            return
-        try:
-            packet = packet_from_bytes(decision.raw)
-        except MalformedPacket:
-            return      # a segment: what of it was a message, the sum of the two does not tell
-        agent = self._agent(packet.source)
-        agent.last_seen, agent.last = decision.at, summary[:LONGEST_NAME]
-        agent.interface = decision.where.split(" ")[1]
+        """Count the messages that natfix has read."""
+        for treated in decision.outcome.treated:
+            self._count(treated, decision)
+
+    def _count(self, treated: Treated, decision: Decision) -> None:
+        octets = treated.octets
+        line = octets.lstrip(b"\r\n")[:LONGEST_NAME].partition(b"\r")[0].partition(b"\n")[0]
+        agent = self._agent(treated.source)
+        agent.last_seen, agent.last = decision.at, line.decode("latin-1")
+        agent.interface = decision.where.partition(" ")[2].partition(" ")[0]
         if agent.messages % ASK_NAME_EVERY == 0 or not agent.name:
-            found = NAME.search(packet.payload)
+            found = NAME.search(octets)
             agent.name = found[1].decode("latin-1") if found else agent.name
         agent.messages += 1
-        agent.retransmissions += _is_repeated(agent, hash((packet.destination, packet.payload)), decision.at)
-        if summary[0] in "456":
-            for each in (agent, self._agents.get(packet.destination)):
+        if treated.protocol == UDP:     # a stream repeats octets, not messages
+            key = hash((treated.destination, octets))
+            agent.retransmissions += _is_repeated(agent, key, decision.at)
+        if FAILURE.match(line):
+            is_challenge = line[8:11] in CHALLENGES
+            for each in (agent, self._agents.get(treated.shown_destination)):
                 if each is not None:
-                    is_challenge = summary.startswith(CHALLENGES)
                     each.challenges += is_challenge
                     each.errors += not is_challenge
 

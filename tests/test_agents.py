@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from natfix.address import Endpoint
 from natfix.agents import MOST_AGENTS, Agents
-from natfix.commands import Outcome
+from natfix.commands import Outcome, Treated
 from natfix.journal import Decision
-from natfix.packet import datagram
+from natfix.packet import UDP
+from natfix.segment import TCP
 from natfix.show import uas_text
 from tests.schema import problems
 
@@ -14,19 +15,21 @@ PHONE, REGISTRAR = Endpoint("192.168.1.10", 5060), Endpoint("198.51.100.20", 506
 OUTSIDE = ("wan0",)
 
 
-def saw(agents: Agents, source: Endpoint, destination: Endpoint, summary: str, at: float = 0.0,
-        payload: bytes = b"") -> None:
+def saw(agents: Agents, source: Endpoint, destination: Endpoint, line: str, at: float = 0.0,
+        payload: bytes = b"", protocol: int = UDP) -> None:
     where = "forward lan0 wan0" if source.host.startswith("192.") else "forward wan0 lan0"
-    raw = datagram(source, destination, payload or f"{summary}\r\nUser-Agent: Unit/1\r\n\r\n".encode())
-    agents.on_decision(Decision(at, where, Outcome(summary=summary), False, raw))
+    octets = payload or f"{line}\r\nUser-Agent: Unit/1\r\n\r\n".encode()
+    treated = Treated("c1", protocol, source, destination, octets, source, destination, octets)
+    agents.on_decision(Decision(at, where, Outcome(treated=[treated]), False))
 
 
 def test_a_registration_and_an_error() -> None:
     """Challenges are apart from errors, and both count for who sent and for who was sent them."""
     agents = Agents()
-    for at, summary in enumerate(("REGISTER sip:x", "401 (REGISTER)", "REGISTER sip:y", "403 (REGISTER)")):
-        ends = (PHONE, REGISTRAR) if summary.startswith("R") else (REGISTRAR, PHONE)
-        saw(agents, *ends, summary, float(at))
+    lines = ("REGISTER sip:x SIP/2.0", "SIP/2.0 401 No", "REGISTER sip:y SIP/2.0", "SIP/2.0 403 No")
+    for at, line in enumerate(lines):
+        ends = (PHONE, REGISTRAR) if line.startswith("R") else (REGISTRAR, PHONE)
+        saw(agents, *ends, line, float(at))
     registrar, phone = agents.rows(OUTSIDE, 10.0)
     assert (phone["address"], phone["side"], registrar["side"]) == (str(PHONE), "inside", "outside")
     for row in (phone, registrar):
@@ -42,6 +45,15 @@ def test_retransmissions() -> None:
         saw(agents, Endpoint("192.168.1.11", 5060), destination, "OPTIONS sip:x", at)
     row, = agents.rows(OUTSIDE, 40.0)
     assert (row["messages"], row["retransmissions"]) == (4, 1)
+
+
+def test_a_stream_repeats_no_messages() -> None:
+    """Over TCP the same request twice is two requests."""
+    agents = Agents()
+    for _ in range(2):
+        saw(agents, PHONE, REGISTRAR, "OPTIONS sip:x SIP/2.0", protocol=TCP)
+    row, = agents.rows(OUTSIDE, 0.0)
+    assert (row["messages"], row["retransmissions"]) == (2, 0)
 
 
 def test_scanners_push_out_only_the_quietest() -> None:
@@ -69,9 +81,9 @@ def test_hostile_names_are_harmless() -> None:
     assert uas_text({"uas": []}) == "nobody has sent SIP yet"
 
 
-def test_what_is_no_datagram_is_not_counted() -> None:
-    """Reports, and packets that natfix did not read as SIP, are no UA's messages."""
+def test_what_is_no_message_is_not_counted() -> None:
+    """Reports, and packets in which natfix did not read SIP, are no UA's messages."""
     agents = Agents()
-    agents.on_decision(Decision(0.0, "", Outcome(summary=""), False))
-    agents.on_decision(Decision(0.0, "forward lan0 wan0", Outcome(summary="INVITE x"), False, b"\x45" * 60))
+    agents.on_decision(Decision(0.0, "", Outcome(), False))
+    agents.on_decision(Decision(0.0, "forward lan0 wan0", Outcome(), False, b"\x45" * 60))
     assert agents.rows(OUTSIDE, 0.0) == []
