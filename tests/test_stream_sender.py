@@ -130,6 +130,56 @@ def test_three_duplicates_repeat_a_segment_at_once() -> None:
     assert not owing.in_flight
 
 
+def test_duplicates_after_the_timer_say_nothing() -> None:
+    """They are answers to what was repeated needlessly (RFC 6582, section 4)."""
+    owing = sender(1000)
+    now_from(owing, 1.0)
+    list(owing.expire(2.0))
+    for _ in range(5):
+        acknowledge(owing, 0, 2.1)
+    assert now_from(owing, 2.1) == []
+
+
+def test_after_the_timer_it_goes_on_behind_what_has_arrived() -> None:
+    """The first segment was lost, and those behind it were not."""
+    owing = sender(250)
+    now_from(owing, 1.0)
+    list(owing.expire(2.0))
+    acknowledge(owing, 250, 2.1)
+    owing.put(TEXT[250:300])
+    assert now_from(owing, 2.1) == [(250, 50)]
+
+
+def test_what_was_repeated_measures_nothing() -> None:
+    """Whose acknowledgement it is cannot be told (Karn's algorithm), by whatever it was repeated."""
+    by_timer, by_duplicates = sender(300), sender(300)
+    now_from(by_timer, 1.0)
+    list(by_timer.expire(2.0))
+    acknowledge(by_timer, 100, 2.1)
+    assert now_from(by_timer, 2.1) == [(100, 100), (200, 100)]
+    acknowledge(by_timer, 300, 2.101)
+    now_from(by_duplicates, 1.0)
+    for _ in range(3):
+        acknowledge(by_duplicates, 0, 5.0)
+    assert now_from(by_duplicates, 5.0) == [(0, 100)]
+    acknowledge(by_duplicates, 300, 5.1)
+    for owing, timeout in ((by_timer, 2 * FIRST_TIMEOUT), (by_duplicates, FIRST_TIMEOUT)):
+        owing.put(TEXT[300:400])
+        now_from(owing, 6.0)
+        assert owing.deadline == 6.0 + timeout
+
+
+def test_a_segment_without_octets_stays_in_the_window() -> None:
+    """Behind the probe of a closed window it would not be acceptable (RFC 9293, section 3.10.7.4)."""
+    owing = sender(150, 0)
+    now_from(owing, 1.0)
+    list(owing.expire(2.0))
+    assert owing.silent == START
+    acknowledge(owing, 0, 2.1, 1000)
+    now_from(owing, 2.1)
+    assert owing.silent == START + 150
+
+
 @pytest.mark.parametrize(("window", "is_pure"), [(50_000, True), (60_000, False)])
 def test_not_every_repeated_acknowledgement_is_a_duplicate(window: int, is_pure: bool) -> None:
     """One with another window, or with octets, says nothing about a loss (RFC 5681, section 2)."""

@@ -92,6 +92,9 @@ def test_the_ends_go_on_by_themselves_only_with_everything() -> None:
     made.receiver.take(START, b"abc", False)
     made.sender.put(b"abc")
     assert not made.is_clean
+    made.sender.put(b"drifted")
+    list(made.sender.sendable(0.0))
+    assert not made.is_clean
 
 
 def test_what_is_held_is_counted() -> None:
