@@ -146,7 +146,10 @@ class Stream:
         if self.state is State.RESET:
             self._answer_late(segment, back, reaction)
         elif segment.flags & RST:
-            self._take_reset(segment, way, back, now, reaction)
+            if _has_left(way, back):
+                reaction.verdict = Verdict.DROP     # what the other end is owed comes from natfix
+            else:
+                self._take_reset(segment, way, back, now, reaction)
         elif not _is_acceptable(segment, way, back):
             self._challenge(way, back, now, reaction)
         else:
@@ -181,7 +184,7 @@ class Stream:
         elif is_probe and self.state is not State.CLOSED:
             self._carry(segment, way, back, Chunk(way.sender.highest - 1, segment.payload, False, False),
                         reaction)
-        elif (is_idle and self.state is not State.CLOSED) or back.has_news:
+        elif (is_idle and not _has_left(back, way)) or back.has_news:
             self._carry(segment, way, back, Chunk(way.sender.silent, b"", False, False), reaction)
         else:
             reaction.verdict = Verdict.DROP
@@ -393,6 +396,11 @@ class Stream:
         if self.state in (State.CLOSED, State.RESET):
             return self._ended_at + LINGER
         return self._heard_at + (IDLE if self._is_established else PATIENCE)
+
+
+def _has_left(way: Way, back: Way) -> bool:
+    """Tell whether *way*'s source has said and got everything: it may have forgotten the connection."""
+    return way.receiver.is_finished and back.sender.is_done
 
 
 def _is_acceptable(segment: Segment, way: Way, back: Way) -> bool:

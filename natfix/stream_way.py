@@ -91,7 +91,8 @@ class Way:
     @property
     def has_news(self) -> bool:
         """Whether the source does not know what it could be told."""
-        return self.told != self.acknowledged or self.told_window != self.window
+        is_narrow = self.told_window != self.window and not self.receiver.is_finished
+        return is_narrow or self.told != self.acknowledged
 
     def clear(self) -> None:
         """End at once: nothing is owed any more."""

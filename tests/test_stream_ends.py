@@ -35,6 +35,7 @@ from tests.stream_talk import (
     same,
     stamps,
     to_sip,
+    treat,
     untreated,
 )
 
@@ -132,6 +133,23 @@ def test_each_direction_ends_by_itself() -> None:
     assert talk.stream.state is State.CLOSED
     assert talk.pbx(len(ANSWER), b"", GROWN + 31, flags=ACK | FIN) is None      # its ACK was lost
     assert talk.own == [(GROWN + 31, len(ANSWER) + 1, ACK, b"")]
+
+
+def test_an_end_that_has_left_is_not_disturbed() -> None:
+    """It has said and got everything, and natfix owes the other end some: what that one says now would be
+    answered by a reset, which is not to reach it before what it is owed."""
+    talk = to_sip()
+    talk.pbx(0, flags=ACK | FIN)
+    talk.phone(SIZE, b"", 1)
+    talk.phone(SIZE, REGISTER, 1, flags=ACK | FIN)          # is lost behind natfix
+    talk.phone(SIZE, REGISTER, 1, flags=ACK | FIN)
+    assert talk.own == [(1, 2 * SIZE + 1, ACK, b"")]
+    assert talk.pbx(1, b"", GROWN) is None
+    assert talk.pbx(1, b"", GROWN, window=100) is None
+    assert talk.own == []
+    assert talk.phone(2 * SIZE + 1, flags=RST) is None
+    assert talk.stream.state is State.SIP
+    assert [each[3] for each in talk.wait()] == [treat(True, REGISTER)]
 
 
 def test_an_old_acknowledgement_is_no_probe() -> None:
