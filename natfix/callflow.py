@@ -176,6 +176,7 @@ class CallFlow:
     def _on_request(self, turn: Turn, call: Call, dialog: Dialog | None, key: ExchangeKey) -> bool:
         method = turn.message.method
         if method == "ACK" and dialog is not None:
+            call.is_acknowledged = True
             return dialog.agree(key)            # the answer to a late offer (RFC 3264, section 4)
         if method == "BYE":
             call.hangups.setdefault(key, turn.now)
@@ -232,7 +233,7 @@ class CallFlow:
             for other in call.dialogs.values():
                 if other.state is State.EARLY:
                     other.state = State.ENDED       # a fork that lost; a late 2xx would confirm it after all
-            self._arm(call, turn.now + min(self._settings.media.silence, UNSEEN_LIMIT))
+            self._arm(call, self._next_look(call))
         else:
             # The last NOTIFY comes after the end, Timer N at the latest (RFC 6665, section 4.1.2.3).
             until = turn.now + _expires(turn.message) + LINGER
@@ -318,7 +319,8 @@ class CallFlow:
             else:
                 self._media.settle(call, now)       # refused streams go when no other answer is to come
                 self._calls.changed.add(key)
-                self._arm(call, self._next_look(call))
+                # Whether its media is counted may turn out only now.
+                self._arm(call, min(self._next_look(call), now + self._settings.media.silence))
         elif now >= call.ended_at + LINGER:
             self._release(call, now)        # a late message may have opened something again
             self._calls.remove(call)
@@ -353,6 +355,7 @@ class CallFlow:
 
     def resume(self, call: Call, mapping: Mapping | None, now: float) -> None:
         """Take up a call from before a restart."""
+        call.is_acknowledged = True         # it may have been
         if mapping is not None and call.state is State.CONFIRMED:
             self._signalling.open_for_call(mapping, call, NEVER, now)
         elif mapping is not None and call.dialogs:
@@ -378,6 +381,8 @@ class CallFlow:
             return call.alive_at + EARLY_TIMEOUT
         if call.method != "INVITE":
             return call.ends_at
+        if not call.is_acknowledged:        # its 2xx is not repeated for longer (RFC 3261, section 13.3.1.4)
+            return call.alive_at + EARLY_TIMEOUT
         # Media that the kernel does not count, or that was released, proves nothing by its silence.
         silence = self._settings.media.silence if call.is_counted else UNSEEN_LIMIT
         return call.alive_at + silence

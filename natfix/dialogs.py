@@ -170,6 +170,7 @@ class Call:
     answered_at: float | None = None
     alive_at: float = 0.0                   # last message or media packet
     rings: bool = False                     # a provisional response has come
+    is_acknowledged: bool = False           # somebody sent ACK for its answer
     is_counted: bool = False                # the kernel counts its media, so silence can be told
     awaits_other: bool = False              # its peer is inside, and that one's call does not know it yet
     holder: Holder = field(init=False)      # this call's name among a mapping's holders

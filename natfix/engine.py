@@ -188,8 +188,8 @@ class Engine:
     def _is_too_fast(self, outcome: Outcome, packet: Packet, is_inside: bool, now: float) -> bool:
         """Drop what a host begins beyond its rate, unread: it costs next to nothing, whoever else calls."""
         is_new = is_inside and self._mappings.find(packet.source) is None
-        if not (is_new or begins_something(packet.payload)) \
-                or self.quotas.admit(packet.source.host, is_inside, now):
+        begins = is_new or begins_something(packet.payload)
+        if self.quotas.admit(packet.source.host, is_inside, now, begins):
             return False
         outcome.verdict = Verdict.DROP
         self.counters["over rate"] += 1

@@ -1,8 +1,8 @@
 """How fast one host may begin something: a token bucket for each, so that a flood costs others nothing.
 
 What begins something is a request of :data:`BEGINS`, or a packet of an inside endpoint that has no mapping
-yet. What only goes on or ends (ACK, BYE, CANCEL, PRACK, UPDATE, responses) is not counted here: what one host
-sends of all kinds the kernel bounds (`nft/natfix.nft`, chain paced) before natfix ever sees it.
+yet. What only goes on or ends (ACK, BYE, CANCEL, PRACK, responses) counts while natfix is behind only:
+what one host sends of all kinds the kernel bounds (`nft/natfix.nft`, chain paced) before natfix sees it.
 A message over the rate is dropped, not passed unfixed: UDP requests are repeated (RFC 3261, section 17.1),
 and an unfixed REGISTER would be the harm that natfix is there to prevent.
 """
@@ -19,7 +19,7 @@ from natfix.commands import Note
 BURST = 5.0             # seconds' worth that may come at once: after a power cut all phones register together
 MOST_HOSTS = 4096       # buckets kept; the host that was quiet longest is forgotten, which fills its bucket
 MOST_SHOWN = 16         # hosts over their rate that are counted one by one
-PRICE_BEHIND = 4.0      # tokens of a packet while natfix is behind: what floods is bounded by less, soon
+PRICE_BEHIND = 4.0      # tokens of what begins something while natfix is behind: a flood has less
 NOTE_EVERY = 1.0        # seconds between two notes about one host
 OTHERS = "others"       # hosts beyond MOST_SHOWN, together
 BEGINS = (b"INVITE ", b"REGISTER ", b"OPTIONS ", b"SUBSCRIBE ", b"MESSAGE ", b"REFER ", b"PUBLISH ")
@@ -54,15 +54,20 @@ class Quotas:
         """Take other rates; what hosts have left of their burst stays."""
         self._rates = rates
 
-    def admit(self, host: str, is_inside: bool, now: float) -> bool:
-        """Take one token of *host*'s, or several while natfix is behind; False where it has none left."""
+    def admit(self, host: str, is_inside: bool, now: float, begins: bool = True) -> bool:
+        """Take one token of *host*'s for a packet that *begins* something; False where it has none left.
+
+        While natfix is behind such a packet costs several, and every other one costs one.
+        """
+        if not (begins or self.is_behind):
+            return True
         rate = self._rates.inside if is_inside else self._rates.outside
         if not rate or host in self._trusted:
             return True
         bucket = self._bucket(host, rate * BURST, now)
         bucket.tokens = min(rate * BURST, bucket.tokens + (now - bucket.filled_at) * rate)
         bucket.filled_at = now
-        price = PRICE_BEHIND if self.is_behind else 1.0
+        price = PRICE_BEHIND if begins and self.is_behind else 1.0
         if bucket.tokens < price:
             self.over[host if host in self.over or len(self.over) < MOST_SHOWN else OTHERS] += 1
             return False

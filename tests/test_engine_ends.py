@@ -180,3 +180,16 @@ def test_a_silent_call_is_given_up(world: World) -> None:
         world.poll_counters()
     world.advance(3700.0 + LINGER)
     assert world.is_quiet()
+
+
+@pytest.mark.parametrize(("is_acknowledged", "is_over"), [(True, False), (False, True)])
+def test_an_answer_that_nobody_acknowledges(world: World, is_acknowledged: bool, is_over: bool) -> None:
+    """A 2xx is not repeated for ever (RFC 3261, section 13.3.1.4): without ACK, and without media, the call
+    is given up as an unanswered one is."""
+    leg = world.phone.invites(world.provider.address)
+    world.provider.accepts(world.provider.last, 200, sdp=world.provider.sdp())
+    assert leg.final == 200
+    if is_acknowledged:
+        leg.sends("ACK")
+    world.advance(200.0 + LINGER + 3.0)
+    assert world.is_quiet() == is_over

@@ -33,6 +33,14 @@ def test_a_packet_costs_more_while_natfix_is_behind() -> None:
     assert admitted(quotas, 1000, 3.0) == 10 + 2       # what was less than the price is still there
 
 
+def test_what_goes_on_counts_while_natfix_is_behind_only() -> None:
+    """ACK, BYE and responses are never dropped here, unless packets come faster than they are treated."""
+    quotas = Quotas(RATES, ())
+    assert all(quotas.admit(HOST, True, 0.0, begins=False) for _ in range(1000))
+    quotas.is_behind = True
+    assert sum(quotas.admit(HOST, True, 0.0, begins=False) for _ in range(1000)) == 10 * BURST
+
+
 def test_a_quiet_host_saves_up_no_more_than_the_burst() -> None:
     """A day of silence gives no more than BURST seconds' worth."""
     quotas = Quotas(RATES, ())
