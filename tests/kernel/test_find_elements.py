@@ -7,7 +7,7 @@ from natfix.kernel.advertise import AdvertisedKernel
 from natfix.kernel.elements import text_from_key
 from natfix.kernel.fake import FakeKernel
 from natfix.reports import AddressesChanged
-from tests.kernel.wires import FLOW, MEDIA, RTP, RTP_OUT, RTP_REMOTE, Wires, media
+from tests.kernel.wires import FLOW, MEDIA, RTP, RTP_OUT, RTP_REMOTE, SKELETON, Wires, media
 from tests.namespace import kernel_test
 
 pytestmark = kernel_test
@@ -40,6 +40,7 @@ def test_without_the_table(bare: Wires) -> None:
 def test_in_memory() -> None:
     """The fake kernel tells mappings that are there from those that are not."""
     kernel = FakeKernel()
+    kernel.install(SKELETON)
     assert [each.is_present for each in kernel.find_elements([media()])] == [False]
     kernel.apply([media(lifetime=300)])
     found, = kernel.find_elements([media()])
@@ -49,6 +50,7 @@ def test_in_memory() -> None:
 def test_behind_another_nat() -> None:
     """What others see as the outside address is looked up, and shown, as the link's own."""
     below = FakeKernel()
+    below.install(SKELETON)
     kernel = AdvertisedKernel(below, AddressesChanged({"wan0": "10.0.0.2"}, (), advertised=RTP_OUT.host))
     kernel.apply([media(lifetime=300)])
     found, = kernel.find_elements([media()])
