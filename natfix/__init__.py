@@ -2,7 +2,7 @@
 
 The map of the package, from the bottom up; imports go downward only (``tests/test_layers.py``):
 
-1. words: :mod:`~natfix.address`, :mod:`~natfix.errors`.
+1. words: :mod:`~natfix.address`, :mod:`~natfix.errors`, :mod:`~natfix.message_ids` (the kinds of log lines).
 2. wire and data: :mod:`~natfix.packet` (IPv4/UDP), :mod:`~natfix.segment` (IPv4/TCP), :mod:`~natfix.sip`
    (messages as spans, their :mod:`~natfix.sip.fields`), :mod:`~natfix.sdp`, :mod:`~natfix.edits`
    (collected, applied once),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from natfix.errors import NatfixError
+from natfix.message_ids import kind
 from natfix.realms import is_usable
 from natfix.reports import AddressesChanged, Change
 from natfix.stun import PORT, TRANSACTION_SIZE, binding_request, mapped_endpoint
@@ -62,17 +63,18 @@ class Advertiser:
             self._complain(str(problem), source)
             return
         if self._complaint:
-            log.info("the STUN server answers again")
+            log.info("the STUN server answers again", extra=kind("stun-back"))
         self._complaint = ""
         if address != self._address:
-            log.info("seen from outside, %s is %s", source, address)
+            log.info("seen from outside, %s is %s", source, address, extra=kind("advertised"))
             self._address = address
             self._remember([Change(TABLE, self._setting, {"address": address})])
 
     def _complain(self, problem: str, source: str) -> None:
         if problem != self._complaint:
             self._complaint = problem
-            log.warning("[outside] advertise: %s; %s is shown until then", problem, self._address or source)
+            log.warning("[outside] advertise: %s; %s is shown until then", problem, self._address or source,
+                        extra=kind("stun-failed"))
 
 
 def ask(server: str, source: str) -> str:

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from natfix.errors import Busy, ConfigError, NatfixError, NotPermitted, NotRunning
+from natfix.message_ids import kind
 
 SCHEMA_VERSION = 1
 MAX_REQUEST = 65536         # bytes of one line; a request is a word and a few options
@@ -83,7 +84,7 @@ class ControlServer:
         except NatfixError as problem:
             return {"error": str(problem), "exit_code": problem.exit_code}
         except Exception as problem:    # a broken listing must not end the daemon
-            log.exception("control: %s failed", command)
+            log.exception("control: %s failed", command, extra=kind("request-failed"))
             return {"error": f"internal error in {command}: {problem!r}; the log has the details"}
 
     def close(self) -> None:

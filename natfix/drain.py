@@ -17,6 +17,7 @@ from natfix.control import request
 from natfix.draining import Draining
 from natfix.errors import NotRunning
 from natfix.loop import Loop
+from natfix.message_ids import kind
 from natfix.tables import duration
 
 LEASE = 5.0             # seconds that the daemon goes on draining without being asked again
@@ -48,7 +49,7 @@ class Drain:
         if not self.is_on:
             running = [call["call_id"] for call in self._loop.engine.calls(now)]
             self._loop.gate = Draining(running, self._outside_of).judge
-            log.info("natfix: waits for the calls to end; new ones are refused")
+            log.info("natfix: waits for the calls to end; new ones are refused", extra=kind("drain"))
         self._until = now + LEASE
         self._loop.call_at(self._until, self._lapse)
         return {"calls": self._loop.engine.status(now)["calls"]}
@@ -59,7 +60,7 @@ class Drain:
             return
         self._until = 0.0
         self._loop.gate = None
-        log.info("natfix: nobody waits any more; new calls are fixed again")
+        log.info("natfix: nobody waits any more; new calls are fixed again", extra=kind("drain-over"))
 
     def _outside_of(self, inside: Endpoint) -> Endpoint | None:
         now = self._loop.clock()

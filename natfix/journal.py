@@ -16,17 +16,20 @@ from typing import Any, NamedTuple
 
 from natfix.commands import Note, Outcome
 from natfix.happenings import Event
-from natfix.systemd import JournalFormatter, writes_to_journal
+from natfix.message_ids import kind
+from natfix.systemd import JournalFormatter, JournalHandler, can_reach_journal, writes_to_journal
 
 RING = 200              # decisions kept
 ALARM_PAUSE = 60.0      # seconds between two alarms for the same limit
 MOST_ALARMS = 100       # limits whose last alarm is remembered; a host's name is part of some
-ALARMS = {      # notes that an operator has to know of, by rule, and what he can do
-    "limit": "what needed more was dropped (an INVITE that begins a call) or passed unfixed. Raise it in "
-             "natfix.toml, or find who takes so much: `natfix calls`, `natfix registrations`",
-    "gave-way": "find who rings so many without an answer: `natfix calls`",
-    "rate": "what came faster is dropped. Find out why it floods (`natfix status` counts), or name the host "
-            "in natfix.toml as [[peer]], [[trunk]] or [inside] pbx if it may",
+ALARMS = {      # notes that an operator has to know of, by rule: the kind of line, and what he can do
+    "limit": (
+        "limit", "what needed more was dropped (an INVITE that begins a call) or passed unfixed. Raise it in "
+        "natfix.toml, or find who takes so much: `natfix calls`, `natfix registrations`"),
+    "gave-way": ("gave-way", "find who rings so many without an answer: `natfix calls`"),
+    "rate": (
+        "over-rate", "what came faster is dropped. Find out why it floods (`natfix status` counts), or name "
+        "the host in natfix.toml as [[peer]], [[trunk]] or [inside] pbx if it may"),
 }
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LEVELS = {"error": logging.ERROR, "info": logging.INFO, "debug": logging.DEBUG}
@@ -70,19 +73,21 @@ class Journal:
             listener(decision)
         for note in decision.outcome.notes:
             if note.rule in ALARMS:
-                self._alarm(note.reason, ALARMS[note.rule], decision.at)
+                self._alarm(note.reason, *ALARMS[note.rule], decision)
         if log.isEnabledFor(logging.DEBUG):
             for line in lines_from_decision(decision):
                 log.debug("%s", line)
 
-    def _alarm(self, limit: str, advice: str, now: float) -> None:
+    def _alarm(self, limit: str, line: str, advice: str, decision: Decision) -> None:
         """Say that a limit is reached, whatever the log level, and not for each message again."""
+        now = decision.at
         if now - self._alarmed.get(limit, 0.0) < ALARM_PAUSE:
             return
         if len(self._alarmed) >= MOST_ALARMS:
             self._alarmed.clear()
         self._alarmed[limit] = now
-        log.error("natfix: %s; %s", printable(limit), advice)
+        log.error("natfix: %s; %s", printable(limit), advice,
+                  extra=kind(line, decision.outcome.call_id))
 
     def entries(
         self, count: int = RING, is_wanted: Callable[[Decision], bool] = lambda decision: True,
@@ -127,9 +132,15 @@ def time_text(at: float) -> str:
 
 def set_up_log(level: str) -> None:
     """Send the log of *level* ("error", "info", "debug") to stderr, where systemd picks it up."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JournalFormatter() if writes_to_journal() else logging.Formatter(LOG_FORMAT))
-    log.handlers[:] = [handler]
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    if writes_to_journal():
+        handler.setFormatter(JournalFormatter())
+        handler = JournalHandler() if can_reach_journal() else handler
+    before, log.handlers[:] = log.handlers[:], [handler]
+    for each in before:
+        if isinstance(each, JournalHandler):
+            each.close()
     log.propagate = False
     log.setLevel(LEVELS[level])
     logging.raiseExceptions = False     # a closed stderr must not cost a verdict

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from natfix.happenings import Event
 from natfix.loop import Loop
+from natfix.message_ids import kind
 from natfix.tables import printable
 from natfix.upkeep import Upkeep
 
@@ -55,4 +56,5 @@ class Listener:
             is_over = event.kind == "alarm-over"
             log.log(logging.INFO if is_over else logging.WARNING, "call %s: %s %s: %s",
                     printable(event.call.key.call_id[:80]), "audio is back" if is_over else "no audio",
-                    WHERE[event.facts["direction"]], printable(event.facts["why"]))
+                    WHERE[event.facts["direction"]], printable(event.facts["why"]),
+                    extra=kind("audio-back" if is_over else "one-way-audio", event.call.key.call_id))

@@ -39,6 +39,7 @@ from natfix.kernel.netfilter import NetfilterKernel
 from natfix.kernel.observed import ObservedKernel
 from natfix.log_reader import LogReader
 from natfix.loop import Clock, Loop
+from natfix.message_ids import kind
 from natfix.order import Mode, NotConfirmed, Order, read_order
 from natfix.parachute import Parachute
 from natfix.queue_reader import NetfilterQueueReader, QueueReader, queue_counters
@@ -80,7 +81,7 @@ def run(settings: Settings, quirks: Quirks, host: Host | None = None, observe: b
             # A service rests: it must not be taken for one that fails, and be started again and again.
             if not systemd.notify("READY=1", "STATUS=not confirmed, so not switched on"):
                 raise
-            log.warning("natfix: %s", problem)
+            log.warning("natfix: %s", problem, extra=kind("not-confirmed"))
             return DONE
         daemon.begin()
         daemon.loop.run()
@@ -88,9 +89,9 @@ def run(settings: Settings, quirks: Quirks, host: Host | None = None, observe: b
         systemd.notify("STOPPING=1")
     if daemon.parachute.is_open:
         remove_files(settings.daemon)
-        log.info("natfix: ended; all that it made is gone. `natfix up` begins anew")
+        log.info("natfix: ended; all that it made is gone. `natfix up` begins anew", extra=kind("ended"))
     else:
-        log.info("natfix: ended; its rules, maps and entries stay until `natfix down`")
+        log.info("natfix: ended; its rules, maps and entries stay until `natfix down`", extra=kind("ended"))
     return DONE
 
 
@@ -186,7 +187,7 @@ class _Daemon:
         self.loop.guard(partial(self._adopt, now))
         self.loop.guard(partial(self.loop.repair, now))
         _put_packets_first(self.loop)
-        log.info("natfix: ready")
+        log.info("natfix: ready", extra=kind("ready"))
         systemd.Heartbeat(self.loop.call_at, self._status_line).begin(self.loop.clock())
 
     def end(self) -> None:
@@ -258,7 +259,7 @@ class _Daemon:
         return {"registrations": self.loop.engine.registrations(self.loop.clock())}
 
     def _stop(self, request: dict[str, Any]) -> dict[str, Any]:
-        log.info("natfix: asked to stop")
+        log.info("natfix: asked to stop", extra=kind("ending"))
         if request.get("for_good") is True:
             self.loop.say_farewell()
         self.loop.stop()
@@ -285,7 +286,7 @@ class _Signals:
             if number == signal.SIGHUP:
                 on_hangup()
             else:
-                log.info("natfix: ends on %s", signal.Signals(number).name)
+                log.info("natfix: ends on %s", signal.Signals(number).name, extra=kind("ending"))
                 loop.stop()
 
 

@@ -33,6 +33,7 @@ from natfix.engine import Engine, Path
 from natfix.errors import KernelRefused
 from natfix.journal import Decision, Journal
 from natfix.kernel.base import Kernel, Skeleton
+from natfix.message_ids import kind
 from natfix.queue_reader import BATCH, QueuedPacket, QueueReader, is_cut
 from natfix.reports import Report, StreamOpened
 from natfix.segment import ACK, SHORTEST, SYN, TCP, segment_from_bytes
@@ -155,17 +156,20 @@ class Loop:
         self._has_failed = True
         if isinstance(problem, KernelRefused):
             self.counters["kernel_refusals"] += 1
-            self._log_once(str(problem), f"the kernel refused: {problem}", None)
+            self._log_once(str(problem), f"the kernel refused: {problem}", kind("kernel-refuses"))
         else:
             self.counters["errors"] += 1
             place = traceback.extract_tb(problem.__traceback__)[-1]
-            kind = f"{type(problem).__name__} at {place.filename}:{place.lineno}"
-            self._log_once(kind, "internal error (further ones of this kind are only counted)", problem)
+            where = f"{type(problem).__name__} at {place.filename}:{place.lineno}"
+            self._log_once(where, "internal error (further ones of this kind are only counted)",
+                           kind("internal-error"), problem)
 
-    def _log_once(self, kind: str, text: str, problem: Exception | None) -> None:
-        if kind not in self._known_errors and len(self._known_errors) < MAX_KINDS:
-            self._known_errors.add(kind)
-            log.error("%s", text, exc_info=problem)
+    def _log_once(
+        self, what: str, text: str, extra: dict[str, str], problem: Exception | None = None,
+    ) -> None:
+        if what not in self._known_errors and len(self._known_errors) < MAX_KINDS:
+            self._known_errors.add(what)
+            log.error("%s", text, exc_info=problem, extra=extra)
 
     # packets
 
@@ -236,7 +240,7 @@ class Loop:
             failed = self.kernel.send(packets)
             self.counters["not_sent"] += failed
             if failed:
-                self._log_once("send", NOT_SENT, None)
+                self._log_once("send", NOT_SENT, kind("not-sent"))
 
     def _close(self, outcomes: Sequence[Outcome], refused: bool, now: float) -> None:
         self._send(outcomes)

@@ -21,6 +21,7 @@ from typing import Any
 
 from natfix.kernel.base import Kernel, Skeleton
 from natfix.loop import PAUSE, Loop
+from natfix.message_ids import kind
 from natfix.order import FIX, Mode, Order, write_order
 
 log = logging.getLogger("natfix")
@@ -50,7 +51,8 @@ class Parachute:
         self._until = now + self._seconds
         self._loop.skeleton = replace(self._loop.skeleton, trial=self._seconds, bypass=True)
         self._loop.call_at(self._until, self._time_is_up)
-        log.warning("natfix: on trial for %.0f s; `natfix confirm` keeps it", self._seconds)
+        log.warning("natfix: on trial for %.0f s; `natfix confirm` keeps it", self._seconds,
+                    extra=kind("trial"))
 
     def seconds_left(self, now: float) -> float:
         """Return how long `natfix confirm` is waited for; 0 where it is not."""
@@ -65,7 +67,7 @@ class Parachute:
             self._loop.skeleton = settled
             write_order(self._state_file, FIX)
             self._until = 0.0
-            log.info("natfix: confirmed")
+            log.info("natfix: confirmed", extra=kind("confirmed"))
         return {"confirmed": True, "was_on_trial": was_pending}
 
     def follow(self, skeleton: Skeleton) -> Skeleton:
@@ -81,7 +83,7 @@ class Parachute:
     def _time_is_up(self, now: float) -> None:
         if self.is_pending:
             self._loop.call_at(now + PAUSE, self._time_is_up)      # where the kernel refuses
-            log.warning("natfix: nobody has confirmed: everything is taken back")
+            log.warning("natfix: nobody has confirmed: everything is taken back", extra=kind("rolled-back"))
             self.take_back()
 
     def take_back(self) -> None:

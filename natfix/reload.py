@@ -15,6 +15,7 @@ from natfix import systemd
 from natfix.config import ARRAYS, TABLES, Settings, names_to_resolve
 from natfix.errors import ConfigError, NatfixError
 from natfix.loop import Loop
+from natfix.message_ids import kind
 from natfix.parachute import Parachute
 from natfix.quirks import Quirks
 from natfix.reports import AddressesChanged
@@ -103,7 +104,8 @@ class Reload:
         try:
             self({})
         except NatfixError as problem:
-            log.error("natfix: goes on with the configuration it has: %s", problem)
+            log.error("natfix: goes on with the configuration it has: %s", problem,
+                      extra=kind("configuration-refused"))
 
     def _take(self) -> list[str]:
         settings, quirks = self._read()
@@ -120,7 +122,8 @@ class Reload:
             self._settings, self._quirks = settings, quirks
             for follow in self._followers:
                 self._loop.guard(partial(follow, settings))
-        log.info("natfix: configuration read again: %s", ", ".join(changed) or "nothing has changed")
+        log.info("natfix: configuration read again: %s", ", ".join(changed) or "nothing has changed",
+                 extra=kind("reloaded"))
         return changed
 
     def _install(self, settings: Settings) -> None:

@@ -18,6 +18,7 @@ from natfix.config import Settings, names_to_resolve
 from natfix.errors import NatfixError
 from natfix.journal import time_text
 from natfix.loop import Source
+from natfix.message_ids import kind
 from natfix.policies import MOST_ADDRESSES
 from natfix.reports import Change, NamesResolved, Report
 
@@ -166,7 +167,8 @@ class Resolver:
             self._complain(name, found.remark or NO_ADDRESS, now, EMPTY, LONGEST_EMPTY)
         changed = set(name.seen) != before
         if changed:
-            log.info("%s is now %s", name.text, ", ".join(name.seen) or "nobody")
+            log.info("%s is now %s", name.text, ", ".join(name.seen) or "nobody",
+                     extra=kind("name-changed"))
             self._shell.report([self.known()], now)
         if changed or now - name.written_at > WRITE_EVERY:
             name.written_at = now
@@ -186,14 +188,14 @@ class Resolver:
 
     def _be_well(self, name: _Name) -> None:
         if name.problem:
-            log.info("%s: DNS answers again", name.text)
+            log.info("%s: DNS answers again", name.text, extra=kind("name-back"))
         name.problem, name.problem_since, name.attempts = "", 0.0, 0
 
     def _complain(self, name: _Name, problem: str, now: float, first: float, longest: float) -> None:
         if not name.problem:
             name.problem_since = now
             kept = f"its last addresses hold: {', '.join(name.seen)}" if name.seen else "it lets nobody in"
-            log.warning("%s: %s; %s", name.text, problem, kept)
+            log.warning("%s: %s; %s", name.text, problem, kept, extra=kind("name-failed"))
         name.problem = problem
         name.due = now + min(first * 2 ** min(name.attempts, 16), longest)
         name.attempts += 1

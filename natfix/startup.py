@@ -18,6 +18,7 @@ from natfix.kernel.base import FlowState, Skeleton
 from natfix.kernel.netfilter import NetfilterKernel
 from natfix.kernel.netlink import has_net_admin
 from natfix.kernel.probe import NO_TIMEOUTS, Capabilities, divert_form
+from natfix.message_ids import kind
 from natfix.order import Mode, NotConfirmed, Order
 from natfix.reports import AddressesChanged, FlowAdopted
 
@@ -43,7 +44,7 @@ def refuse_what_cannot_be(order: Order, settings: Settings, host: Host) -> None:
 def warn_without_timeouts(able: Capabilities) -> None:
     """Log what a kernel without nft's ct timeout means for SIP over TCP; `natfix check` has the cure."""
     if not able.timeouts:
-        log.warning("natfix: %s", NO_TIMEOUTS)
+        log.warning("natfix: %s", NO_TIMEOUTS, extra=kind("kernel-lacks"))
 
 
 def refuse_beside_helper(host: Host) -> None:
@@ -51,7 +52,8 @@ def refuse_beside_helper(host: Host) -> None:
     try:
         findings = [finding for finding in check_helpers(host) if finding.status is Status.ERROR]
     except NatfixError as problem:
-        log.warning("whether the kernel's SIP helper is in the way cannot be seen: %s", problem)
+        log.warning("whether the kernel's SIP helper is in the way cannot be seen: %s", problem,
+                    extra=kind("cannot-see"))
         return
     if findings:
         raise KernelRefused(f"{findings[0].text}: remove it with `{findings[0].cure}`")

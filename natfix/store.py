@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from natfix.errors import Busy, NatfixError, NotPermitted
+from natfix.message_ids import kind
 from natfix.ownership import hand_over
 from natfix.reports import Change
 
@@ -55,11 +56,12 @@ class Store:
         """Return every row of before; to be called before the first :meth:`put`."""
         found = self._connection.execute("SELECT kind, key, row FROM rows ORDER BY kind, key").fetchall()
         changes = []
-        for kind, key, text in found:
+        for table, key, text in found:
             try:
-                changes.append(Change(kind, key, json.loads(text)))
+                changes.append(Change(table, key, json.loads(text)))
             except ValueError:
-                log.warning("state file %s: row %s %r is no JSON and was skipped", self.path, kind, key)
+                log.warning("state file %s: row %s %r is no JSON and was skipped", self.path, table, key,
+                            extra=kind("state-file-damaged"))
         return tuple(changes)
 
     def put(self, changes: Iterable[Change]) -> None:
@@ -79,7 +81,8 @@ class Store:
         if self._writer.ident is not None:
             self._writer.join()
         if self._pending and not self._commit(self._take()):
-            log.error("state file %s: %d changes could not be written", self.path, len(self._pending))
+            log.error("state file %s: %d changes could not be written", self.path, len(self._pending),
+                      extra=kind("state-file"))
         self._connection.close()
 
     def _write_until_closed(self) -> None:
@@ -113,7 +116,8 @@ class Store:
     def _keep(self, changes: dict[tuple[str, str], dict[str, Any] | None], problem: sqlite3.Error) -> None:
         self.failures += 1
         if self.failures == 1:
-            log.error("cannot write state file %s (%s); trying on", self.path, problem)
+            log.error("cannot write state file %s (%s); trying on", self.path, problem,
+                      extra=kind("state-file"))
         with self._changed:
             self._pending = {**changes, **self._pending}
 
@@ -125,7 +129,8 @@ def _open(path: str) -> sqlite3.Connection:
     try:
         return _connect(path)
     except _UnusableError as problem:
-        log.warning("state file %s: %s; it was moved to %s", path, problem, _move_aside(path))
+        log.warning("state file %s: %s; it was moved to %s", path, problem, _move_aside(path),
+                    extra=kind("state-file-damaged"))
     _make_file(path)
     return _connect(path)
 

@@ -9,10 +9,16 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable
 
+from natfix.message_ids import kind
+
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
+IDENTIFIER = "natfix"
+LONGEST_FIELD = 32768   # octets of one field: a datagram has to fit into the socket's buffer
 MOST_OFTEN = 0.1        # seconds; a shorter watchdog time is somebody's mistake, not a reason to spin
 
 # Of the journal, from syslog(3): the level of a record, and from which of Python's levels on it is that.
@@ -20,6 +26,7 @@ PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (
 LEAST = 7
 
 log = logging.getLogger("natfix")
+_PLAIN = logging.Formatter()
 
 CallAt = Callable[[float, Callable[[float], None]], None]
 
@@ -35,7 +42,7 @@ def notify(*lines: str) -> bool:
             speaker.connect("\0" + address[1:] if address.startswith("@") else address)
             speaker.send("\n".join(lines).encode())
     except OSError as problem:
-        log.warning("systemd cannot be told %s (%s)", lines[0], problem)
+        log.warning("systemd cannot be told %s (%s)", lines[0], problem, extra=kind("systemd"))
         return False
     return True
 
@@ -62,12 +69,68 @@ def writes_to_journal() -> bool:
     return os.environ.get("JOURNAL_STREAM", "") == f"{stream.st_dev}:{stream.st_ino}"
 
 
+def can_reach_journal() -> bool:
+    """Tell whether the journal takes entries with fields here, beside lines on stderr."""
+    return os.access(JOURNAL_SOCKET, os.W_OK)
+
+
+class JournalHandler(logging.Handler):
+    """Sends each record as one entry with fields (systemd.journal-fields(7)); it never waits,
+    and never raises.
+
+    What the journal does not take at once is lost, and counted in the next entry (NATFIX_LOST).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send *record*; "message_id" and "call_id" of its extra become fields."""
+        try:
+            # By name each time: a journal that was restarted has another socket there.
+            self._socket.sendto(self._entry(record), JOURNAL_SOCKET)
+            self._lost = 0
+        except Exception:       # a line that cannot be sent must not cost a verdict
+            self._lost += 1
+
+    def close(self) -> None:
+        self._socket.close()
+        super().close()
+
+    def _entry(self, record: logging.LogRecord) -> bytes:
+        values = {
+            "MESSAGE": _PLAIN.format(record),
+            "PRIORITY": str(priority(record.levelno)),
+            "SYSLOG_IDENTIFIER": IDENTIFIER,
+            "MESSAGE_ID": getattr(record, "message_id", ""),
+            "CALL_ID": getattr(record, "call_id", ""),
+            "NATFIX_LOST": str(self._lost or ""),
+        }
+        return b"".join(journal_field(name, value) for name, value in values.items() if value)
+
+
+def journal_field(name: str, value: str) -> bytes:
+    """Return one field as the journal's own protocol has it; whatever *value* holds, it stays one field."""
+    octets = value.encode(errors="replace")[:LONGEST_FIELD]
+    if b"\n" not in octets:
+        return b"%s=%s\n" % (name.encode(), octets)
+    return b"%s\n%s%s\n" % (name.encode(), struct.pack("<Q", len(octets)), octets)
+
+
+def priority(level: int) -> int:
+    """Return what syslog(3) calls a *level* of Python's."""
+    return next((number for least, number in PRIORITIES if level >= least), LEAST)
+
+
 class JournalFormatter(logging.Formatter):
     """Puts the priority before each line, and no time, which the journal has itself."""
 
     def format(self, record: logging.LogRecord) -> str:
-        priority = next((number for level, number in PRIORITIES if record.levelno >= level), LEAST)
-        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+        number = priority(record.levelno)
+        return "\n".join(f"<{number}>{line}" for line in super().format(record).splitlines())
 
 
 class Heartbeat:

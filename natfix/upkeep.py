@@ -17,6 +17,7 @@ from natfix.happenings import Event
 from natfix.leak import LeakMeter, open_meters
 from natfix.loop import PAUSE, Loop, Source
 from natfix.mappings import reversed_flow
+from natfix.message_ids import kind
 from natfix.queue_reader import QueueReader, queue_counters
 from natfix.reports import AddressesChanged, FlowBegan, FlowCounters, FlowDestroyed, PortsInUse
 
@@ -116,13 +117,15 @@ class Upkeep:
     def _restore(self, now: float) -> None:
         self._restored = now
         self._loop.restore_rules(now)
-        log.warning("somebody changed or flushed natfix's own table: it was put back")
+        log.warning("somebody changed or flushed natfix's own table: it was put back",
+                    extra=kind("rules-restored"))
         self._loop.journal.tell([Event("rules-restored", now)])
         meters, self._meters = self._meters, []
         leaked = sum(meter.count() for meter in meters)
         self._loop.counters["leaked"] += leaked
         if leaked:
-            log.warning("meanwhile %d packets left with their inside source address", leaked)
+            log.warning("meanwhile %d packets left with their inside source address", leaked,
+                        extra=kind("leaked"))
         self._background.ask("close meters", partial(_close_all, meters), lambda _: None, self._complain)
 
     # conntrack
@@ -202,7 +205,8 @@ class Upkeep:
         counters = queue_counters(self._loop.skeleton.queue)
         lost = counters.get("queue_full", 0) + counters.get("socket_full", 0)
         if lost > self._lost:
-            log.error("the queue was full: %d SIP packets were dropped", lost - self._lost)
+            log.error("the queue was full: %d SIP packets were dropped", lost - self._lost,
+                      extra=kind("queue-full"))
         self._lost = lost
 
     # links and sockets
@@ -233,7 +237,7 @@ class Upkeep:
         before, self._addresses = self._addresses, addresses
         now = self._loop.clock()
         seen = f", seen as {addresses.advertised}" if addresses.advertised else ""
-        log.info("the links changed: outside is %s%s", addresses.outside, seen)
+        log.info("the links changed: outside is %s%s", addresses.outside, seen, extra=kind("addresses"))
         self._follow_interface(tuple(addresses.outside), now)
         self._facts.follow(addresses)
         self._loop.report([addresses], now)
@@ -261,7 +265,7 @@ class Upkeep:
         """Say once what cannot be found out; what was known before stands, and the next look may succeed."""
         if str(problem) != self._complaint:
             self._complaint = str(problem)
-            log.warning("%s", problem)
+            log.warning("%s", problem, extra=kind("cannot-see"))
 
 
 def _close_all(meters: Iterable[LeakMeter]) -> None:

@@ -17,6 +17,7 @@ from natfix.address import Endpoint
 from natfix.errors import KernelRefused, NatfixError
 from natfix.firewall import Ruleset
 from natfix.firewall_now import forwarded_udp_ports, ruleset_now
+from natfix.message_ids import kind
 from natfix.reports import AddressesChanged, PortsInUse
 
 # linux/rtnetlink.h: RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE
@@ -85,7 +86,7 @@ def ports_in_use(
 @lru_cache(maxsize=16)
 def _warn_once(text: str) -> None:
     """Log *text*; what is looked at again and again is not complained of each time."""
-    log.warning("%s", text)
+    log.warning("%s", text, extra=kind("cannot-see"))
 
 
 def local_udp_ports(hosts: Iterable[str], folder: Path = PROC_NET) -> frozenset[int]:

@@ -17,7 +17,7 @@ MAX_MODULE = 500        # lines
 
 # Every module stands in one layer and imports from its own or a lower one (see natfix/__init__.py).
 LAYERS: dict[int, str] = {
-    1: "natfix address errors",
+    1: "natfix address errors message_ids",
     2: "algs catalogue commands config document edits expect far_signs headers hep kernel kernel.base "
        "masking packet quirks reports sdp segment shipped sip sip.fields sip.message stun",
     3: "deadlines dialogs far_ends happenings hearsay mappings ports pulse quotas registrations repeats "

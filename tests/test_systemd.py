@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from natfix import systemd
+from natfix.journal import set_up_log
+from natfix.message_ids import KINDS, kind
 
 NONE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
@@ -141,10 +144,105 @@ def test_each_line_has_its_priority() -> None:
 @pytest.mark.parametrize(("told", "shown"), [("{0.st_dev}:{0.st_ino}", "<6>natfix"), ("1:2", " INFO natfix")])
 def test_only_the_journal_gets_priorities(told: str, shown: str, tmp_path: Path) -> None:
     """JOURNAL_STREAM names the stream; where stderr is another one, lines are for people."""
-    program = ("import logging; from natfix.journal import set_up_log; set_up_log('info')\n"
+    program = ("import logging; from natfix import systemd; systemd.JOURNAL_SOCKET = ''\n"
+               "from natfix.journal import set_up_log; set_up_log('info')\n"
                "logging.getLogger('natfix').info('natfix')")
     with (tmp_path / "stderr").open("wb") as stream:
         stream_of = told.format(os.fstat(stream.fileno()))
         subprocess.run([sys.executable, "-c", program], stderr=stream, check=True,
                        env={**os.environ, "JOURNAL_STREAM": stream_of})
     assert shown in (tmp_path / "stderr").read_text()
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A socket that stands for the journal's."""
+    path = tmp_path / "journal"
+    monkeypatch.setattr(systemd, "JOURNAL_SOCKET", str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(str(path))
+        ear.settimeout(5.0)
+        yield ear
+
+
+def fields_of(entry: bytes) -> dict[str, str]:
+    """Return the fields of an entry as journald takes it apart."""
+    found = {}
+    while entry:
+        line, _, rest = entry.partition(b"\n")
+        name, equals, value = line.partition(b"=")
+        if not equals:
+            size = int.from_bytes(rest[:8], "little")
+            value, rest = rest[8:8 + size], rest[8 + size:].removeprefix(b"\n")
+        found[name.decode()], entry = value.decode(), rest
+    return found
+
+
+def line_of_a_call(text: str = "call x: no audio") -> logging.LogRecord:
+    """Return a record as the listener's lines are."""
+    record = logging.LogRecord("natfix", logging.WARNING, "", 0, text, None, None)
+    record.__dict__.update(kind("one-way-audio", "x@192.0.2.1"))
+    return record
+
+
+def test_an_entry_of_the_journal(journal: socket.socket) -> None:
+    """The journal gets the message, how grave it is, whose it is, its kind and its call."""
+    handler = systemd.JournalHandler()
+    handler.emit(line_of_a_call())
+    handler.close()
+    assert fields_of(journal.recv(65535)) == {
+        "MESSAGE": "call x: no audio", "PRIORITY": "4", "SYSLOG_IDENTIFIER": "natfix",
+        "MESSAGE_ID": KINDS["one-way-audio"].message_id, "CALL_ID": "x@192.0.2.1"}
+
+
+def test_no_text_makes_a_field(journal: socket.socket) -> None:
+    """A stranger's Call-ID with line breaks stays one value; what is too long is cut."""
+    handler = systemd.JournalHandler()
+    record = line_of_a_call("no audio\nPRIORITY=0\n" + "x" * 100_000)
+    record.call_id = "a\nMESSAGE_ID=0"
+    handler.emit(record)
+    handler.close()
+    seen = fields_of(journal.recv(200_000))
+    assert seen["MESSAGE"].startswith("no audio\nPRIORITY=0\nxxx")
+    assert len(seen["MESSAGE"]) == systemd.LONGEST_FIELD
+    assert (seen["PRIORITY"], seen["CALL_ID"]) == ("4", "a\nMESSAGE_ID=0")
+
+
+def test_a_journal_that_does_not_read_costs_lines_only(journal: socket.socket) -> None:
+    """Nobody waits for it; how many lines were lost is said with the next that it takes."""
+    handler = systemd.JournalHandler()
+    for _ in range(2000):
+        handler.emit(line_of_a_call())
+    taken = 0
+    journal.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while journal.recv(65535):
+            taken += 1
+    handler.emit(line_of_a_call())
+    handler.close()
+    assert 0 < taken < 2000
+    assert fields_of(journal.recv(65535))["NATFIX_LOST"] == str(2000 - taken)
+
+
+def test_the_log_goes_to_the_journal_with_its_fields(
+    journal: socket.socket, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where stderr is the journal's, it gets entries with fields, and a restarted journal gets them, too."""
+    log = logging.getLogger("natfix")
+    before = log.handlers[:], log.propagate, log.level
+    monkeypatch.setattr("natfix.journal.writes_to_journal", lambda: True)
+    try:
+        set_up_log("info")
+        log.info("natfix: ready", extra=kind("ready"))
+        assert fields_of(journal.recv(65535))["MESSAGE_ID"] == KINDS["ready"].message_id
+        path = Path(systemd.JOURNAL_SOCKET)
+        path.unlink()
+        log.info("nobody is there")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.bind(str(path))
+            log.info("somebody is")
+            assert fields_of(other.recv(65535))["MESSAGE"] == "somebody is"
+    finally:
+        set_up_log("info")
+        log.handlers[:], log.propagate = before[:2]
+        log.setLevel(before[2])
