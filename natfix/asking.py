@@ -74,7 +74,7 @@ def _watch(
         try:
             answer = request(socket_path, question)
             shown = json.dumps(answer) if manner.as_json else text(answer)
-        except NotRunning as problem:
+        except NatfixError as problem:      # it is not there, or only just starts
             if not turn:
                 raise
             shown = str(problem)
@@ -91,19 +91,28 @@ def _watch(
 
 
 def watch_events(
-    socket_path: str, question: Answer, line: Callable[[Answer], str], as_json: bool,
+    socket_path: str, question: Answer, line: Callable[[Answer], str], manner: Manner,
     out: TextIO | None = None,
 ) -> int:
-    """Print what the daemon pushes, one line each, until Ctrl-C (0) or until the daemon ends (NotRunning)."""
+    """Print what the daemon pushes, one line each, until Ctrl-C (0) or until the daemon ends (NotRunning).
+
+    Where *manner* says to watch, a daemon that ends is waited for, and asked again that often.
+    """
     out = out or sys.stdout
     paint = painter(out)
+    seen = False
     try:
-        for event in follow(socket_path, question):
-            print(json.dumps(event) if as_json else paint(line(event)), file=out, flush=True)
+        while True:
+            try:
+                for event in follow(socket_path, question):
+                    seen = True
+                    print(json.dumps(event) if manner.as_json else paint(line(event)), file=out, flush=True)
+                seen = True
+            except NatfixError:     # it is not there, or only just starts
+                if not (manner.watch and seen):
+                    raise
+            if not manner.watch:
+                raise NotRunning("natfix has ended, and the monitor with it")
+            time.sleep(manner.watch)
     except KeyboardInterrupt:
         return DONE
-    except (OSError, ValueError) as problem:
-        if isinstance(problem, BrokenPipeError):
-            raise
-        raise NatfixError(f"the monitor's connection broke: {problem}") from None
-    raise NotRunning("natfix has ended, and the monitor with it")

@@ -51,6 +51,9 @@ JSON_LINES = Option("--json", {"action": "store_true", "help": "print one JSON d
 WATCH = Option("--watch", {
     "nargs": "?", "type": float, "const": 2.0, "default": None, "metavar": "SECONDS",
     "help": "again every SECONDS (2) until Ctrl-C; with --json one line each"})
+AWAIT = Option("--watch", {
+    "nargs": "?", "type": float, "const": 2.0, "default": None, "metavar": "SECONDS",
+    "help": "go on when natfix was restarted, looking for it every SECONDS (2)"})
 OF_CALL = Option("--call", {"metavar": "TEXT", "default": "", "help": "only with TEXT in the Call-ID"})
 OF_HOST = Option("--host", {"metavar": "ADDRESS", "default": "", "help": "only what is about this host"})
 OF_RULE = Option("--rule", {"metavar": "NAME", "default": "", "help": "only with a note of this rule"})
@@ -285,11 +288,12 @@ def _ask(options: argparse.Namespace) -> int:
 
 
 def _monitor(options: argparse.Namespace) -> int:
-    from natfix.asking import watch_events
+    from natfix.asking import manner_from, watch_events
     from natfix.show import event_line
 
     question = {"command": "monitor", "call": options.call, "host": options.host}
-    return watch_events(_settings(options).daemon.control_socket, question, event_line, options.json)
+    manner = manner_from(options.json, options.watch)
+    return watch_events(_settings(options).daemon.control_socket, question, event_line, manner)
 
 
 def _metrics(options: argparse.Namespace) -> int:
@@ -385,7 +389,7 @@ COMMANDS = {
     "registrations": Command(_ask, "show the phones that have registered", (JSON, WATCH)),
     "uas": Command(_ask, "show who has sent SIP: messages, errors, retransmissions", (JSON, WATCH)),
     "monitor": Command(_monitor, "show what happens, one line each, until Ctrl-C",
-                       (JSON_LINES, OF_CALL, OF_HOST)),
+                       (JSON_LINES, AWAIT, OF_CALL, OF_HOST)),
     "notes": Command(_ask, "show what was changed in the last messages, and why",
                      (JSON, COUNT, OF_CALL, OF_HOST, OF_RULE)),
     "metrics": Command(_metrics, "print counters for Prometheus", (TEXTFILE,)),

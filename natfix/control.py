@@ -188,7 +188,10 @@ def follow(socket_path: str, request: dict[str, Any]) -> Iterator[dict[str, Any]
         while True:
             *lines, rest = rest.split(b"\n")
             yield from map(json.loads, lines)
-            piece = connection.recv(READ_SIZE)
+            try:
+                piece = connection.recv(READ_SIZE)
+            except ConnectionError:
+                return      # that is an end, too
             if not piece:
                 return
             rest += piece

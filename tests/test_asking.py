@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from natfix import asking
-from natfix.asking import ask, manner_from, watch_events
+from natfix.asking import Manner, ask, manner_from, watch_events
 from natfix.control import MAX_UNSENT, ControlServer
 from natfix.errors import ConfigError, NatfixError, NotRunning
 
@@ -146,7 +146,7 @@ def test_events_are_lines(daemon: Daemon) -> None:
     """Pushed events come one a line; when the daemon ends the monitor says so, and is let go of."""
     out = io.StringIO()
     with pytest.raises(NotRunning, match="natfix has ended"):
-        watch_events(daemon.path, {"command": "monitor"}, lambda event: event["event"], False, out)
+        watch_events(daemon.path, {"command": "monitor"}, lambda event: event["event"], Manner(), out)
     assert out.getvalue() == "call\ncall\ncall\n"
     daemon.thread.join(5)
     assert daemon.left == 1
@@ -166,4 +166,14 @@ def test_who_does_not_read_is_not_waited_for(daemon: Daemon) -> None:
 def test_a_refused_monitor_is_one_sentence(daemon: Daemon) -> None:
     """What the daemon refuses is an error of the command, not an empty monitor."""
     with pytest.raises(NatfixError, match="no more monitors"):
-        watch_events(daemon.path, {"command": "busy"}, str, False, io.StringIO())
+        watch_events(daemon.path, {"command": "busy"}, str, Manner(), io.StringIO())
+
+
+def test_a_watching_monitor_outlives_a_restart(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --watch the monitor looks for the next daemon until Ctrl-C; without any before it ends."""
+    sleeper(monkeypatch, 2)
+    out = io.StringIO()
+    assert watch_events(daemon.path, {"command": "monitor"}, str, Manner(watch=1.0), out) == 0
+    assert len(out.getvalue().splitlines()) == 3
+    with pytest.raises(NotRunning, match="natfix is not running"):
+        watch_events(daemon.path, {"command": "monitor"}, str, Manner(watch=1.0), out)
