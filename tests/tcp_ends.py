@@ -124,6 +124,7 @@ class End:
         self.unread = 0
         self.reads = True
         self.has_finished = self.was_reset = self.is_open = self.is_aborted = False
+        self.ends_second = self.is_gone = False     # who closes second forgets the connection at once
         self.closing: int | None = None     # the FIN's number
         self.una = self.next = self.behind = traits.isn
         self.expected = 0
@@ -224,6 +225,7 @@ class End:
             sending.sent += 1
         if self.is_open and self.closing is not None and sending.sent == len(sending.segments) \
                 and self.next == self.closing:
+            self.ends_second = self.has_finished
             self._send(self.closing, b"", FIN | ACK)
             self.next = (self.closing + 1) & MASK
             self._arm()
@@ -281,7 +283,7 @@ class End:
     def receive(self, wire: Wire) -> None:
         assert (wire.source, wire.destination) == (self.other, self.own)
         self.counts["got"] += 1
-        if self.is_aborted or self.was_reset:
+        if self.is_aborted or self.was_reset or self.is_gone:
             if not wire.flags & RST:
                 self.transmit(Wire(self.own, self.other, wire.acknowledgement, 0, RST, 0))
             return
@@ -339,6 +341,9 @@ class End:
             self.is_open, self.una = True, self.next
             self._timer += 1
         self._acknowledged(wire)
+        self.is_gone = self.ends_second and self.is_acknowledged
+        if self.is_gone:
+            return
         if wire.payload or wire.flags & FIN:
             self._data(wire, distance)
         elif distance < 0:

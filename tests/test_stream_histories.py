@@ -86,10 +86,11 @@ class Histories(RuleBasedStateMachine):
         assert self.gateway.streams.budget.used == self.stream.held <= 2 * MOST_LOAD
 
     def teardown(self) -> None:
-        """On a good network all arrives, and nothing is held in the end."""
+        """On any network that is not cut all arrives, and nothing is held in the end."""
         if not hasattr(self, "ends"):
             return
-        self.link.loss, self.link.repeat, self.link.jitter = GOOD
+        if self.link.loss == 1.0:
+            self.link.loss = 0.0
         for from_inside, end in self.ends.items():
             end.read()
             self.close(from_inside)
@@ -97,7 +98,8 @@ class Histories(RuleBasedStateMachine):
         self.world.run(lambda: all(end.has_finished and end.is_acknowledged for end in ends), 1000.0)
         for from_inside, arrives in self.arrives.items():
             assert bytes(self.ends[not from_inside].received) == arrives
-        self.world.rest(100.0)
+        self.link.loss = 0.0
+        self.world.rest(200.0)
         assert self.stream.state is State.CLOSED
         assert self.gateway.streams.budget.used == 0
 
