@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP
 
@@ -125,6 +125,7 @@ def test_options_that_are_written_are_read() -> None:
     assert options_bytes(None) == b""
 
 
+@settings(deadline=None)
 @given(NUMBERS, st.integers(0, 1 << 40))
 def test_positions_are_the_nearest(number: int, near: int) -> None:
     """A number stands for the position with these lowest 32 bits that is nearest, across every wrap."""
@@ -133,6 +134,7 @@ def test_positions_are_the_nearest(number: int, near: int) -> None:
     assert -HALF <= position - near < HALF
 
 
+@settings(deadline=None)
 @given(NUMBERS, NUMBERS, NUMBERS, st.integers(0, 0xFFFF), STAMP_PAIRS, st.binary(max_size=1400),
        st.binary(max_size=1400))
 def test_lengths_and_checksums_are_right(
@@ -208,6 +210,7 @@ def test_a_reset_has_the_number_that_its_receiver_expects(
     assert reset[:5] == (PBX, PHONE, *expected)
 
 
+@settings(deadline=None)
 @given(st.one_of(
     st.binary(max_size=80),
     st.tuples(st.integers(0, len(RAW) - 1), st.binary(max_size=6)).map(lambda at: with_bytes(*at)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natfix.segment import (
@@ -208,6 +208,7 @@ ANY_SEGMENTS = st.lists(
     st.tuples(st.booleans(), NUMBERS, PAYLOADS, NUMBERS, FLAGS, st.integers(0, 0xFFFF), OPTIONS), max_size=30)
 
 
+@settings(deadline=None)
 @given(ANY_SEGMENTS, st.sampled_from([0, 1, 60, 1460, 65535]), st.booleans())
 def test_any_segments_are_borne(
     segments: list[tuple[bool, int, bytes, int, int, int, bytes]], mss: int, has_stamps: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natfix.stream_framing import LONGEST_HEAD, LONGEST_LINE, LONGEST_MESSAGE, Framer, Piece
@@ -32,6 +32,7 @@ def test_messages_are_cut_by_their_content_length(step: int) -> None:
     assert (framer.began, framer.is_opaque, framer.held) == (True, False, 0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([*ALL, b"\r\n", b"\r\n\r\n"]), max_size=8), st.randoms(use_true_random=False))
 def test_nothing_is_lost_or_changed(parts: list[bytes], chance: object) -> None:
     """The pieces together are what came, and each message is one piece, for any sizes of segments."""

@@ -85,12 +85,12 @@ def test_both_streams_arrive_over_a_bad_network(seed: int) -> None:
     converse(world, phone, pbx, gateway)
 
 
-def test_two_thousand_messages() -> None:
+def test_a_thousand_messages() -> None:
     """The same connection for a long time: numbers drift ever further apart."""
     link = Link()
     world, phone, pbx, gateway = connected(treat, 100, link)
     link.loss, link.repeat, link.jitter = BAD.loss, BAD.repeat, BAD.jitter
-    converse(world, phone, pbx, gateway, 1000)
+    converse(world, phone, pbx, gateway, 500)
 
 
 @pytest.mark.parametrize("opened_by_inside", [True, False])

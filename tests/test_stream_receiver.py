@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natfix.stream_receiver import FARTHEST, MOST_BLOCKS, Receiver
@@ -81,6 +81,7 @@ def test_what_is_kept_is_bounded() -> None:
 SPANS = st.tuples(st.integers(0, 300), st.integers(0, 60))
 
 
+@settings(deadline=None)
 @given(st.lists(SPANS, max_size=40), st.booleans())
 def test_any_segments_make_the_stream(spans: list[tuple[int, int]], has_fin: bool) -> None:
     """After any overlapping, repeated and reordered segments comes what a set of octets would give."""
