@@ -17,7 +17,7 @@ from natfix.upkeep import Upkeep
 
 PAUSE = 0.1             # seconds between two looks while calls are watched
 LOOKUPS = 48            # entries of one look: some 1.5 ms in which packets wait
-IDLE = 0.5              # seconds between two looks for calls
+IDLE = 0.25             # seconds between two looks for calls
 REFUSED_EVERY = 1.0     # seconds between two looks at strangers' packets
 WHERE = {"in": "from outside", "out": "towards outside"}
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from tests.namespace import kernel_test
 from tests.schema import problems
 
 pytestmark = kernel_test
-IN_TIME = 5.0       # seconds; issue 8.1
+IN_TIME = 5.0       # seconds on natfix's clock; issue 8.1
+PATIENCE = 15.0     # seconds that a busy machine may be late beside that
 
 
 class Watching:
@@ -37,12 +39,17 @@ class Watching:
     def _follow(self, path: str) -> None:
         stream = follow(path, {"command": "monitor"})
         self._is_ready = True
-        for event in stream:
-            self.events.append(event | {"seen_at": time.monotonic()})
+        self.events.extend(stream)
 
     def wait_for(self, kind: str, timeout: float) -> dict[str, Any]:
         wait_until(lambda: [each for each in self.events if each["event"] == kind], timeout)
         return next(each for each in self.events if each["event"] == kind)
+
+    def seconds_until(self, kind: str) -> float:
+        """Return the time from the answer to the first event of *kind*."""
+        answered, then = (
+            datetime.fromisoformat(self.wait_for(each, 1.0)["at"]) for each in ("answered", kind))
+        return (then - answered).total_seconds()
 
     def kinds(self) -> list[str]:
         return [event["event"] for event in self.events]
@@ -67,22 +74,21 @@ def test_nothing_arrives_then_it_does(live: Live) -> None:
     over as soon as audio comes; the end says how long they talked and what the kernel has counted."""
     watching = start(live)
     dialog, told = live.call_out()
-    answered = time.monotonic()
     phone, remote = live.wires.bind(PHONE, RTP), live.wires.bind(REMOTE, REMOTE_RTP)
     streams = [Rtp(phone, (REMOTE, REMOTE_RTP), remote)]
-    alarm = watching.wait_for("alarm", IN_TIME)
-    assert alarm["seen_at"] - answered <= IN_TIME
+    alarm = watching.wait_for("alarm", PATIENCE)
+    assert watching.seconds_until("alarm") <= IN_TIME
     assert (alarm["direction"], alarm["cause"]) == ("in", "nothing-arrives")
     call, = live.ask("calls")["calls"]
     assert [(each["direction"], each["cause"]) for each in call["audio"]["alarms"]] == [
         ("in", "nothing-arrives")]
     assert live.ask("status")["audio"] == {"watched": 1, "one_way": 1}
     streams.append(Rtp(remote, told, phone))
-    watching.wait_for("alarm-over", 3)
+    watching.wait_for("alarm-over", PATIENCE)
     assert live.log().count("no audio from outside") == live.log().count("audio is back from outside") == 1
     dialog.send_request("BYE")
     live.provider.sendto(answer_to(receive(live.provider)[0], "200 OK"), (GATEWAY, 5060))
-    ended = watching.wait_for("ended", 3)
+    ended = watching.wait_for("ended", PATIENCE)
     explained = live.ask("explain", call=dialog.call_id)
     assert problems(explained, "explain-call") == []
     party, = explained["parties"]
@@ -97,7 +103,6 @@ def test_nothing_arrives_then_it_does(live: Live) -> None:
     assert abs(ended["packets_out"] - streams[0].sent) < 40
     assert 0 < ended["packets_in"] <= streams[1].sent
     for event in watching.events:
-        del event["seen_at"]
         assert problems(event, "monitor") == []
 
 
@@ -105,12 +110,11 @@ def test_refused_from_elsewhere(live: Live) -> None:
     """Audio that comes from another address than announced is refused, and that is the alarm's cause."""
     watching = start(live)
     _, told = live.call_out()
-    answered = time.monotonic()
     phone, remote = live.wires.bind(PHONE, RTP), live.wires.bind(REMOTE, REMOTE_RTP)
     stranger = live.wires.bind(STRANGER, 40000)
     streams = [Rtp(phone, (REMOTE, REMOTE_RTP), remote), Rtp(stranger, told, phone)]
-    alarm = watching.wait_for("alarm", IN_TIME)
-    assert alarm["seen_at"] - answered <= IN_TIME
+    alarm = watching.wait_for("alarm", PATIENCE)
+    assert watching.seconds_until("alarm") <= IN_TIME
     assert (alarm["direction"], alarm["cause"]) == ("in", "refused")
     for stream in streams:
         stream.end()
