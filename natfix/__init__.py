@@ -55,6 +55,7 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.control` answers other commands,
    :mod:`~natfix.journal` logs, :mod:`~natfix.store` writes (whose files
    they are: :mod:`~natfix.ownership`), :mod:`~natfix.exporting` hands out copies,
+   :mod:`~natfix.hook` runs the operator's program,
    :mod:`~natfix.metrics` are for Prometheus, `natfix page` is
    :mod:`~natfix.page` (:mod:`~natfix.page_view`). `natfix check` is :mod:`~natfix.check`
    (:mod:`~natfix.check_host`, :mod:`~natfix.check_lists`, :mod:`~natfix.check_system`,

@@ -39,6 +39,10 @@ from natfix.expect import (
 
 MOST_NAMES = 64     # of peers and domains that DNS is asked for
 DEFAULT_PATH = "/etc/natfix/natfix.toml"
+ALARMS = ("alarm", "alarm-over", "limit", "over-rate", "address-changed", "rules-restored")
+EVENTS = (      # those of `natfix monitor`
+    *ALARMS, "call", "ringing", "answered", "ended", "resumed", "registered", "unregistered", "expired",
+    "challenged", "refused")
 
 # What nobody here can reach is surely wrong. The other signs are only likely: a provider may well send from
 # another address than it wants to be reached at. See natfix.far_signs.
@@ -188,6 +192,8 @@ class Export:
     json: str = _setting(optional(LISTENER), "")    # one line of JSON for each message
     # "short": no messages, of JSON only what was changed; "off": until `natfix export` says otherwise
     level: str = _setting(one_of("full", "short", "off"), "full")
+    hook: str = _setting(optional(PATH), "")        # a program that is run for events
+    hook_events: tuple[str, ...] = _setting(list_of(one_of(*EVENTS), 1), ALARMS)
 
 
 @dataclass(frozen=True, slots=True)

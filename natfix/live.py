@@ -30,6 +30,7 @@ from natfix.engine import Engine
 from natfix.errors import DONE
 from natfix.exporting import Exporter
 from natfix.findings import Host, Question
+from natfix.hook import Hook
 from natfix.interfaces import addresses_report, links_by_program
 from natfix.journal import set_up_log
 from natfix.kernel.advertise import AdvertisedFlows, AdvertisedKernel
@@ -144,9 +145,8 @@ class _Daemon:
         self._upkeep = Upkeep(
             self.loop, facts, NftEvents(netfilter), ended, begun, LinkEvents(), self._reader, self._addresses)
         self._seeing = Seeing(self.loop, self._upkeep)
-        self._exporter = Exporter(settings.export)
-        held.callback(self._exporter.close)
-        self.loop.journal.decision_listeners += self._exporter.listeners()
+        self._exporter, self._hook = Exporter(settings.export), Hook(settings.export)
+        self._tell_others(held)
         handlers["export"] = self._exporter.answer
         handlers.update({**self._handlers(), **self._seeing.handlers()})
         streamers.update(self._seeing.streamers())
@@ -156,6 +156,13 @@ class _Daemon:
                               (self._follow, self._resolver.follow))
         handlers["reload"] = self._reload
         signals.tell(self.loop, self._reload.on_hangup)
+
+    def _tell_others(self, held: ExitStack) -> None:
+        """Have those whom [export] names get copies, and events."""
+        held.callback(self._exporter.close)
+        held.callback(self._hook.close)
+        self.loop.journal.decision_listeners += self._exporter.listeners()
+        self._hook.watch(self._seeing.monitor)
 
     def _follow(self, settings: Settings) -> None:
         """Take other settings, in all that is neither rules nor engine."""
@@ -228,7 +235,7 @@ class _Daemon:
             "queue": {"number": number, "overflows": self._reader.overflows, **queue_counters(number)},
             "shell": {**dict(sorted(self.loop.counters.items())),
                       "entries_refused": self._kernel.entries_refused},
-            "export": dict(self._exporter.counters),
+            "export": {**self._exporter.counters, **self._hook.counters},
             "state_file": {"path": self._store.path, "failed_writes": self._store.failures},
             "names": self._resolver.status(now),
             **self._seeing.status(),

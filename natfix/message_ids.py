@@ -138,6 +138,10 @@ KINDS: dict[str, Kind] = {
     "systemd": Kind(
         "47d6064b372448cca5d220c7aec4b305", "systemd could not be told",
         "Of natfix's state. Where it goes on, systemd takes natfix for hung (WatchdogSec) and restarts it."),
+    "hook-failed": Kind(
+        "19242b010f11436f93505450bb5be423", "The hook failed",
+        "The program of [export] hook cannot be run, took too long, or ended with an error. Calls are not "
+        "concerned. Said once until it does its work again; natfix status counts."),
 }
 
 

@@ -30,8 +30,10 @@ Push = Callable[[Mapping[str, Any]], bool]      # False: the watcher cannot take
 class Watcher:
     """One who watches, and what he wants to see."""
 
-    def __init__(self, push: Push, call: str = "", host: str = "") -> None:
-        """*call* is a part of a Call-ID, *host* an address that an event has to be about."""
+    def __init__(self, push: Push, call: str, host: str, events: frozenset[str]) -> None:
+        """*call* is a part of a Call-ID, *host* an address that an event has to be about; without *events*
+        all are wanted."""
+        self.events = events
         self._push = push
         self._call = call
         self._host = host
@@ -39,6 +41,8 @@ class Watcher:
 
     def wants(self, row: Mapping[str, Any]) -> bool:
         """Tell whether the event *row* passes the filters."""
+        if self.events and row["event"] not in self.events:
+            return False
         if self._call and self._call not in row.get("call_id", ""):
             return False
         return not self._host or any(_is_of(str(row.get(key, "")), self._host) for key in HOSTS)
@@ -68,18 +72,23 @@ class Monitor:
         """Tell whether anybody watches."""
         return bool(self._watchers)
 
-    def add(self, push: Push, call: str, host: str) -> Callable[[], None]:
+    def wants(self, kind: str) -> bool:
+        """Tell whether anybody watches events of that *kind*."""
+        return any(not watcher.events or kind in watcher.events for watcher in self._watchers)
+
+    def add(
+        self, push: Push, call: str, host: str, events: frozenset[str] = frozenset(),
+    ) -> Callable[[], None]:
         """Begin to push; return what ends it. Raises Busy where too many watch."""
         if len(self._watchers) >= MOST_WATCHERS:
             raise Busy(f"{MOST_WATCHERS} monitors run already")
-        watcher = Watcher(push, call, host)
+        watcher = Watcher(push, call, host, events)
         self._watchers.append(watcher)
         return lambda: self._watchers.remove(watcher)
 
     def on_events(self, events: Iterable[Event]) -> None:
         """Take what the engine, or the shell, says has happened."""
-        if self._watchers:
-            self._push(map(row_from_event, events))
+        self._push(row_from_event(event) for event in events if self.wants(event.kind))
 
     def on_decision(self, decision: Decision) -> None:
         """Take a decision, which may hold events of its own: what was dropped, and why."""

@@ -50,7 +50,7 @@ class Seeing:
 
     def _counted(self, event: Event) -> Event:
         """Add to a call's end what the kernel has counted, as long as its entries are there."""
-        if event.kind != "ended" or event.call is None:
+        if event.kind != "ended" or event.call is None or not self.monitor.wants("ended"):
             return event
         audio = self._loop.engine.audio
         if flows := audio.flows_of_ended(event.call):

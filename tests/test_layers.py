@@ -31,7 +31,7 @@ LAYERS: dict[int, str] = {
        "kernel.sender kernel.trial programs",
     6: "__main__ advertiser agents asking background check check_firewall check_fixers check_host "
        "check_lists check_own check_system chronicle cli control drain explained explaining exporting "
-       "findings init journal leak listener live log_reader lookup loop metrics monitor order "
+       "findings hook init journal leak listener live log_reader lookup loop metrics monitor order "
        "ownership page page_view parachute plan queue_reader reload removal resolver rules seeing show "
        "startup store systemd tables terminal up upkeep watch",
     7: "replay replay.as_json replay.as_text replay.capture replay.conversations replay.counts "
