@@ -12,13 +12,13 @@ from tests.lab.host import wait_until
 from tests.lab.lab import Lab
 
 RATE, SECONDS, CALLS = 1000, 4.0, 40
-JUNK = 5000             # ACK, BYE, CANCEL, responses and random bytes a second; tools/flood has 20,000
+JUNK = 3000             # ACK, BYE, CANCEL, responses and random bytes a second; tools/flood has 20,000
 # Rates that a flood of a few seconds is beyond.
 CONFIG = """
 [limits]
 requests_per_host = 200
 requests_per_peer = 300
-packets_per_host = 1000
+packets_per_host = 400
 [daemon]
 log_level = "info"
 """
@@ -42,7 +42,7 @@ Flood = Callable[[Neighbours], Neighbour]
 def test_a_flood_leaves_the_calls_of_another_phone_alone(
     make_lab: Callable[..., Lab], flood: Flood,
 ) -> None:
-    """Beside 1,000 requests a second of one host, or 5,000 messages that begin nothing, every call of
+    """Beside 1,000 requests a second of one host, or 3,000 messages that begin nothing, every call of
     another comes about, none of its messages is lost, and most wait a few milliseconds at most; what is over
     the rate is dropped and counted."""
     lab = Neighbours(make_lab(accounting=False), CONFIG)
