@@ -9,7 +9,7 @@ MARK="installed for a moment by natfix (tools/lib.sh)"
 # What the lab and the daemon run on, and what the package netfilterqueue is compiled with.
 LAB_PACKAGES="nftables libnftables1 iptables conntrack iproute2 kamailio baresip-core sip-tester tcpdump"
 BUILD_PACKAGES="python3 python3-venv python3-dev gcc libc6-dev libnfnetlink-dev libnetfilter-queue-dev"
-TEST_PACKAGES="tshark sngrep linphone-cli procps chromium chromium-driver sipvicious debootstrap man-db systemd"
+TEST_PACKAGES="tshark sngrep linphone-cli procps chromium chromium-driver sipvicious debootstrap man-db systemd openssl"
 # What tools/compare and tools/bench set natfix beside, besides the kernel's own.
 PEER_PACKAGES="rtpengine-daemon"
 # Whose rules natfix is tried beside; nothing of theirs is switched on.
