@@ -29,7 +29,7 @@ def test_nft_lists_the_rule(bare: Wires, bypass: bool) -> None:
     bare.install(replace(SKELETON, divert="nfqueue", queue=77, bypass=bypass))
     divert = bare.gateway.run("nft list chain ip natfix divert 2>&1")
     assert "ct mark & 0x04000000 == 0x04000000 meta l4proto { tcp, udp } jump through" in divert
-    assert bare.gateway.run("nft list chain ip natfix through 2>&1").count("jump to_natfix") == 1
+    assert bare.gateway.run("nft list chain ip natfix paced 2>&1").count("jump to_natfix") == 1
     queue = bare.gateway.run("nft list chain ip natfix to_natfix 2>&1")
     assert queue.count("queue".upper()) + queue.count("queue num") == 1
     assert ("NFQUEUE" in queue) or ("queue num 77 bypass" in queue) == bypass
