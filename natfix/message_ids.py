@@ -90,6 +90,10 @@ KINDS: dict[str, Kind] = {
         "448998bdbdcb4dacba190107e8c3211a", "The kernel refused what natfix asked of it",
         "The line has the kernel's reason. The packet concerned was dropped, and comes again; natfix check "
         "shows what this kernel lacks. Each reason is said once, natfix status counts."),
+    "entry-refused": Kind(
+        "e0ceccad417d4eb39d740761c24846d2", "Conntrack did not take an entry",
+        "Audio goes on by natfix's maps. Where the table is full, nothing new gets through this gateway: "
+        "compare net.netfilter.nf_conntrack_count with nf_conntrack_max."),
     "not-sent": Kind(
         "e185392787de42c6bcd216b411b7931b", "natfix's own packets are not let out",
         "Those that keep the NAT of far phones open ([far_end] keep_open), for instance. The line says what "

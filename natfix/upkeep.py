@@ -83,6 +83,7 @@ class Upkeep:
         self._ended: dict[Flow, None] = {}
         self._told = 0.0
         self._lost = 0
+        self._entries_refused = 0
         self._uncounted: list[Flow] = []
         self._refused: dict[Endpoint, int] = {}
         self._flooding: dict[str, int] = {}
@@ -201,13 +202,18 @@ class Upkeep:
         self._tell_later(flow for flow in flows if flow not in states)
 
     def _report_losses(self) -> None:
-        """Say it where SIP was dropped because it came faster than natfix treats it."""
+        """Say it where SIP came faster than natfix treats it, and where conntrack took no more."""
         counters = queue_counters(self._loop.skeleton.queue)
         lost = counters.get("queue_full", 0) + counters.get("socket_full", 0)
         if lost > self._lost:
             log.error("the queue was full: %d SIP packets were dropped", lost - self._lost,
                       extra=kind("queue-full"))
         self._lost = lost
+        kernel = self._loop.kernel
+        if refused := kernel.entries_refused - self._entries_refused:
+            log.warning("conntrack did not take what natfix wanted, %d times: %s", refused,
+                        kernel.last_refusal, extra=kind("entry-refused"))
+        self._entries_refused = kernel.entries_refused
 
     # links and sockets
 

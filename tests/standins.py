@@ -91,6 +91,8 @@ class RecordingKernel:
         self.gone: set[Flow] = set()
         self.streams: dict[tuple[Endpoint, Endpoint], Flow] = {}
         self.packets = 0
+        self.entries_refused = 0
+        self.last_refusal = ""
 
     def _note(self, verb: str, what: Any = None) -> None:
         self.done.append((verb, what))

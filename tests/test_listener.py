@@ -11,6 +11,7 @@ import pytest
 from natfix.commands import Flow
 from natfix.journal import Journal
 from natfix.listener import IDLE, LOOKUPS, PAUSE, Listener
+from natfix.message_ids import KINDS
 from natfix.reports import FlowCounters
 from tests.playbook import Call, World
 
@@ -62,6 +63,8 @@ def test_an_alarm_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     line, = caplog.messages
     assert line == (f"call {call.caller.call_id}: no audio from outside: nothing arrives from outside "
                     f"{bench.world.provider.rtp}")
+    assert caplog.records[0].__dict__["call_id"] == call.caller.call_id
+    assert caplog.records[0].__dict__["message_id"] == KINDS["one-way-audio"].message_id
     assert any(with_refused for _, with_refused in bench.counted)
 
 

@@ -282,6 +282,16 @@ def test_full_queue_is_an_alarm(
     assert caplog.text.count("5 SIP packets were dropped") == 1
 
 
+def test_refused_entries_are_said(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """What conntrack does not take is said with its reason, each refusal only once."""
+    bench.kernel.entries_refused, bench.kernel.last_refusal = 3, "the conntrack table is full"
+    with caplog.at_level(logging.WARNING, "natfix"):
+        bench.turn(COUNT_EVERY)
+        bench.turn(COUNT_EVERY)
+    assert caplog.messages == [
+        "conntrack did not take what natfix wanted, 3 times: the conntrack table is full"]
+
+
 def test_counters_come_in_slices(bench: Bench) -> None:
     """A long list of flows is counted some at a time, so that packets get their turn in between."""
     flows = [flow_number(number) for number in range(2 * COUNT_AT_ONCE + 1)]

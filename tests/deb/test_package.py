@@ -9,6 +9,7 @@ import pytest
 
 from natfix import __version__
 from natfix.errors import DONE, FINDINGS
+from natfix.message_ids import KINDS
 from tests.deb.cleanroot import PROJECT, CleanRoot
 from tests.deb.conftest import LATER
 
@@ -77,6 +78,8 @@ def test_what_is_installed_works(root: CleanRoot, deb: Path) -> None:
     assert sorted(shipped) == sorted(
         f"./{file.relative_to(PROJECT)}" for folder in ("nft", "rules")
         for file in (PROJECT / folder).rglob("*") if file.is_file())
+    catalog = root.ask("cat /usr/lib/systemd/catalog/natfix.catalog")
+    assert all(f"-- {each.message_id}\n" in catalog for each in KINDS.values())
     assert root.ask("find /usr/lib/natfix -name 'engine*.pyc'"), "not compiled: each start takes longer"
 
 
