@@ -84,6 +84,9 @@ def story(systemd_guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> dic
     seen["started"] = facts(
         guest, status="natfix status --json", user="ps -o user= -p $(systemctl show -P MainPID natfix)",
         counting="cat /proc/sys/net/netfilter/nf_conntrack_acct")
+    seen["reloaded"] = {"said": guest.script(
+        "sed -i '1i [media]\\nsilence = 900' /etc/natfix/natfix.toml; systemctl reload natfix\n"
+        "journalctl --no-pager -u natfix -o cat", timeout=120)}
     guest.script("nft delete table ip natfix\n"
                  "for second in $(seq 20); do\n"
                  "    nft list chain ip natfix to_natfix 2>/dev/null | grep -q queue && exit\n"
@@ -128,6 +131,11 @@ def test_it_runs_as_its_own_user_and_tells_systemd(story: dict[str, Facts]) -> N
     assert status["outside_address"] == "203.0.113.1"
     assert status["queue"]["waiting"] == 0          # from /proc/net/netfilter, which is not everybody's
     assert started["counting"] == "1\n"
+
+
+def test_reload_reads_the_configuration_again(story: dict[str, Facts]) -> None:
+    """`systemctl reload` has the running natfix take what has changed."""
+    assert "configuration read again: [media] silence" in story["reloaded"]["said"]
 
 
 def test_killed_and_unable_to_start_it_lets_sip_pass(story: dict[str, Facts]) -> None:
