@@ -52,8 +52,13 @@ class Hook:
         self._thread = threading.Thread(target=self._run_all, name="hook", daemon=True)
 
     def watch(self, monitor: Monitor) -> None:
-        """Begin, with the events of *monitor*; does nothing where no program is named."""
+        """Begin, with the events of *monitor*; does nothing where no program is named.
+
+        A program that cannot be run is only said in the log: it may come later.
+        """
         if self._path:
+            if not os.access(self._path, os.X_OK):
+                self._complain("natfix cannot run it: is it there, executable, and not below /home or /root?")
             self._thread.start()
             monitor.add(self.offer, "", "", self._events)
 

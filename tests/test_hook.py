@@ -135,6 +135,16 @@ def test_no_program(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.records[0].message_id        # type: ignore[attr-defined]
 
 
+def test_a_program_that_cannot_be_run_is_said_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The operator hears of his mistake when natfix starts, not when the first alarm is lost."""
+    hook = Hook(Export(hook=str(tmp_path / "nothing")))
+    hook.watch(Monitor())
+    hook.close()
+    assert f"[export] hook {tmp_path}/nothing: natfix cannot run it" in caplog.text
+
+
 def test_nobody_waits_for_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that hangs costs events, never time; it is told how many when it can take more."""
     monkeypatch.setattr("natfix.hook.WAITING", 20)

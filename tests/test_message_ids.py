@@ -14,7 +14,8 @@ import pytest
 from natfix.message_ids import KINDS, catalog, kind
 
 PACKAGE = Path(__file__).parents[1] / "natfix"
-TREES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
+TREES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text())
+         for path in sorted(PACKAGE.rglob("*.py"))}
 GRAVE = frozenset({"warning", "error", "critical", "exception", "log"})
 
 
