@@ -25,8 +25,8 @@ KINDS: dict[str, Kind] = {
         "c9d47c0df2424a0186fa239d12088f8b", "natfix is ready", "SIP and its audio are fixed from here on."),
     "ended": Kind(
         "cbb08bb269f245d7aa650d6bfcc1517a", "natfix has ended",
-        "The line says what it left in the kernel. Calls keep their audio; new ones pass unfixed until "
-        "natfix runs again: systemctl start natfix."),
+        "The line says what it left in the kernel. Calls keep their audio; SIP is not fixed until natfix "
+        "runs again: systemctl start natfix."),
     "ending": Kind(
         "ab0e13b563064f45aa0f2053d918f79a", "natfix was asked to end",
         "By a signal (systemctl stop) or by natfix down."),
@@ -81,7 +81,7 @@ KINDS: dict[str, Kind] = {
         "It had gone in one direction only before."),
     "rules-restored": Kind(
         "6fb8f0217d0245a7b8176201f02dd3a5", "natfix's rules were taken away, and put back",
-        "Another program flushes all rules (nft flush ruleset). Calls went on; have it flush only its own "
+        "Another program flushes all rules (nft flush ruleset); have it flush only its own "
         "tables."),
     "leaked": Kind(
         "7c33bdf3b81f4b55a802a3ca706026cd", "Packets left with their inside address",
@@ -108,7 +108,7 @@ KINDS: dict[str, Kind] = {
     "addresses": Kind(
         "fb40d95db16547828daec0fefb4891a8", "The outside address or link has changed",
         "New messages show the new address. Phones that are registered with the old one cannot be called "
-        "until they register again; calls that cannot go on are told in natfix monitor."),
+        "until they register again."),
     "advertised": Kind(
         "60d975f12ccf41389082c50ef7be8604", "The address seen from outside",
         "What the STUN server of [outside] advertise says."),
