@@ -47,7 +47,7 @@ from natfix.queue_reader import NetfilterQueueReader, QueueReader, queue_counter
 from natfix.quirks import Quirks
 from natfix.reload import Read, Reload, unreadable
 from natfix.removal import remove_files
-from natfix.reports import AddressesChanged, FlowBegan, Restored
+from natfix.reports import AddressesChanged, Change, FlowBegan, Restored
 from natfix.resolver import resolver_from_settings
 from natfix.seeing import Seeing
 from natfix.startup import (
@@ -60,6 +60,7 @@ from natfix.store import IN_MEMORY, Store
 from natfix.upkeep import Facts, FlowEvents, Upkeep
 from natfix.watch import LinkEvents, ports_in_use
 
+ACCOUNTING = "accounting"   # a row of the state file: a firewall's restart may flush what the table remembers
 SWITCH_INTERVAL = 0.0005    # seconds that a thread may keep a packet waiting for the interpreter
 
 log = logging.getLogger("natfix")
@@ -125,7 +126,7 @@ class _Daemon:
         self._addresses = self._advertiser.complete(self._addresses)
         self._resolver = resolver_from_settings(settings, self._rows, self._store.put)
         mark, clock = settings.signalling.mark, Clock()
-        netfilter = ObservedKernel(mark, clock) if self._observes else NetfilterKernel(mark)
+        netfilter = self._netfilter = ObservedKernel(mark, clock) if self._observes else NetfilterKernel(mark)
         held.callback(netfilter.close)
         self._kernel: Kernel = netfilter
         self._ports = ports_in_use(self._addresses, host.ruleset)
@@ -184,12 +185,15 @@ class _Daemon:
             self._resolver.known(),
             Restored(tuple(self._kernel.mappings()), self._rows),
         ], now)
+        self._netfilter.accounting_was_off = any(row.table == ACCOUNTING for row in self._rows)
         self._rows = ()
         self._upkeep.begin(now)
         self._seeing.begin(now)
         self._resolver.begin(self.loop, now)
         self.parachute.begin(now)
         self._kernel.install(self.loop.skeleton)
+        if self._netfilter.accounting_was_off:
+            self._store.put([Change(ACCOUNTING, "before", {"value": 0})])
         # From here on nothing may end the start: the rules lead SIP to a daemon that has to be there.
         self.loop.guard(partial(self._adopt, now))
         self.loop.guard(partial(self.loop.repair, now))

@@ -15,6 +15,7 @@ import pytest
 
 from natfix.control import stop
 from natfix.errors import NotRunning
+from natfix.kernel.netfilter import NetfilterKernel
 from tests.gateway_with_natfix import (
     PROGRAM,
     REMOTE_RTP,
@@ -211,6 +212,20 @@ def test_sigterm_leaves_everything_in_place(live: Live) -> None:
     assert str(GATEWAY) in before
     with pytest.raises(NotRunning):
         live.ask("ping")
+
+
+def test_a_firewalls_restart_does_not_make_it_forget_what_was(live: Live) -> None:
+    """With the table flushed while no natfix ran, the next one still knows that packets were not counted."""
+    counts = "sysctl -n net.netfilter.nf_conntrack_acct"
+    live.wires.gateway.run("sysctl -qw net.netfilter.nf_conntrack_acct=0")
+    daemon = live.start()
+    assert live.wires.gateway.run(counts) == "1\n"
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(5) == 0
+    live.wires.gateway.run("nft flush ruleset")
+    live.start()
+    live.wires.gateway.call(lambda: NetfilterKernel().remove())
+    assert live.wires.gateway.run(counts) == "0\n"
 
 
 def test_stop_returns_when_the_next_can_start(live: Live) -> None:

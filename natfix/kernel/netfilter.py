@@ -85,7 +85,7 @@ class NetfilterKernel:
         self._made: set[Flow] = set()
         self.entries_refused = 0        # times that conntrack did not take what natfix wanted
         self.last_refusal = ""
-        self._accounting_was_off = False
+        self.accounting_was_off = False     # before natfix: the kernel's table says so, until it is flushed
         self._rules: list[bytes] = []       # as they were after install()
 
     def close(self) -> None:
@@ -110,10 +110,10 @@ class NetfilterKernel:
 
     def _complete(self, skeleton: Skeleton, form: str) -> None:
         """Add what the skeleton's text cannot: the queue rule as an xtables target, and the memory."""
-        self._accounting_was_off = self._accounting_was_off or _accounting() == "0"
+        self.accounting_was_off = self.accounting_was_off or _accounting() == "0"
         change = Change()
         key = skeleton.mark.to_bytes(4, sys.byteorder)
-        comment = ACCOUNTING_WAS_OFF if self._accounting_was_off else ""
+        comment = ACCOUNTING_WAS_OFF if self.accounting_was_off else ""
         remembered = {item.key: item.comment for item in self._elements(MEMORY)}
         change.put(MEMORY, key, element(key, comment=remembered.get(key) or comment))
         rule = divert_messages(skeleton) if form == "nfqueue" else []
@@ -213,9 +213,9 @@ class NetfilterKernel:
         for item in memory:
             bits |= int.from_bytes(item.key, sys.byteorder)
         self._forget_flows(outside, bits)
-        if self._accounting_was_off or any(item.comment == ACCOUNTING_WAS_OFF for item in memory):
+        if self.accounting_was_off or any(item.comment == ACCOUNTING_WAS_OFF for item in memory):
             _switch_accounting(on=False)
-        self._accounting_was_off = False
+        self.accounting_was_off = False
 
     def _forget_flows(self, outside: set[Endpoint], bits: int) -> None:
         """Delete the entries natfix made, or that NAT by its mappings; unmark the rest, and TCP's."""
