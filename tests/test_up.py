@@ -263,11 +263,16 @@ def test_a_hanging_daemon_on_trial(operator: Operator) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; one whose end nobody has asked for yet does not."""
+    """Tell whether a thread of a process runs, which holds its sockets, the queue's among them, open."""
+    return any(state_of(thread) not in "ZX" for thread in Path(f"/proc/{pid}/task").glob("*"))
+
+
+def state_of(thread: Path) -> str:
+    """Return the letter of proc(5) for a thread's state, X where it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return "X"
 
 
 # -- looking on ----------------------------------------------------------------------------------------

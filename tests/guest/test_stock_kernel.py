@@ -16,8 +16,8 @@ from tests.guest.marks import needs_guest
 pytestmark = needs_guest
 
 PATIENCE = 420.0        # seconds; 60 to 110 are usual
-DIVERT = re.compile(r"^\t\tct mark & 0x04000000 == 0x04000000 meta l4proto udp jump through$", re.MULTILINE)
-THROUGH = re.compile(r'^\t\tcounter name "diverted" jump to_natfix$', re.MULTILINE)
+DIVERT = re.compile(r"^\t\tct mark & 0x04000000 == 0x04000000 meta l4proto \{ tcp, udp \} jump through$", re.MULTILINE)
+THROUGH = re.compile(r'^\t\tcounter name "diverted" jump paced$', re.MULTILINE)
 QUEUE = re.compile(r"^\t\tqueue (?:to|num) 5060$", re.MULTILINE)
 COUNTER = re.compile(r"counter diverted \{\s*packets (\d+)")
 FIRST_PORT = "203.0.113.1 . 30000"
