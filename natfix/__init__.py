@@ -12,7 +12,7 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.expect` says, as are :mod:`~natfix.catalogue` (what each code means) and
    :mod:`~natfix.algs` (the SIP ALGs of others); :mod:`~natfix.shipped` finds the files that come along;
    :mod:`~natfix.stun` asks for our own address; :mod:`~natfix.far_signs` tells who sits behind a NAT of his
-   own; :mod:`~natfix.hep` and :mod:`~natfix.masking` make copies for others.
+   own; :mod:`~natfix.hep`, :mod:`~natfix.pcapng` and :mod:`~natfix.masking` make copies for others.
 3. state: :mod:`~natfix.mappings` (inside endpoint <-> outside endpoint), :mod:`~natfix.ports`,
    :mod:`~natfix.dialogs` (calls), :mod:`~natfix.registrations`, :mod:`~natfix.far_ends` (UAs outside that
    sit behind NATs of their own) with their :mod:`~natfix.pulse`,
@@ -73,7 +73,7 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.asking`, and
    :mod:`~natfix.show` makes text of answers, in :mod:`~natfix.tables`, for a :mod:`~natfix.terminal`.
 7. replay: :mod:`~natfix.replay` reads captures and says what is wrong, in the words of
-   :mod:`~natfix.replay.model`. :mod:`~natfix.replay.pcapng` writes files. An input is a
+   :mod:`~natfix.replay.model`. An input is a
    :mod:`~natfix.replay.source` of octets that :mod:`~natfix.replay.capture` recognises:
    :mod:`~natfix.replay.pcap_reader`, :mod:`~natfix.replay.pcapng_reader`, :mod:`~natfix.replay.snoop`, or
    :mod:`~natfix.replay.texts` with :mod:`~natfix.replay.text_heads`, :mod:`~natfix.replay.hexdump` and

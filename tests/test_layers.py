@@ -19,7 +19,7 @@ MAX_MODULE = 500        # lines
 LAYERS: dict[int, str] = {
     1: "natfix address errors message_ids",
     2: "algs catalogue commands config document edits expect far_signs headers hep kernel kernel.base "
-       "masking packet quirks reports sdp segment shipped sip sip.fields sip.message stun",
+       "masking packet pcapng quirks reports sdp segment shipped sip sip.fields sip.message stun",
     3: "deadlines dialogs far_ends happenings hearsay mappings ports pulse quotas registrations repeats "
        "shares spelling stream stream_framing stream_receiver stream_sender stream_way streams",
     4: "audio callflow draining engine far_fix keep_alives listing media media_mappings memory realms "
@@ -38,7 +38,7 @@ LAYERS: dict[int, str] = {
        "replay.datagrams replay.diagnosis replay.diff replay.drive replay.echoes replay.fragments "
        "replay.framing replay.gateway replay.hexdump replay.icmp replay.ip replay.ladder replay.link "
        "replay.main replay.media_seen replay.mermaid replay.messages replay.model replay.network "
-       "replay.parsed replay.passages replay.pcap_reader replay.pcapng replay.pcapng_reader "
+       "replay.parsed replay.passages replay.pcap_reader replay.pcapng_reader "
        "replay.plots replay.products replay.reading replay.redact replay.replay replay.report "
        "replay.result replay.sightings replay.sip_text replay.snoop replay.source replay.spool "
        "replay.stages replay.summaries "

@@ -15,9 +15,9 @@ from natfix.address import is_ipv4
 from natfix.commands import Note
 from natfix.errors import ConfigError, MalformedPacket
 from natfix.packet import packet_from_bytes, rebuild
+from natfix.pcapng import RAW, PcapngWriter
 from natfix.replay.gateway import datagram_bytes
 from natfix.replay.model import Direction
-from natfix.replay.pcapng import RAW, PcapngWriter
 from natfix.replay.result import Result
 from natfix.replay.spool import Row
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from scapy.utils import RawPcapNgReader
 
-from natfix.replay.pcapng import PcapngWriter
+from natfix.pcapng import PcapngWriter
 from tests.lab.host import Process
 from tests.lab.lab import Lab
 

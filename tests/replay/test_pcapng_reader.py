@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from natfix.pcapng import PcapngWriter
 from natfix.replay.counts import Counts
 from natfix.replay.link import RAW
 from natfix.replay.model import Frame
-from natfix.replay.pcapng import PcapngWriter
 from natfix.replay.pcapng_reader import frames
 from natfix.replay.source import Source, Unreadable
 from tests.replay.wire import START, written

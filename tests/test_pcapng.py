@@ -1,4 +1,4 @@
-"""natfix.replay.pcapng: others read what it writes."""
+"""natfix.pcapng: others read what it writes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scapy.utils import RawPcapNgReader
 
-from natfix.replay.pcapng import ETHERNET, RAW, PcapngWriter
+from natfix.pcapng import ETHERNET, RAW, PcapngWriter
 
 TIME = 1_700_000_000_123_456_789
 
