@@ -34,7 +34,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.media_mappings` has the media streams' ports,
    :mod:`~natfix.settling` what the kernel holds for them; :mod:`~natfix.reporting` takes
    what the shell reports; :mod:`~natfix.realms` knows inside from outside, :mod:`~natfix.memory`
-   survives a restart by :mod:`~natfix.rows`, :mod:`~natfix.listing` answers questions.
+   survives a restart by :mod:`~natfix.rows`, :mod:`~natfix.listing` answers questions,
+   :mod:`~natfix.levels` says how full everything is.
 5. kernel: :mod:`~natfix.kernel.netfilter` for real, with :mod:`~natfix.kernel.elements` and
    :mod:`~natfix.kernel.conntrack` on :mod:`~natfix.kernel.netlink`, :mod:`~natfix.kernel.divert`,
    :mod:`~natfix.kernel.events`, :mod:`~natfix.kernel.sender` (packets of natfix's own),
@@ -56,6 +57,7 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.journal` logs, :mod:`~natfix.store` writes (whose files
    they are: :mod:`~natfix.ownership`), :mod:`~natfix.exporting` hands out copies,
    :mod:`~natfix.hook` runs the operator's program,
+   :mod:`~natfix.shortages` warns before something runs out,
    :mod:`~natfix.metrics` are for Prometheus, `natfix page` is
    :mod:`~natfix.page` (:mod:`~natfix.page_view`). `natfix check` is :mod:`~natfix.check`
    (:mod:`~natfix.check_host`, :mod:`~natfix.check_lists`, :mod:`~natfix.check_system`,

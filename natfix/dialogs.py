@@ -221,13 +221,14 @@ class Calls:
         self._calls: dict[CallKey, Call] = {}
         self._per_host: Counter[str] = Counter()
         self._unanswered: dict[str, dict[CallKey, None]] = {}   # by inside host, the oldest first
-        self._limit = limit
+        self.limit = limit
+        self.closed = ""        # why no call may begin; "": they may
         self._limit_per_host = limit_per_host
         self.changed: set[CallKey] = set()      # rows for the store to write
 
     def follow(self, limit: int, limit_per_host: int) -> None:
         """Take other limits; what is above them stays and ends by itself."""
-        self._limit, self._limit_per_host = limit, limit_per_host
+        self.limit, self._limit_per_host = limit, limit_per_host
 
     def __iter__(self) -> Iterator[Call]:
         return iter(list(self._calls.values()))
@@ -247,9 +248,11 @@ class Calls:
         )
 
     def add(self, call: Call) -> None:
-        """Enter *call*; raises LimitReached where its host, or all together, have too many."""
+        """Enter *call*; raises LimitReached where its host, or all, have too many, or none may begin."""
         host = call.key.inside_host
-        if len(self._calls) >= self._limit:
+        if self.closed:
+            raise LimitReached(self.closed)
+        if len(self._calls) >= self.limit:
             raise LimitReached("[limits] dialogs is reached")
         if self._per_host[host] >= self._limit_per_host:
             raise LimitReached(f"[limits] dialogs_per_host is reached by {host}")
@@ -263,7 +266,7 @@ class Calls:
         its own, or of the host that has most, where there are too many in all. None where there is room,
         or every call was answered."""
         if self._per_host[host] < self._limit_per_host:
-            if len(self._calls) < self._limit:
+            if len(self._calls) < self.limit:
                 return None
             host = max(self._per_host, key=self._per_host.__getitem__)
         waiting = self._unanswered.get(host, {})

@@ -35,7 +35,8 @@ from natfix.far_ends import FarEnds
 from natfix.far_fix import FarFix
 from natfix.happenings import Happenings
 from natfix.keep_alives import KEEP_ALIVE, KeepAlives
-from natfix.listing import calls_as_rows, far_ends_as_rows, registrations_as_rows
+from natfix.levels import Levels
+from natfix.listing import calls_as_rows, far_ends_as_rows, registrations_as_rows, totals
 from natfix.mappings import Mapping, Mappings
 from natfix.media import MediaKeeper
 from natfix.memory import Memory
@@ -57,12 +58,13 @@ from natfix.signalling import Signalling
 from natfix.sip.message import Message, is_sip, message_from_bytes
 from natfix.spelling import Spelling
 from natfix.streaming import STREAM, Streaming
-from natfix.turn import Turn, summary_of, treated
+from natfix.turn import Turn, summary_of, treated, waits
 
 NO_QUIRKS = Quirks()
 TCP_BYTE = bytes((TCP,))    # IPv4's protocol, its tenth octet
 FAR_ENDS, FAR_ENDS_EVERY = ("far-ends", ""), 600.0      # seconds between two looks at who is gone
 ALARMING = {"limit", "gave-way", "already-right", "echo-changed"}      # notes that are counted, too
+NEEDS_MAPPING = {"INVITE", "REGISTER", "SUBSCRIBE"}     # what they begin fails without one
 ENDS_AT_ONCE = 16           # deadlines of one handle_timer: packets wait meanwhile
 
 
@@ -120,10 +122,11 @@ class Engine:
         self._reporting = Reporting(
             settings, self._realms, self._mappings, self._registrations, self._signalling, self._media,
             self._flow, self._memory, self._policies, self.counters)
-
         self._streaming = Streaming(limits, self._realms, self._mappings, self._registrations,
                                     self._deadlines, self.counters, self._treat_octets)
         self.farewell = self._streaming.farewell    # for who is about to remove the rules
+        self.levels = Levels(self._mappings, self._calls, self._registrations, self._streaming.streams,
+                             self._media.pool)
 
     # -- packets --------------------------------------------------------------------------------
 
@@ -174,8 +177,7 @@ class Engine:
                 if packet.destination not in sender.sent_to:
                     sender.note_sent(packet.destination)
         except LimitReached as problem:
-            outcome.commands = self._take_commands()
-            return self._pass(outcome, "limit", str(problem))
+            return self._lack(outcome, message, str(problem))
         if message is None:
             self._pass(outcome, "not-sip", problem_text)
         elif sender is None and receiver is None:
@@ -253,7 +255,7 @@ class Engine:
             outcome.notes += [*turn.edits.notes, *turn.notes]
             for rule in {note.rule for note in turn.notes} & ALARMING:
                 self.counters[rule] += 1
-            if self._refuses(turn):
+            if turn.is_short and waits(message, {"INVITE"}, self._settings):
                 outcome.verdict = Verdict.DROP
                 self.counters["refused"] += 1
                 return
@@ -278,13 +280,16 @@ class Engine:
         self.counters["rewritten" if edits else "unchanged"] += 1
         outcome.treated.append(treated(message, packet, sender, receiver, UDP, octets))
 
-    def _refuses(self, turn: Turn) -> bool:
-        """Tell whether a message is dropped for want of a port, or of a place for its call: an INVITE that
-        begins a call. UDP repeats it (RFC 3261, section 17.1.1.2), and then there may be one; a call that
-        comes about without audio helps nobody. What belongs to a call passes."""
-        message = turn.message
-        return turn.is_short and self._settings.signalling.on_failure == "drop" \
-            and message.is_request and message.method == "INVITE" and not message.to_tag
+    def _lack(self, outcome: Outcome, message: Message | None, problem: str) -> Outcome:
+        """Take a packet whose inside end can have no mapping. What would begin something waits for one: a
+        registration that goes out unfixed breaks incoming calls for an hour."""
+        outcome.commands = self._take_commands()
+        if message is None or not waits(message, NEEDS_MAPPING, self._settings):
+            return self._pass(outcome, "limit", problem)
+        outcome.verdict, outcome.summary, outcome.call_id = Verdict.DROP, summary_of(message), message.call_id
+        self.counters.update(("refused", "limit"))
+        outcome.notes.append(Note("limit", reason=problem))
+        return outcome
 
     def _treat_octets(
         self, outcome: Outcome, packet: Packet, sender: Mapping | None, receiver: Mapping | None, now: float
@@ -469,21 +474,10 @@ class Engine:
 
     def status(self, now: float) -> dict[str, Any]:
         """Return totals and counters."""
-        live = [call for call in self._calls if call.ended_at is None]
-        kinds = Counter(mapping.kind for mapping in self._mappings)
         return {
             "outside_address": self._realms.outside_host,
-            "calls": sum(call.method == "INVITE" for call in live),
-            "subscriptions": sum(call.method != "INVITE" for call in live),
-            "registrations": len(self._registrations),
-            "far_ends": len(self._far_ends),
-            "signalling_mappings": kinds[Kind.SIGNALLING],
-            "media_mappings": kinds[Kind.MEDIA],
-            "relays": kinds[Kind.RELAY],
-            "flows": len(self._mappings.by_flow),
+            **totals(self._calls, self._registrations, self._far_ends, self._mappings, self._media.pool),
             "streams": self._streaming.count(),
-            "media_pairs": self._media.pool.size,
-            "media_pairs_free": self._media.pool.free,
             "refused_packets": sum(self._reporting.refused.values()),
             "over_rate": dict((self.quotas.over + Counter(self._reporting.flooding)).most_common(MOST_SHOWN)),
             "policies": dict(self._policies.counts.most_common()),

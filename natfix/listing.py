@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from natfix.address import Endpoint
 from natfix.audio import Audio
+from natfix.commands import Kind
 from natfix.dialogs import Call, Calls, Side
 from natfix.errors import MalformedMessage
 from natfix.far_ends import FarEnd, FarEnds
 from natfix.mappings import Mapping, Mappings
+from natfix.ports import PortPool
 from natfix.registrations import Binding, Registrations
 from natfix.sip.fields import address_at
 
 Rows = list[dict[str, Any]]
+
+
+def totals(
+    calls: Calls, registrations: Registrations, far_ends: FarEnds, mappings: Mappings, pool: PortPool,
+) -> dict[str, int]:
+    """Return how many there are of everything."""
+    live = [call for call in calls if call.ended_at is None]
+    kinds = Counter(mapping.kind for mapping in mappings)
+    return {
+        "calls": sum(call.method == "INVITE" for call in live),
+        "subscriptions": sum(call.method != "INVITE" for call in live),
+        "registrations": len(registrations),
+        "far_ends": len(far_ends),
+        "signalling_mappings": kinds[Kind.SIGNALLING],
+        "media_mappings": kinds[Kind.MEDIA],
+        "relays": kinds[Kind.RELAY],
+        "flows": len(mappings.by_flow),
+        "media_pairs": pool.size,
+        "media_pairs_free": pool.free,
+    }
 
 
 def calls_as_rows(

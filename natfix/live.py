@@ -50,6 +50,7 @@ from natfix.removal import remove_files
 from natfix.reports import AddressesChanged, Change, FlowBegan, Restored
 from natfix.resolver import resolver_from_settings
 from natfix.seeing import Seeing
+from natfix.shortages import Shortages
 from natfix.startup import (
     flows_to_adopt,
     refuse_what_cannot_be,
@@ -146,6 +147,7 @@ class _Daemon:
         self._upkeep = Upkeep(
             self.loop, facts, NftEvents(netfilter), ended, begun, LinkEvents(), self._reader, self._addresses)
         self._seeing = Seeing(self.loop, self._upkeep)
+        self._shortages = Shortages(self.loop, self._store)
         self._exporter, self._hook = Exporter(settings.export), Hook(settings.export)
         self._tell_others(held)
         handlers["export"] = self._exporter.answer
@@ -189,6 +191,7 @@ class _Daemon:
         self._rows = ()
         self._upkeep.begin(now)
         self._seeing.begin(now)
+        self._shortages.begin(now)
         self._resolver.begin(self.loop, now)
         self.parachute.begin(now)
         self._kernel.install(self.loop.skeleton)
@@ -243,6 +246,7 @@ class _Daemon:
             "state_file": {"path": self._store.path, "failed_writes": self._store.failures},
             "names": self._resolver.status(now),
             **self._seeing.status(),
+            **self._shortages.status(),
             **self.loop.engine.status(now),
         }
 

@@ -39,6 +39,8 @@ FLOW: Holder = ("flow",)    # holds the outgoing half of a signalling mapping al
 TRAFFIC: Holder = ("traffic",)      # holds a flow that began by itself, and nothing else
 MOST_BEGUN = 16             # flows of one mapping that are remembered so; the kernel's timeouts end the rest
 MOST_SENT_TO = 8            # likewise, of the peers that a signalling endpoint sent to
+MOST_PERMISSIONS = 1 << 20  # what each of the kernel's sets of remotes takes (nft/natfix.nft)
+SPARE_PERMISSIONS = 1 << 13     # kept for the mappings that are there
 
 
 @dataclass(slots=True, eq=False)
@@ -140,14 +142,33 @@ class Mappings:
         self._inside: dict[Endpoint, Mapping] = {}
         self._outside: dict[Endpoint, Mapping] = {}
         self._per_host: Counter[str] = Counter()
-        self._limit = limit
+        self.permissions = 0            # remotes of all mappings: about what the kernel's sets hold
+        self.spare = range(0)           # see watch_spare()
+        self._spare_used: Counter[str] = Counter()
+        self.limit = limit
         self._limit_per_host = limit_per_host
         self._deadlines = deadlines
         self._on_removed = on_removed       # the port pool gets its port back
 
     def follow(self, limit: int, limit_per_host: int) -> None:
         """Take other limits; what is above them stays and ends by itself."""
-        self._limit, self._limit_per_host = limit, limit_per_host
+        self.limit, self._limit_per_host = limit, limit_per_host
+
+    def watch_spare(self, first: int, last: int) -> None:
+        """Count from now on how many signalling mappings have an outside port from *first* to *last*."""
+        self.spare = range(first, last + 1)
+        self._spare_used.clear()
+        for mapping in self._inside.values():
+            self._count_spare(mapping, 1)
+
+    @property
+    def spare_used(self) -> int:
+        """How many these are, of the outside address that has most."""
+        return max(self._spare_used.values(), default=0)
+
+    def _count_spare(self, mapping: Mapping, one: int) -> None:
+        if mapping.kind is Kind.SIGNALLING and mapping.outside.port in self.spare:
+            self._spare_used[mapping.outside.host] += one
 
     def __iter__(self) -> Iterator[Mapping]:
         return iter(list(self._inside.values()))
@@ -174,7 +195,7 @@ class Mappings:
     def check_quota(self, host: str, count: int = 1) -> None:
         """Raise LimitReached where *host*, or all together, cannot have *count* mappings more."""
         host = host.partition("/")[0]
-        if len(self._inside) + count > self._limit:
+        if len(self._inside) + count > self.limit:
             raise LimitReached("[limits] mappings is reached")
         if not self.has_room(host, count):
             raise LimitReached(f"[limits] mappings_per_host is reached by {host}")
@@ -183,6 +204,8 @@ class Mappings:
         """Enter a mapping that does not exist yet; the kernel learns of it when it is first held."""
         assert inside not in self._inside
         assert outside not in self._outside
+        if self.permissions > MOST_PERMISSIONS - SPARE_PERMISSIONS:
+            raise LimitReached("the kernel's sets of who may send are full")
         mapping = Mapping(kind, inside, outside)
         if kind is Kind.RELAY:
             mapping.relay = relay_from_key(inside)
@@ -196,6 +219,7 @@ class Mappings:
         mapping.holders[holder] = until
         self._refresh(mapping, now)
         self._deadlines.bring_forward(("mapping", mapping.inside), until)
+        self._count_spare(mapping, 1)
 
     def open_inward(self, mapping: Mapping, now: float) -> None:
         """Let those who are allowed reach the inside endpoint."""
@@ -218,6 +242,7 @@ class Mappings:
 
     def forbid(self, mapping: Mapping, remote: str, holder: Holder) -> None:
         """Take *holder*'s permission back; the last one closes the door."""
+        self.permissions += 1
         holders = mapping.remotes.get(remote)
         if holders is None:
             return
@@ -231,6 +256,7 @@ class Mappings:
                 self._close(mapping, flow)
 
     def admit(self, remotes: frozenset[str]) -> None:
+            self.permissions -= 1
         """Let *remotes*, and of those before only these, use the inward half of all signalling mappings."""
         before, self._admitted = self._admitted, remotes
         self.commands += map(AdmitPeer, sorted(remotes - before))
@@ -337,6 +363,8 @@ class Mappings:
         self._deadlines.set(("mapping", mapping.inside), NEVER)
         for remote in mapping.remotes if mapping.needs_permissions else ():
             self.commands.append(ForbidRemote(mapping.permission, mapping.outside, remote))
+        self.permissions -= len(mapping.remotes)
+        self._count_spare(mapping, -1)
         if mapping.has_elements:
             self.commands.append(DeleteMapping(mapping.kind, mapping.inside, mapping.outside))
             begun = [Flow(mapping.inside, peer, peer, mapping.outside) for peer in mapping.sent_to]

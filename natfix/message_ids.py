@@ -60,6 +60,13 @@ KINDS: dict[str, Kind] = {
         "2e535f43890c4b398db9ecd9deead1c3", "A limit is reached",
         "Calls beyond it are refused or pass unfixed. Raise it in natfix.toml ([limits], or [media] ports), "
         "or find who takes so much: natfix calls, natfix registrations. Said once a minute at most."),
+    "nearly-full": Kind(
+        "76b7b2860ebf456eab4eb1ddce4bf693", "Something is about to run out",
+        "The line says what, how much of it is taken, and what can be done. Nothing is refused yet; what will "
+        "be is dropped as a whole (an INVITE, a REGISTER), and repeated by its sender. Said once until there is "
+        "room again; natfix status shows all levels."),
+    "room-again": Kind(
+        "721cd87992f64a9ab2274dc17b7d8383", "There is room again", "What was about to run out no longer is."),
     "gave-way": Kind(
         "46807e2992fc41629befbd33c3ef41e2", "An unanswered call gave way to another",
         "Somebody rings so many without an answer that media ports ran short: natfix calls shows whom. It "
@@ -128,6 +135,9 @@ KINDS: dict[str, Kind] = {
         "e5da1fc94dfa4024821d27b75f68e00d", "The state file cannot be written",
         "Mostly a full disk. Calls are not concerned; natfix goes on trying. Should it be restarted before "
         "it can write, it learns of calls from the kernel and from their next messages."),
+    "state-file-back": Kind(
+        "895f592ff21347eabd970a534caf9828", "The state file is written again",
+        "All that had waited for it is in it; a restart loses nothing."),
     "state-file-damaged": Kind(
         "50e7424c3253484e93c8bc4ed5a1d844", "The state file is damaged",
         "What could not be read was set aside; natfix learns of calls from the kernel and from their next "

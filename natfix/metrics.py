@@ -60,6 +60,13 @@ def _with_prefix(prefix: str) -> Callable[[Answer], Samples]:
     return samples
 
 
+def _levels(part: str) -> Callable[[Answer], Samples]:
+    """Return what takes *part* ("used", "size") of every level out of a status."""
+    def samples(status: Answer) -> Samples:
+        return {name: float(level[part]) for name, level in status.get("levels", {}).items()}
+    return samples
+
+
 METRICS = (
     Metric("natfix_uptime_seconds", GAUGE, "Since the daemon started.", "", _at("uptime")),
     Metric("natfix_calls", GAUGE, "Calls that have not ended.", "", _at("calls")),
@@ -75,6 +82,12 @@ METRICS = (
     Metric("natfix_media_pairs", GAUGE, "Pairs of media ports in all.", "", _at("media_pairs")),
     Metric("natfix_media_pairs_free", GAUGE, "Pairs of media ports that nobody has.", "",
            _at("media_pairs_free")),
+    Metric("natfix_level_used", GAUGE, "How much is taken of everything bounded.", "resource",
+           _levels("used")),
+    Metric("natfix_level_size", GAUGE, "How much of it there is; 0 where that is not known.", "resource",
+           _levels("size")),
+    Metric("natfix_shortages", GAUGE, "Alarms that something is about to run out, or cannot be written.", "",
+           lambda status: {"": float(len(status.get("shortages", ())))}),
     Metric("natfix_packets_total", COUNTER, "Packets that were led to natfix.", "", _at("shell", "packets")),
     Metric("natfix_verdicts_total", COUNTER, "Packets that did not go on as they came.", "result",
            _each("shell", names=("changed", "dropped"))),

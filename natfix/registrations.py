@@ -84,13 +84,13 @@ class Registrations:
         self._pending: dict[PendingKey, PendingRegister] = {}
         self._per_host: Counter[str] = Counter()                # by who registered
         self._named: Counter[tuple[str, str]] = Counter()       # by who registered, and the Contact's host
-        self._limit = limit
+        self.limit = limit
         self._limit_per_host = limit_per_host
         self.changed: set[BindingKey] = set()
 
     def follow(self, limit: int, limit_per_host: int) -> None:
         """Take other limits; what is above them stays and ends by itself."""
-        self._limit, self._limit_per_host = limit, limit_per_host
+        self.limit, self._limit_per_host = limit, limit_per_host
 
     def __iter__(self) -> Iterator[Binding]:
         return iter(list(self._bindings.values()))
@@ -119,7 +119,7 @@ class Registrations:
         key = binding.key
         host = key.reached_at.host
         if key not in self._bindings:
-            if len(self._bindings) >= self._limit:
+            if len(self._bindings) >= self.limit:
                 raise LimitReached("[limits] registrations is reached")
             if self._per_host[host] >= self._limit_per_host:
                 raise LimitReached(f"[limits] registrations_per_host is reached by {host}")

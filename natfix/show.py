@@ -33,6 +33,9 @@ def status_text(answer: Answer) -> str:
         "tls": WITH_TLS.format(_tls(answer)) if _tls(answer) else "none seen",
         "media ports": f"{answer['media_pairs_free']} of {answer['media_pairs']} pairs free",
         "audio": _audio_line(answer.get("audio", {})),
+        "levels": _levels(answer.get("levels", {})),
+        **{f"SHORT: {each['resource']}".replace("_", " "): f"{each['why']}, since {each['since']}"
+           for each in answer.get("shortages", [])},
         "strangers": f"{answer['refused_packets']} packets refused",
         **{f"{name['kind']} {name['name']}": _name(name, answer.get("refused_addresses", {}))
            for name in answer.get("names", [])},
@@ -48,6 +51,14 @@ def status_text(answer: Answer) -> str:
 
 def _tls(answer: Answer) -> int:
     return int(answer.get("counters", {}).get("streams tls", 0))
+
+
+def _levels(levels: dict[str, dict[str, int]]) -> str:
+    """Return the share of each thing that is taken, the fullest first; what is nearly empty is left out."""
+    shares = {name: 100 * level["used"] / level["size"] for name, level in levels.items() if level["size"]}
+    fullest = sorted(shares, key=shares.__getitem__, reverse=True)
+    shown = (f"{name.replace('_', ' ')} {shares[name]:.0f} %" for name in fullest if shares[name] >= 1)
+    return ", ".join(shown) or "all below 1 %"
 
 
 def _audio_line(audio: Answer) -> str:

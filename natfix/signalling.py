@@ -29,9 +29,9 @@ class Signalling:
     """Chooses, holds and opens the mappings of SIP endpoints."""
 
     def __init__(self, settings: Settings, realms: Realms, mappings: Mappings) -> None:
-        self.follow(settings)
         self._realms = realms
         self._mappings = mappings
+        self.follow(settings)
         self.taken: frozenset[int] = frozenset()            # ports of the outside address that others use
         self.forwards: dict[int, Endpoint | None] = {}      # the operator's own forwards
         self.remembered: dict[Endpoint, int] = {}           # inside endpoint -> its last outside port
@@ -40,6 +40,7 @@ class Signalling:
     def follow(self, settings: Settings) -> None:
         """Take other settings; mappings stay as they are."""
         self._settings = settings
+        self._mappings.watch_spare(*settings.signalling.outside_ports)
         self._peers, self._dropped = peer_hosts(settings), dropped_hosts(settings)
         # A PBX on the gateway may start after natfix, and wants the ports that phones registered at.
         self._reserved = settings.signalling.ports if settings.gateway.pbx == "local" else ()

@@ -46,6 +46,7 @@ class Store:
         """
         self.path = path
         self.failures = 0       # commits that failed; nothing is lost while the daemon lives
+        self.problem = ""       # why the last one failed; "" where it did not
         self._pending: dict[tuple[str, str], dict[str, Any] | None] = {}
         self._changed = threading.Condition()
         self._closing = False
@@ -111,13 +112,18 @@ class Store:
         except sqlite3.Error as problem:
             self._keep(changes, problem)
             return False
+        if self.problem:
+            self.problem = ""
+            log.warning("state file %s is written again; nothing is missing", self.path,
+                        extra=kind("state-file-back"))
         return True
 
     def _keep(self, changes: dict[tuple[str, str], dict[str, Any] | None], problem: sqlite3.Error) -> None:
         self.failures += 1
-        if self.failures == 1:
+        if not self.problem:
             log.error("cannot write state file %s (%s); trying on", self.path, problem,
                       extra=kind("state-file"))
+        self.problem = f"{self.path} cannot be written ({problem})"
         with self._changed:
             self._pending = {**changes, **self._pending}
 

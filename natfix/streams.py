@@ -33,7 +33,7 @@ class Streams:
 
     def __init__(self, most: int, most_per_host: int) -> None:
         """*most_per_host* is for each host that opens connections, inside or outside."""
-        self._most = most
+        self.limit = most
         self._most_per_host = most_per_host
         self._streams: dict[Key, Stream] = {}
         self._hosts: Counter[str] = Counter()       # how many each has opened
@@ -88,7 +88,7 @@ class Streams:
         host = asked.segment.source.host
         if self._hosts[host] >= self._most_per_host:
             raise LimitReached(f"[limits] streams_per_host is reached by {host}")
-        if len(self._streams) >= self._most and not self._make_room():
+        if len(self._streams) >= self.limit and not self._make_room():
             raise LimitReached("[limits] streams is reached")
         self._hosts[host] += 1
         stream = Stream(asked.segment, segment, outside, asked.from_inside, now, self.budget)

@@ -19,7 +19,7 @@ STYLES = (
     (r"^[A-Z][A-Z -]*(?:  +[A-Z][A-Z -]*)+$", "bold"),              # a table's head
     (r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b", "cyan"),
     (r"\b(?:confirmed|answered|registered|reachable|flows both ways)\b", "green"),
-    (r"\b(?:early|ringing|held|paused|DROPPED|lost|limit|over-rate|refused \d+)\b", "yellow"),
+    (r"\b(?:early|ringing|held|paused|DROPPED|lost|limit|shortage|over-rate|refused \d+)\b", "yellow"),
     (r"(?m)^\s*! .*$|\bONE-WAY[^|\n]*|\balarm\b.*$", "bold red"),
 )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from natfix.commands import Note, Treated
+from natfix.config import Settings
 from natfix.dialogs import Call
 from natfix.edits import Edits
 from natfix.far_ends import FarEnd
@@ -67,3 +69,11 @@ def treated(
     return Treated(
         message.call_id, protocol, packet.source, receiver.outside if receiver else packet.destination,
         packet.payload, sender.outside if sender else packet.source, packet.destination, octets)
+
+
+def waits(message: Message, methods: Collection[str], settings: Settings) -> bool:
+    """Tell whether a message for which there is no room begins something by one of *methods*, and is dropped:
+    UDP repeats it (RFC 3261, section 17.1.1.2). A call that comes about without audio helps nobody; what
+    belongs to a call passes."""
+    return settings.signalling.on_failure == "drop" and message.is_request \
+        and message.method in methods and not message.to_tag

@@ -22,7 +22,7 @@ LAYERS: dict[int, str] = {
        "masking packet pcapng quirks reports sdp segment shipped sip sip.fields sip.message stun",
     3: "deadlines dialogs far_ends happenings hearsay mappings ports pulse quotas registrations repeats "
        "shares spelling stream stream_framing stream_receiver stream_sender stream_way streams",
-    4: "audio callflow draining engine far_fix keep_alives listing media media_mappings memory realms "
+    4: "audio callflow draining engine far_fix keep_alives levels listing media media_mappings memory realms "
        "refreshing policies registering repairs reporting rewrite rows settling signalling "
        "streaming targets turn",
     5: "firewall firewall_iptables firewall_nft firewall_now interfaces kernel.advertise kernel.conntrack "
@@ -32,8 +32,8 @@ LAYERS: dict[int, str] = {
     6: "__main__ advertiser agents asking background check check_firewall check_fixers check_host "
        "check_lists check_own check_system chronicle cli control drain explained explaining exporting "
        "findings hook init journal leak listener live log_reader lookup loop metrics monitor order "
-       "ownership page page_view parachute plan queue_reader reload removal resolver rules seeing show "
-       "startup store systemd tables terminal up upkeep watch",
+       "ownership page page_view parachute plan queue_reader reload removal resolver rules seeing "
+       "shortages show startup store systemd tables terminal up upkeep watch",
     7: "replay replay.as_json replay.as_text replay.capture replay.conversations replay.counts "
        "replay.datagrams replay.diagnosis replay.diff replay.drive replay.echoes replay.fragments "
        "replay.framing replay.gateway replay.hexdump replay.icmp replay.ip replay.ladder replay.link "
