@@ -197,6 +197,8 @@ class Mappings:
         host = host.partition("/")[0]
         if len(self._inside) + count > self.limit:
             raise LimitReached("[limits] mappings is reached")
+        if self.permissions > MOST_PERMISSIONS - SPARE_PERMISSIONS:
+            raise LimitReached("the kernel's sets of who may send are full")
         if not self.has_room(host, count):
             raise LimitReached(f"[limits] mappings_per_host is reached by {host}")
 
@@ -204,14 +206,13 @@ class Mappings:
         """Enter a mapping that does not exist yet; the kernel learns of it when it is first held."""
         assert inside not in self._inside
         assert outside not in self._outside
-        if self.permissions > MOST_PERMISSIONS - SPARE_PERMISSIONS:
-            raise LimitReached("the kernel's sets of who may send are full")
         mapping = Mapping(kind, inside, outside)
         if kind is Kind.RELAY:
             mapping.relay = relay_from_key(inside)
         self._inside[inside] = mapping
         self._outside[outside] = mapping
         self._per_host[payer_of(inside)] += 1
+        self._count_spare(mapping, 1)
         return mapping
 
     def hold(self, mapping: Mapping, holder: Holder, until: float, now: float) -> None:
@@ -219,7 +220,6 @@ class Mappings:
         mapping.holders[holder] = until
         self._refresh(mapping, now)
         self._deadlines.bring_forward(("mapping", mapping.inside), until)
-        self._count_spare(mapping, 1)
 
     def open_inward(self, mapping: Mapping, now: float) -> None:
         """Let those who are allowed reach the inside endpoint."""
@@ -235,6 +235,7 @@ class Mappings:
                 mapping.remotes[remote] = (*holders, holder)
             return
         mapping.remotes[remote] = (holder,)
+        self.permissions += 1
         lifetime = max(mapping.kernel_until - now, 1.0)
         if mapping.needs_permissions:
             self.commands.append(
@@ -242,13 +243,13 @@ class Mappings:
 
     def forbid(self, mapping: Mapping, remote: str, holder: Holder) -> None:
         """Take *holder*'s permission back; the last one closes the door."""
-        self.permissions += 1
         holders = mapping.remotes.get(remote)
         if holders is None:
             return
         mapping.remotes[remote] = others = tuple(other for other in holders if other != holder)
         if not others:
             del mapping.remotes[remote]
+            self.permissions -= 1
             if mapping.needs_permissions:
                 self.commands.append(ForbidRemote(mapping.permission, mapping.outside, remote))
             for flow in [flow for flow, opened in mapping.flows.items()
@@ -256,7 +257,6 @@ class Mappings:
                 self._close(mapping, flow)
 
     def admit(self, remotes: frozenset[str]) -> None:
-            self.permissions -= 1
         """Let *remotes*, and of those before only these, use the inward half of all signalling mappings."""
         before, self._admitted = self._admitted, remotes
         self.commands += map(AdmitPeer, sorted(remotes - before))
@@ -356,6 +356,8 @@ class Mappings:
         self._on_removed(mapping, now)
         del self._inside[mapping.inside]
         del self._outside[mapping.outside]
+        self.permissions -= len(mapping.remotes)
+        self._count_spare(mapping, -1)
         payer = payer_of(mapping.inside)
         self._per_host[payer] -= 1
         if not self._per_host[payer]:
@@ -363,8 +365,6 @@ class Mappings:
         self._deadlines.set(("mapping", mapping.inside), NEVER)
         for remote in mapping.remotes if mapping.needs_permissions else ():
             self.commands.append(ForbidRemote(mapping.permission, mapping.outside, remote))
-        self.permissions -= len(mapping.remotes)
-        self._count_spare(mapping, -1)
         if mapping.has_elements:
             self.commands.append(DeleteMapping(mapping.kind, mapping.inside, mapping.outside))
             begun = [Flow(mapping.inside, peer, peer, mapping.outside) for peer in mapping.sent_to]

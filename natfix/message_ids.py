@@ -62,9 +62,9 @@ KINDS: dict[str, Kind] = {
         "or find who takes so much: natfix calls, natfix registrations. Said once a minute at most."),
     "nearly-full": Kind(
         "76b7b2860ebf456eab4eb1ddce4bf693", "Something is about to run out",
-        "The line says what, how much of it is taken, and what can be done. Nothing is refused yet; what will "
-        "be is dropped as a whole (an INVITE, a REGISTER), and repeated by its sender. Said once until there is "
-        "room again; natfix status shows all levels."),
+        "The line says what, how much of it is taken, and what can be done. Nothing is refused yet; what "
+        "will be is dropped as a whole (an INVITE, a REGISTER), and repeated by its sender. Said once until "
+        "there is room again; natfix status shows all levels."),
     "room-again": Kind(
         "721cd87992f64a9ab2274dc17b7d8383", "There is room again", "What was about to run out no longer is."),
     "gave-way": Kind(

@@ -17,8 +17,8 @@ from natfix.levels import Level
 from natfix.loop import Loop
 from natfix.metrics import metrics_text
 from natfix.monitor import row_from_event
-from natfix.show import event_line, status_text
 from natfix.shortages import EVERY, FULL, RESOURCES, STATE_FILE, Shortages, conntrack_level
+from natfix.show import event_line, status_text
 from tests.playbook import World
 from tests.schema import problems
 from tests.standins import SKELETON, ListReader, RecordingKernel
@@ -82,7 +82,7 @@ def test_four_fifths_are_told_once_and_room_once(bench: Bench, caplog: pytest.Lo
 
 
 def test_every_level_has_its_words(bench: Bench) -> None:
-    """Whatever the engine counts has a name for people and a cure; all of it is in the status by the schema."""
+    """Whatever the engine counts has a name for people and a cure; all of it is in the status."""
     bench.look()
     assert bench.shortages.status()["levels"].keys() == RESOURCES.keys()
     assert problems(bench.status() | {"schema_version": 1}, "status") == []
@@ -103,8 +103,8 @@ def test_an_alarm_is_seen_everywhere(bench: Bench) -> None:
     assert problems(row, "monitor") == []
     assert "900 of 1000" in event_line(row)
     metrics = metrics_text(status)
-    for line in ('natfix_level_used{resource="conntrack"} 900', 'natfix_level_size{resource="conntrack"} 1000',
-                 "natfix_shortages 1"):
+    for line in ('natfix_level_used{resource="conntrack"} 900',
+                 'natfix_level_size{resource="conntrack"} 1000', "natfix_shortages 1"):
         assert f"\n{line}\n" in metrics
 
 
