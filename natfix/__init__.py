@@ -71,7 +71,9 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.removal`. Whoever looks is answered by :mod:`~natfix.seeing`, which has the events of the
    :mod:`~natfix.monitor` and the :mod:`~natfix.agents`, and whose :mod:`~natfix.listener` has calls' audio
    looked at (:mod:`~natfix.audio`, in the engine, judges); the :mod:`~natfix.chronicle` keeps calls' messages
-   for :mod:`~natfix.explaining`, which :mod:`~natfix.explained` makes text of; he asks by
+   for :mod:`~natfix.explaining`, which :mod:`~natfix.explained` makes text of, and
+   :mod:`~natfix.capturing` hands them to `natfix capture`, :mod:`~natfix.capture`, which makes
+   :mod:`~natfix.capture_packets` of them for a file (:mod:`~natfix.handing_over`); he asks by
    :mod:`~natfix.asking`, and
    :mod:`~natfix.show` makes text of answers, in :mod:`~natfix.tables`, for a :mod:`~natfix.terminal`.
 7. replay: :mod:`~natfix.replay` reads captures and says what is wrong, in the words of

@@ -126,6 +126,10 @@ class Chronicle:
         elif history.call_id in self._live:
             self._live.move_to_end(history.call_id)
 
+    def knows(self, call_id: str) -> bool:
+        """Tell whether anything is kept of that Call-ID."""
+        return call_id in self._live or call_id in self._ended
+
     def find(self, text: str) -> list[History]:
         """Return the histories whose Call-ID is *text*, or, where none is, has it in it; live ones first."""
         everything = {**self._ended, **self._live}

@@ -65,6 +65,18 @@ LEVEL = Option("level", {
     "help": "full, short or off: how much goes to those whom [export] names"})
 ONE_CALL = Option("--call", {"metavar": "CALL-ID", "default": "", "help": "of this call only"})
 COUNT = Option("--count", {"type": int, "default": 20, "metavar": "N", "help": "how many messages (20)"})
+THIS_CALL = Option("--call", {
+    "metavar": "CALL", "default": "",
+    "help": "one call: its Call-ID, a part of that, or its number in `natfix calls`"})
+EVERY_MESSAGE = Option("--all", {"action": "store_true", "help": "every message"})
+WRITE = Option("--write", {
+    "metavar": "FILE", "default": "", "help": "write there; - is stdout (default: a new file here)"})
+SECONDS = Option("--for", {
+    "type": float, "default": 0.0, "metavar": "SECONDS", "dest": "seconds", "help": "end after that time"})
+MESSAGES = Option("--count", {"type": int, "default": 0, "metavar": "N", "help": "end after N messages"})
+SECRETS = Option("--secrets", {
+    "action": "store_true",
+    "help": "keep passwords, what proves them, and media keys; else their letters become x"})
 FORMAT = Option("--format", {
     "choices": ("nft", "iptables"), "default": "nft", "help": "for nft (default), or for iptables-restore"})
 EXAMPLE = Option("--example-config", {
@@ -331,6 +343,13 @@ def _export(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _capture(options: argparse.Namespace) -> int:
+    from natfix.capture import Wanted, capture
+
+    wanted = Wanted(options.call, options.host, options.all, options.seconds, options.count, options.secrets)
+    return capture(_settings(options).daemon.control_socket, wanted, options.write, options.force)
+
+
 def _bypass(_options: argparse.Namespace) -> int:
     """Reads no configuration: it may be the reason why natfix does not start."""
     from natfix.removal import remove_divert
@@ -395,6 +414,10 @@ COMMANDS = {
     "metrics": Command(_metrics, "print counters for Prometheus", (TEXTFILE,)),
     "page": Command(_page, "show a read-only status page to browsers, until Ctrl-C"),
     "export": Command(_export, "say how much of the calls is copied to others", (LEVEL, ONE_CALL)),
+    "capture": Command(
+        _capture, "write messages before and after natfix, with its reasons, as pcapng until Ctrl-C; RTP is "
+        "not in it, since the kernel moves it: for a call the tcpdump line for that is printed",
+        (THIS_CALL, OF_HOST, EVERY_MESSAGE, WRITE, FORCE, SECONDS, MESSAGES, SECRETS)),
     "bypass": Command(_bypass, "let SIP pass unfixed where natfix cannot run; maps and calls stay"),
     "down": Command(_down, "end the running natfix and remove its rules, connections and state", (DRAIN,)),
 }

@@ -27,6 +27,7 @@ SCHEMA_VERSION = 1
 MAX_REQUEST = 65536         # bytes of one line; a request is a word and a few options
 MAX_CLIENTS = 16            # connections held at once; a monitor needs one
 READ_SIZE = 65536           # bytes
+LOOK_UP = 0.2               # seconds without anything, after which a follower looks at his watch
 MAX_UNSENT = 1 << 18        # bytes pushed to a client that does not read; what comes then is lost for it
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
@@ -179,17 +180,26 @@ def request(socket_path: str, request: dict[str, Any], timeout: float = 10.0) ->
         return _ask(connection, socket_path, request)
 
 
-def follow(socket_path: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield what the daemon pushes in answer to *request*, until it ends; raises like :func:`request`."""
+def follow(
+    socket_path: str, request: dict[str, Any], look_up: Callable[[], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield what the daemon pushes in answer to *request*, until it ends; raises like :func:`request`.
+
+    *look_up* is called every now and then, five times a second where nothing comes; what it raises ends this.
+    """
     with _connect(socket_path, 10.0) as connection:
         rest = bytearray()
         _ask(connection, socket_path, request, rest)
-        connection.settimeout(None)
+        connection.settimeout(LOOK_UP if look_up is not None else None)
         while True:
             *lines, rest = rest.split(b"\n")
             yield from map(json.loads, lines)
+            if look_up is not None:
+                look_up()
             try:
                 piece = connection.recv(READ_SIZE)
+            except TimeoutError:
+                continue
             except ConnectionError:
                 return      # that is an end, too
             if not piece:

@@ -69,7 +69,7 @@ def _host(endpoint: str) -> str:
 
 
 def _outcome(message: Answer) -> str:
-    edits = sum(_is_edit(note) for note in message["notes"])
+    edits = sum(is_edit(note) for note in message["notes"])
     if message["dropped"]:
         return "DROPPED"
     if any(note["rule"] == "repeated" for note in message["notes"]):
@@ -77,7 +77,8 @@ def _outcome(message: Answer) -> str:
     return f"{edits} edit{'s' * (edits != 1)}" if edits else "untouched"
 
 
-def _is_edit(note: Answer) -> bool:
+def is_edit(note: Answer) -> bool:
+    """Tell a change from an explanation of why something was left alone."""
     return bool(note.get("old", "") != note.get("new", ""))
 
 
@@ -90,13 +91,18 @@ def _message(number: int, message: Answer) -> Iterator[str]:
     yield (f"message {number}: {message['source']} -> {message['destination']}, beyond the NAT "
            f"{message['shown_source']} -> {message['shown_destination']}")
     for note in message["notes"]:
-        why = "; ".join(filter(None, (note.get("reason"), note.get("rfc"))))
-        header = note.get("header", "")
-        if _is_edit(note):
-            yield f"  - {_safe(header)}: {_safe(note.get('old', ''))}"
-            yield f"  + {_safe(header)}: {_safe(note.get('new', ''))}    {note['rule']} ({_safe(why)})"
-        else:
-            yield f"    {note['rule']}: {_safe(why)}"
+        yield from (f"  {line}" for line in note_lines(note))
+
+
+def note_lines(note: Answer) -> Iterator[str]:
+    """Yield what stood there and what stands there now, with rule and RFC; or why it was left alone."""
+    why = "; ".join(filter(None, (note.get("reason"), note.get("rfc"))))
+    header = note.get("header", "")
+    if is_edit(note):
+        yield f"- {_safe(header)}: {_safe(note.get('old', ''))}"
+        yield f"+ {_safe(header)}: {_safe(note.get('new', ''))}    {note['rule']} ({_safe(why)})"
+    else:
+        yield f"  {note['rule']}: {_safe(why)}"
 
 
 def _kernel(party: Answer) -> list[str]:

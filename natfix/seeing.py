@@ -12,7 +12,8 @@ from socket import inet_ntoa
 from typing import Any
 
 from natfix.agents import Agents
-from natfix.chronicle import Chronicle
+from natfix.capturing import Capturing
+from natfix.chronicle import Chronicle, History
 from natfix.control import Handler, Streamer
 from natfix.errors import NatfixError
 from natfix.explaining import explanation
@@ -36,11 +37,13 @@ class Seeing:
         self.monitor = Monitor()
         self.agents = Agents()
         self.chronicle = Chronicle()
+        self._capturing = Capturing(loop, self.chronicle)
         self._listener = Listener(loop, upkeep)
         journal = loop.journal
         journal.event_listeners.append(self._on_events)
         journal.decision_listeners += [
-            self.monitor.on_decision, self.agents.on_decision, self.chronicle.on_decision]
+            self.monitor.on_decision, self.agents.on_decision, self.chronicle.on_decision,
+            self._capturing.on_decision]
 
     def _on_events(self, events: Sequence[Event]) -> None:
         self.chronicle.on_events(events)
@@ -71,11 +74,12 @@ class Seeing:
 
     def handlers(self) -> Mapping[str, Handler]:
         """Return what answers a request with one document."""
-        return {"explain": self._explain, "notes": self._notes, "uas": self._uas}
+        return {"explain": self._explain, "notes": self._notes, "uas": self._uas,
+                "capture-end": self._capturing.end}
 
     def streamers(self) -> Mapping[str, Streamer]:
         """Return what goes on answering until the client goes."""
-        return {"monitor": self._watch}
+        return {"monitor": self._watch, "capture": self._capture}
 
     def _notes(self, request: dict[str, Any]) -> dict[str, Any]:
         count = request.get("count", RING)
@@ -85,11 +89,7 @@ class Seeing:
         return {"decisions": self._loop.journal.entries(count, wanted)}
 
     def _explain(self, request: dict[str, Any]) -> dict[str, Any]:
-        call = _text(request, "call")
-        found = self.chronicle.find(call) if call else []
-        if len(found) != 1:
-            raise NatfixError(_choice(call, [history.call_id for history in found]))
-        engine, history = self._loop.engine, found[0]
+        engine, history = self._loop.engine, self._history(_text(request, "call"))
         for each in history.calls:
             if each.key in history.live and (flows := engine.audio.flows_of_ended(each)):
                 self._upkeep.count(flows[:MOST_COUNTED], self._loop.clock(), with_refused=True)
@@ -97,12 +97,25 @@ class Seeing:
                  if (row := engine.audio.row(each.key)) is not None}
         return explanation(history, engine.mappings, self._loop.kernel, audio)
 
+    def _history(self, call: str) -> History:
+        """Return what is kept of the one call whose Call-ID is, or has in it, *call*."""
+        found = self.chronicle.find(call) if call else []
+        if len(found) != 1:
+            raise NatfixError(_choice(call, [history.call_id for history in found]))
+        return found[0]
+
     def _uas(self, _request: dict[str, Any]) -> dict[str, Any]:
         rows = self.agents.rows(self._loop.skeleton.outside_interfaces, self._loop.clock())
         return {"uas": rows}
 
     def _watch(self, request: dict[str, Any], push: Push) -> Callable[[], None]:
         return self.monitor.add(push, _text(request, "call"), _text(request, "host"))
+
+    def _capture(self, request: dict[str, Any], push: Push) -> Callable[[], None]:
+        call = _text(request, "call")
+        wanted = {"call": self._history(call).call_id if call else "",
+                  "host": _text(request, "host"), "name": _text(request, "name")}
+        return self._capturing.add(wanted, push)
 
 
 def _text(request: dict[str, Any], key: str) -> str:
