@@ -52,6 +52,7 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    packet (:mod:`~natfix.watch` for links and ports, :mod:`~natfix.leak` for what left unNATed,
    :mod:`~natfix.background` for slow questions, :mod:`~natfix.advertiser` for the address that others see,
    :mod:`~natfix.resolver` for the names of those who may talk, which :mod:`~natfix.lookup` asks DNS for);
+   all that by a clock of its own (:mod:`~natfix.timekeeping`; :mod:`~natfix.wall` is the machine's);
    :mod:`~natfix.systemd` is told how it goes;
    :mod:`~natfix.control` answers other commands,
    :mod:`~natfix.journal` logs, :mod:`~natfix.store` writes (whose files

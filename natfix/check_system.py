@@ -29,7 +29,7 @@ def check_clock(host: Host) -> Iterator[Finding]:
     if behind > SETBACK:
         yield Finding(
             Status.WARNING, f"the clock stands {behind:.0f} s before the time at which natfix last wrote its "
-            "state: what it remembers is kept so much too long",
+            "state: after a reboot, what it remembers is kept as if no time had passed",
             "set the clock; phones that register do the rest")
     elif not host.clock_is_synchronised():
         yield Finding(Status.NOTE, "nothing keeps the clock right: logs will not fit the provider's",

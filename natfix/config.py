@@ -41,7 +41,7 @@ MOST_NAMES = 64     # of peers and domains that DNS is asked for
 DEFAULT_PATH = "/etc/natfix/natfix.toml"
 ALARMS = (
     "alarm", "alarm-over", "shortage", "shortage-over", "limit", "over-rate", "address-changed",
-    "rules-restored")
+    "rules-restored", "clock-set")
 EVENTS = (      # those of `natfix monitor`
     *ALARMS, "call", "ringing", "answered", "ended", "resumed", "registered", "unregistered", "expired",
     "challenged", "refused")

@@ -23,6 +23,7 @@ from natfix.expect import endpoint_from_setting
 from natfix.hep import datagram
 from natfix.journal import Decision, entry_from_decision
 from natfix.masking import masked
+from natfix.wall import wall
 
 WAITING = 2048          # decisions that wait for the thread
 LONGEST_LINE = 60000    # octets of a datagram of JSON
@@ -122,7 +123,7 @@ class Exporter:
             for ends, octets in (((treated.source, treated.destination), treated.octets),
                                  ((treated.shown_source, treated.shown_destination), treated.shown_octets)):
                 yield datagram(
-                    masked(octets), treated.protocol, *ends, decision.at, self._agent, treated.call_id)
+                    masked(octets), treated.protocol, *ends, wall(decision.at), self._agent, treated.call_id)
 
     def _put(self, packet: bytes, target: Endpoint) -> None:
         try:

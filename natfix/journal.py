@@ -18,6 +18,7 @@ from natfix.commands import Note, Outcome
 from natfix.happenings import Event
 from natfix.message_ids import kind
 from natfix.systemd import JournalFormatter, JournalHandler, can_reach_journal, writes_to_journal
+from natfix.wall import wall
 
 RING = 200              # decisions kept
 ALARM_PAUSE = 60.0      # seconds between two alarms for the same limit
@@ -41,7 +42,7 @@ log = logging.getLogger("natfix")
 class Decision(NamedTuple):
     """One packet or report, and what came of it."""
 
-    at: float           # seconds since 1970
+    at: float           # on the daemon's clock; see natfix.wall
     where: str          # "forward lan0 wan0" for a packet, "" for a report
     outcome: Outcome
     dropped: bool       # by the engine's policy, or because the kernel refused its commands
@@ -126,7 +127,8 @@ def printable(text: str) -> str:
 
 
 def time_text(at: float) -> str:
-    """Return *at* (seconds since 1970) as RFC 3339 text in UTC, milliseconds included."""
+    """Return *at* (on the daemon's clock) as RFC 3339 text in UTC by the machine's, milliseconds included."""
+    at = wall(at)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at % 1 * 1000):03}Z"
 
 

@@ -39,7 +39,7 @@ from natfix.kernel.events import ConntrackEvents, NewMediaFlows, NftEvents
 from natfix.kernel.netfilter import NetfilterKernel
 from natfix.kernel.observed import ObservedKernel
 from natfix.log_reader import LogReader
-from natfix.loop import Clock, Loop
+from natfix.loop import Loop
 from natfix.message_ids import kind
 from natfix.order import Mode, NotConfirmed, Order, read_order
 from natfix.parachute import Parachute
@@ -58,6 +58,7 @@ from natfix.startup import (
     skeleton_from_settings,
 )
 from natfix.store import IN_MEMORY, Store
+from natfix.timekeeping import Clock, Timekeeper, boot_id
 from natfix.upkeep import Facts, FlowEvents, Upkeep
 from natfix.watch import LinkEvents, ports_in_use
 
@@ -126,7 +127,7 @@ class _Daemon:
         self._advertiser = Advertiser(settings.outside.advertise, self._rows, self._store.put)
         self._addresses = self._advertiser.complete(self._addresses)
         self._resolver = resolver_from_settings(settings, self._rows, self._store.put)
-        mark, clock = settings.signalling.mark, Clock()
+        mark, clock = settings.signalling.mark, Clock(self._rows, boot_id())
         netfilter = self._netfilter = ObservedKernel(mark, clock) if self._observes else NetfilterKernel(mark)
         held.callback(netfilter.close)
         self._kernel: Kernel = netfilter
@@ -148,6 +149,7 @@ class _Daemon:
             self.loop, facts, NftEvents(netfilter), ended, begun, LinkEvents(), self._reader, self._addresses)
         self._seeing = Seeing(self.loop, self._upkeep)
         self._shortages = Shortages(self.loop, self._store)
+        self._timekeeper = Timekeeper(self.loop, clock, self._store.put)
         self._exporter, self._hook = Exporter(settings.export), Hook(settings.export)
         self._tell_others(held)
         handlers["export"] = self._exporter.answer
@@ -192,6 +194,7 @@ class _Daemon:
         self._upkeep.begin(now)
         self._seeing.begin(now)
         self._shortages.begin(now)
+        self._timekeeper.begin(now)
         self._resolver.begin(self.loop, now)
         self.parachute.begin(now)
         self._kernel.install(self.loop.skeleton)

@@ -21,7 +21,6 @@ from __future__ import annotations
 import logging
 import math
 import selectors
-import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -58,16 +57,6 @@ class Source(Protocol):
     """Something with a file descriptor to wait on."""
 
     def fileno(self) -> int: ...
-
-
-class Clock:
-    """Wall-clock seconds since 1970 that never run backwards, so that stored expiries survive a restart."""
-
-    def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
-
-    def __call__(self) -> float:
-        return self._offset + time.monotonic()
 
 
 class Loop:

@@ -131,6 +131,10 @@ KINDS: dict[str, Kind] = {
         "49f563600c0a44babcf88ddfbfed10ef", "A name has other addresses now",
         "Who may talk as this [[peer]] or [[domain]] follows it."),
     "name-back": Kind("ef729bc4271549b3a11adbf7ab678c4f", "A name is resolved again", "All is well."),
+    "clock-set": Kind(
+        "659a5ddac0674269a68d7ce8649874d9", "The machine's clock was set",
+        "Calls and registrations are not concerned: natfix counts time by itself. Lines of its log, its page "
+        "and its copies for others have the new time from here on."),
     "state-file": Kind(
         "e5da1fc94dfa4024821d27b75f68e00d", "The state file cannot be written",
         "Mostly a full disk. Calls are not concerned; natfix goes on trying. Should it be restarted before "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from natfix.address import Endpoint
@@ -9,8 +10,23 @@ from natfix.dialogs import Call, CallKey, Description, Dialog, Line, Role, Side,
 from natfix.far_ends import FarEnd
 from natfix.pulse import Pulse
 from natfix.registrations import Binding, BindingKey
+from natfix.reports import Change
 
 Row = dict[str, Any]
+
+# The times in rows that were past when they were written, by table.
+PAST = {
+    "registrations": ("registered_at",), "calls": ("started", "answered_at", "alive_at", "ended_at"),
+    "far_ends": ("seen_at",), "names": ("answered_at",),
+}
+LATEST = 1e11       # seconds since 1970; what is beyond is damage
+
+
+def latest_time(changes: Iterable[Change]) -> float:
+    """Return the latest time that has passed for sure when *changes*, rows of before, were written; 0.0
+    without any."""
+    times = (change.row.get(name) for change in changes if change.row for name in PAST.get(change.table, ()))
+    return max((at for at in times if isinstance(at, float) and 0 < at < LATEST), default=0.0)
 
 
 def endpoint_from_row(value: list[Any] | None) -> Endpoint | None:

@@ -11,7 +11,7 @@ import pytest
 
 from natfix.address import Endpoint
 from natfix.commands import AddMapping, Flow, Kind, Note, Outcome, SendPacket, SendSegment, Verdict
-from natfix.loop import BEHIND, LATE, NOT_SENT, PAUSE, Clock, Loop
+from natfix.loop import BEHIND, LATE, NOT_SENT, PAUSE, Loop
 from natfix.queue_reader import BATCH
 from natfix.reports import Change, PortsInUse, StreamOpened
 from natfix.segment import ACK, RST, SYN, datagram
@@ -326,11 +326,3 @@ def test_cut_packets_are_counted(bench: Bench) -> None:
     """A packet shorter than its IP header says is counted as cut."""
     bench.run_once(WaitingPacket(bytes([0x45, 0, 5, 0]) + bytes(36)))
     assert bench.loop.counters["cut"] == 1
-
-
-def test_clock_never_runs_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Setting the machine's clock does not move the engine's time."""
-    clock = Clock()
-    first = clock()
-    monkeypatch.setattr("time.time", lambda: 0.0)
-    assert 0 <= clock() - first < 5
