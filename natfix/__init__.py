@@ -33,7 +33,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.registering`; :mod:`~natfix.streaming` has SIP over TCP;
    :mod:`~natfix.media_mappings` has the media streams' ports,
    :mod:`~natfix.settling` what the kernel holds for them; :mod:`~natfix.reporting` takes
-   what the shell reports; :mod:`~natfix.realms` knows inside from outside, :mod:`~natfix.memory`
+   what the shell reports; :mod:`~natfix.realms` knows inside from outside,
+   :mod:`~natfix.links` one outside link from another, :mod:`~natfix.memory`
    survives a restart by :mod:`~natfix.rows`, :mod:`~natfix.listing` answers questions,
    :mod:`~natfix.levels` says how full everything is.
 5. kernel: :mod:`~natfix.kernel.netfilter` for real, with :mod:`~natfix.kernel.elements` and

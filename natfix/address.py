@@ -21,11 +21,20 @@ class Endpoint(NamedTuple):
     The kernel may give several connections the same outside port, to different servers (RFC 5382,
     section 4.1 asks for another behaviour, Linux has this one): so a connection's ends are told apart by
     *stream*, its other end's text. It is "" for UDP.
+
+    An inside endpoint of SIP has one outside endpoint for each outside link that it uses. *link* tells them
+    apart: the link's name, "" for the first one ([outside] interface), and wherever it does not matter.
     """
 
     host: str
     port: int
     stream: str = ""
+    link: str = ""
+
+    @property
+    def on_wire(self) -> Endpoint:
+        """The same without the link, as packets and conntrack have it."""
+        return self._replace(link="") if self.link else self
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"

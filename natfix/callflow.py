@@ -128,6 +128,8 @@ class CallFlow:
             turn.leave("stranger", "Call-ID", "the sender is not a peer of this call; its state stays")
             return
         call.alive_at = turn.now
+        if inside_sent and said is not None and mapping.inside.link != call.inside.link:
+            self._change_link(turn, call, mapping)
         self._note_peers(turn, call, mapping, inside_sent)
         if message.is_request and message.method == call.method and not message.to_tag:
             self._revive(call, message.cseq)
@@ -148,6 +150,16 @@ class CallFlow:
             self._media.settle(call, turn.now)
         if agreed and dialog is not None and dialog.refused and call.may_be_answered(turn.now):
             self._arm(call, min(self._next_look(call), turn.now + LATE_ANSWERS))
+
+    def _change_link(self, turn: Turn, call: Call, mapping: Mapping) -> None:
+        """The inside party goes on by another outside link, and with it its media and the way back to it."""
+        old = self._mappings.find(call.inside)
+        call.inside = mapping.inside
+        if call.state is State.CONFIRMED:
+            until = NEVER if call.method == "INVITE" else call.ends_at
+            self._signalling.open_for_call(mapping, call, until, turn.now)
+        if old is not None and call.holder in old.holders:
+            self._mappings.release(old, call.holder, turn.now)
 
     def _dialog(self, turn: Turn, call: Call, key: ExchangeKey) -> Dialog | None:
         """Return the dialog that the message is in; None before the callee has a tag."""

@@ -50,6 +50,7 @@ class AddMapping(NamedTuple):
     inward: bool = True
     owner: str = ""         # who holds it, kept as the element's comment; at most 128 bytes
     is_new: bool = False    # the kernel holds none of it yet: that is half the work
+    mark: int = 0           # of what ``inside`` sends, so that it leaves by the right link; 0: none
 
 
 class DeleteMapping(NamedTuple):
@@ -58,6 +59,7 @@ class DeleteMapping(NamedTuple):
     kind: Kind
     inside: Endpoint
     outside: Endpoint
+    mark: int = 0
 
 
 class AllowRemote(NamedTuple):

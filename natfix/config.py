@@ -44,7 +44,7 @@ ALARMS = (
     "rules-restored", "clock-set")
 EVENTS = (      # those of `natfix monitor`
     *ALARMS, "call", "ringing", "answered", "ended", "resumed", "registered", "unregistered", "expired",
-    "challenged", "refused")
+    "challenged", "refused", "cut-off", "goes-on")
 
 # What nobody here can reach is surely wrong. The other signs are only likely: a provider may well send from
 # another address than it wants to be reached at. See natfix.far_signs.
@@ -75,6 +75,8 @@ class Outside:
     address: str = _setting(optional(HOST), "")     # empty: the interface's first address
     # what is shown instead, where another NAT stands before the link
     advertise: str = _setting(optional(ADVERTISED), "")
+    # put on packets of the media that must leave by this link, where there are [[link]]s; 0: none
+    mark: int = _setting(whole_number(0, 0xFFFFFFFF), 0)
     # networks that the link leads to without NAT: left alone
     intranet: tuple[Network, ...] = _setting(list_of(NETWORK), ())
 
@@ -167,6 +169,16 @@ class Static:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """[[link]]: one more outside link; each message is shown with the address of the link it leaves by."""
+
+    interface: str = _setting(INTERFACE)
+    address: str = _setting(optional(HOST), "")     # empty: the interface's first address
+    # put on packets of the media that must leave by it, for an `ip rule fwmark` of yours; 0: none
+    mark: int = _setting(whole_number(0, 0xFFFFFFFF), 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """[limits]: bounds of what one inside host, and all of them, can take."""
 
@@ -238,6 +250,7 @@ class Settings:
     domains: tuple[Domain, ...] = ()
     trunks: tuple[Trunk, ...] = ()
     statics: tuple[Static, ...] = ()
+    links: tuple[Link, ...] = ()    # outside ones, besides that of [outside]
 
 
 TABLES: dict[str, type] = {
@@ -247,7 +260,7 @@ TABLES: dict[str, type] = {
 }
 ARRAYS: dict[str, tuple[str, type]] = {
     "peer": ("peers", Peer), "domain": ("domains", Domain), "trunk": ("trunks", Trunk),
-    "static": ("statics", Static),
+    "static": ("statics", Static), "link": ("links", Link),
 }
 
 
@@ -365,6 +378,7 @@ def _conflicts(settings: Settings) -> Iterator[tuple[Keys, str]]:
         yield ("far_end", "keep_open_longest"), "keep_open_longest is below keep_open_every"
     yield from _twice(("static",), "inside", [each.inside for each in settings.statics])
     yield from _twice(("static",), "outside", [each.outside for each in settings.statics])
+    yield from _link_conflicts(settings)
     networks = settings.inside.networks
     if any(network.mask == 0 for network in networks):
         yield ("inside", "networks"), "0.0.0.0/0 would make everybody inside; name the phones' networks"
@@ -385,6 +399,21 @@ def _peer_conflicts(settings: Settings) -> Iterator[tuple[Keys, str]]:
     count = len(names_to_resolve(settings))
     if count > MOST_NAMES:
         yield (), f"{count} names of peers and domains are to be resolved, {MOST_NAMES} at most can be"
+
+
+def _link_conflicts(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    outside, links = settings.outside, settings.links
+    if not links:
+        return
+    if outside.advertise:
+        yield ("outside", "advertise"), "is for one outside link; it cannot be used with [[link]]"
+    if settings.gateway.pbx == "local":
+        yield ("gateway", "pbx"), "a PBX on the gateway is served at one outside link, not with [[link]]"
+    for key in ("interface", "address", "mark"):
+        values = [getattr(each, key) for each in (outside, *links)]
+        for index, value in enumerate(values):
+            if value and value in values[:index]:
+                yield ("link", index - 1, key), f"{key} {value} is another outside link's already"
 
 
 def _port_conflicts(settings: Settings) -> Iterator[tuple[Keys, str]]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from natfix.address import Endpoint
 from natfix.audio import Audio
@@ -36,11 +36,12 @@ from natfix.far_fix import FarFix
 from natfix.happenings import Happenings
 from natfix.keep_alives import KEEP_ALIVE, KeepAlives
 from natfix.levels import Levels
+from natfix.links import OutsideLinks
 from natfix.listing import calls_as_rows, far_ends_as_rows, registrations_as_rows, totals
 from natfix.mappings import Mapping, Mappings
 from natfix.media import MediaKeeper
 from natfix.memory import Memory
-from natfix.packet import UDP, Packet, packet_from_bytes, rebuild
+from natfix.packet import UDP, Packet, Path, packet_from_bytes, rebuild
 from natfix.policies import Policies
 from natfix.quirks import Quirks
 from natfix.quotas import MOST_SHOWN, Quotas, Rates, begins_something
@@ -66,15 +67,6 @@ FAR_ENDS, FAR_ENDS_EVERY = ("far-ends", ""), 600.0      # seconds between two lo
 ALARMING = {"limit", "gave-way", "already-right", "echo-changed"}      # notes that are counted, too
 NEEDS_MAPPING = {"INVITE", "REGISTER", "SUBSCRIBE"}     # what they begin fails without one
 ENDS_AT_ONCE = 16           # deadlines of one handle_timer: packets wait meanwhile
-
-
-class Path(NamedTuple):
-    """Where the kernel handed a packet over."""
-
-    hook: str = "forward"       # "forward", "input", "output"
-    in_interface: str = ""
-    out_interface: str = ""
-    mark: int = 0
 
 
 class Engine:
@@ -119,9 +111,11 @@ class Engine:
         self._keep_alives = KeepAlives(settings.far_end, self._far_ends, self._realms, self._mappings,
                                        self._deadlines, self.counters)
         self._refreshing = Refreshing(settings.far_end, self._far_ends, self._keep_alives, self.counters)
+        self._links = OutsideLinks(
+            self._realms, self._mappings, self._registrations, self._calls, self._happened)
         self._reporting = Reporting(
             settings, self._realms, self._mappings, self._registrations, self._signalling, self._media,
-            self._flow, self._memory, self._policies, self.counters)
+            self._flow, self._memory, self._policies, self._links, self.counters)
         self._streaming = Streaming(limits, self._realms, self._mappings, self._registrations,
                                     self._deadlines, self.counters, self._treat_octets)
         self.farewell = self._streaming.farewell    # for who is about to remove the rules
@@ -155,6 +149,8 @@ class Engine:
         if sender_inside != receiver_inside \
                 and not self._realms.crosses(path.in_interface, path.out_interface):
             return self._pass(outcome, "not-ours", "the packet does not cross the outside interface")
+        if self._realms.links:
+            packet = self._links.place(packet, path, sender_inside, receiver_inside)
         is_crossing = sender_inside != receiver_inside or self._mappings.find(packet.destination) is not None
         if is_crossing and path.hook != "output" and self._is_too_fast(outcome, packet, sender_inside, now):
             return outcome
@@ -167,18 +163,20 @@ class Engine:
             return self._pass(outcome, "not-sip", problem_text)
         sender: Mapping | None = None
         receiver: Mapping | None = None
+        moved: list[Note] = []
         try:
             if receiver_inside:
                 receiver = self._receiver_of(packet, sender_inside)
             if sender_inside and (receiver is not None or not receiver_inside):
-                is_new = self._mappings.find(packet.source) is None
-                wanted = self._signalling.own_contact_port(message) if message and is_new else 0
-                sender = self._signalling.map_endpoint(packet.source, now, wanted)
+                sender = self._signalling.map_sender(packet.source, message, now)
                 if packet.destination not in sender.sent_to:
                     sender.note_sent(packet.destination)
+                    moved = self._links.take_over(packet.source, packet.destination, now)
         except LimitReached as problem:
             return self._lack(outcome, message, str(problem))
-        if message is None:
+        if moved:
+            outcome.verdict, outcome.notes = Verdict.DROP, [*outcome.notes, *moved]
+        elif message is None:
             self._pass(outcome, "not-sip", problem_text)
         elif sender is None and receiver is None:
             self._pass(outcome, "not-ours", "neither end has a mapping")

@@ -21,6 +21,7 @@ from natfix.reports import AddressesChanged
 
 TIMEOUT = 20.0                      # seconds; it takes 0.2
 MAIN_TABLE, UNICAST = 254, 1        # linux/rtnetlink.h: RT_TABLE_MAIN, RTN_UNICAST
+CARRIES = 0x1 | 0x10000             # linux/if.h: IFF_UP, IFF_LOWER_UP
 
 # A route to half of all addresses is a default route in disguise (OpenVPN's 0.0.0.0/1 and 128.0.0.0/1).
 WIDEST_NETWORK = 4      # bits of the shortest prefix that can be a network behind us
@@ -42,6 +43,7 @@ class Links(NamedTuple):
 
     addresses: Mapping[str, tuple[str, ...]]    # interface -> its addresses, the primary one first
     routes: tuple[Route, ...]                   # of the main table, unicast only
+    down: frozenset[str] = frozenset()          # interfaces that are there, and carry nothing now
 
     @property
     def default_interfaces(self) -> tuple[str, ...]:
@@ -62,12 +64,14 @@ def links_now() -> Links:
         raise NatfixError("the package pyroute2 is missing: pip install 'natfix[live]'") from None
     try:
         with IPRoute() as rtnetlink:
-            names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in rtnetlink.get_links()}
+            found = list(rtnetlink.get_links())
+            names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in found}
             addresses = list(rtnetlink.get_addr(family=socket.AF_INET))
             routes = list(rtnetlink.get_routes(family=socket.AF_INET, table=MAIN_TABLE))
     except OSError as problem:
         raise NatfixError(f"rtnetlink does not tell the links ({problem.strerror})") from None
-    return links_from_rtnetlink(names, addresses, routes)
+    down = frozenset(names[link["index"]] for link in found if link["flags"] & CARRIES != CARRIES)
+    return links_from_rtnetlink(names, addresses, routes)._replace(down=down)
 
 
 def links_by_program() -> Links:
@@ -88,12 +92,13 @@ def links_by_program() -> Links:
 def _links_from_json(text: str) -> Links:
     told = json.loads(text)
     routes = (Route(network_from_text(network), interface) for network, interface in told["routes"])
-    return Links({name: tuple(hosts) for name, hosts in told["addresses"].items()}, tuple(routes))
+    addresses = {name: tuple(hosts) for name, hosts in told["addresses"].items()}
+    return Links(addresses, tuple(routes), frozenset(told["down"]))
 
 
 def _links_as_json(links: Links) -> str:
     routes = [(str(route.network), route.interface) for route in links.routes]
-    return json.dumps({"addresses": dict(links.addresses), "routes": routes})
+    return json.dumps({"addresses": dict(links.addresses), "routes": routes, "down": sorted(links.down)})
 
 
 def links_from_rtnetlink(names: Mapping[int, str], addresses: list[Any], routes: list[Any]) -> Links:
@@ -139,6 +144,32 @@ def outside_address(links: Links, outside: Outside, interface: str) -> str:
                       "in natfix.toml, [outside] interface")
 
 
+def outside_links(links: Links, settings: Settings) -> dict[str, str]:
+    """Return each outside link's address, the first link first.
+
+    With [[link]]s one may be missing, down, or without an address: it has "" then. Raises ConfigError like
+    :func:`outside_interface` and :func:`outside_address` where none has one.
+    """
+    outside = settings.outside
+    if not settings.links:
+        interface = outside_interface(links, outside)
+        return {interface: outside_address(links, outside, interface)}
+    if not outside.interface:
+        raise ConfigError("natfix.toml has a [[link]], and does not name the first outside link: say in it "
+                          '[outside] interface = "..."')
+    wanted = {outside.interface: outside.address} | {each.interface: each.address for each in settings.links}
+    found = {name: _address_now(links, name, address) for name, address in wanted.items()}
+    if not any(found.values()):
+        raise ConfigError(f"none of the outside links ({', '.join(found)}) is up and has an IPv4 address")
+    return found
+
+
+def _address_now(links: Links, interface: str, configured: str) -> str:
+    if interface in links.down or not links.addresses.get(interface):
+        return ""
+    return configured or links.addresses[interface][0]
+
+
 def inside_networks(links: Links, settings: Settings, interface: str) -> tuple[tuple[Network, str], ...]:
     """Return the networks behind this gateway, each with the link that leads there ("" where none does).
 
@@ -146,18 +177,18 @@ def inside_networks(links: Links, settings: Settings, interface: str) -> tuple[t
     """
     if settings.inside.networks:
         return tuple((network, _link_to(links, network)) for network in settings.inside.networks)
+    elsewhere = {interface, "lo", *(link.interface for link in settings.links)}
     return tuple(dict.fromkeys(
         (route.network, route.interface) for route in links.routes
-        if route.interface not in (interface, "lo") and not (route.is_default or _is_unusable(route.network))
+        if route.interface not in elsewhere and not (route.is_default or _is_unusable(route.network))
     ))
 
 
 def addresses_report(settings: Settings, links: Links) -> AddressesChanged:
     """Return what the engine is told of *links*; raises ConfigError like :func:`outside_interface`."""
-    interface = outside_interface(links, settings.outside)
-    address = outside_address(links, settings.outside, interface)
+    outside = outside_links(links, settings)
     own = frozenset(host for name in links.addressed for host in links.addresses[name])
-    return AddressesChanged({interface: address}, inside_networks(links, settings, interface), own)
+    return AddressesChanged(outside, inside_networks(links, settings, next(iter(outside))), own)
 
 
 def _routes(names: Mapping[int, str], routes: list[Any]) -> Iterator[Route]:

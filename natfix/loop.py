@@ -28,11 +28,12 @@ from functools import partial
 from typing import Protocol
 
 from natfix.commands import Command, Note, Outcome, Verdict
-from natfix.engine import Engine, Path
+from natfix.engine import Engine
 from natfix.errors import KernelRefused
 from natfix.journal import Decision, Journal
 from natfix.kernel.base import Kernel, Skeleton
 from natfix.message_ids import kind
+from natfix.packet import Path
 from natfix.queue_reader import BATCH, QueuedPacket, QueueReader, is_cut
 from natfix.reports import Report, StreamOpened
 from natfix.segment import ACK, SHORTEST, SYN, TCP, segment_from_bytes

@@ -89,6 +89,7 @@ class Mapping:
     listens_at: int = 0                             # the UA's port for answers, where that is another one
     kernel_until: float = 0.0                       # when the kernel's element ends; 0: it holds none
     sent_to: tuple[Endpoint, ...] = ()              # peers that it may have conntrack entries to
+    mark: int = 0                                   # of its packets, where there are several outside links
     relay: Relay | None = None
     faces: dict[str, Endpoint] = field(default_factory=dict)    # a far UA's address -> its relay's outside
 
@@ -137,6 +138,7 @@ class Mappings:
         on_removed: Callable[[Mapping, float], None] = lambda mapping, now: None,
     ) -> None:
         self.commands: list[Command] = []
+        self.links: tuple[str, ...] = ()    # the outside links, where there are several
         self.by_flow: dict[Flow, Mapping] = {}
         self._admitted: frozenset[str] = frozenset()
         self._inside: dict[Endpoint, Mapping] = {}
@@ -179,6 +181,11 @@ class Mappings:
     def find(self, inside: Endpoint) -> Mapping | None:
         """Return the mapping of an inside endpoint."""
         return self._inside.get(inside)
+
+    def siblings(self, inside: Endpoint) -> list[Mapping]:
+        """Return the mappings that *inside* has at other outside links."""
+        found = (self._inside.get(inside._replace(link=link)) for link in self.links if link != inside.link)
+        return [mapping for mapping in found if mapping is not None]
 
     def find_outside(self, outside: Endpoint) -> Mapping | None:
         """Return the mapping that an outside endpoint stands for."""
@@ -366,9 +373,11 @@ class Mappings:
         for remote in mapping.remotes if mapping.needs_permissions else ():
             self.commands.append(ForbidRemote(mapping.permission, mapping.outside, remote))
         if mapping.has_elements:
-            self.commands.append(DeleteMapping(mapping.kind, mapping.inside, mapping.outside))
-            begun = [Flow(mapping.inside, peer, peer, mapping.outside) for peer in mapping.sent_to]
+            self.commands.append(DeleteMapping(mapping.kind, mapping.inside, mapping.outside, mapping.mark))
+            begun = [Flow(mapping.inside.on_wire, peer, peer, mapping.outside) for peer in mapping.sent_to]
             self.commands += [CloseFlow(flow) for flow in begun if flow not in mapping.flows]
+            for sibling in self.siblings(mapping.inside):
+                self._tell(sibling, now)    # they share an element
         for flow in list(mapping.flows):
             self._close(mapping, flow)
 
@@ -409,7 +418,7 @@ class Mappings:
         if mapping.has_elements:
             self.commands.append(AddMapping(
                 mapping.kind, mapping.inside, mapping.outside, lifetime, mapping.inward, owner_of(mapping),
-                is_new=not mapping.kernel_until))
+                is_new=not mapping.kernel_until, mark=mapping.mark))
         mapping.kernel_until = now + lifetime
         for remote in mapping.remotes if mapping.needs_permissions else ():
             self.commands.append(AllowRemote(mapping.permission, mapping.outside, remote, lifetime))

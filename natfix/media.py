@@ -222,7 +222,7 @@ class MediaKeeper:
             return None
         rtcp = line.rtcp if line.rtcp is not None and line.rtcp.host == rtp.host else None
         try:
-            self._streams.map_own(Owner(call, turn.far_receiver.source.host, turn.now), rtp, rtcp)
+            self._streams.map_own(_owner(turn, call, turn.far_receiver.source.host), rtp, rtcp)
         except LimitReached as problem:
             turn.leave("limit", "m=" + line.kind, str(problem), str(rtp))
             return None
@@ -256,7 +256,7 @@ class MediaKeeper:
             turn.leave("sdp-no-call", header, "no dialog would hold its relay", str(rtp))
             return None
         keys = relay_key(far_host, rtp), relay_key(far_host, rtcp) if rtcp else None
-        return self._pair(turn, header, Owner(call, far_host, turn.now), keys, line.pairs)
+        return self._pair(turn, header, _owner(turn, call, far_host), keys, line.pairs)
 
     def _is_shown_already(self, turn: Turn, media: Media, rtp: Endpoint) -> bool:
         """Tell whether the sender names an address that is not inside, or one that it learnt itself."""
@@ -302,7 +302,7 @@ class MediaKeeper:
         if call is None:
             turn.leave("sdp-no-call", "m=" + media.kind, "no dialog would hold its mapping", str(rtp))
             return None
-        owner = Owner(call, turn.packet.destination.host, turn.now)
+        owner = _owner(turn, call, turn.packet.destination.host)
         return self._pair(turn, "m=" + media.kind, owner, (rtp, rtcp), media.count)
 
     def _pair(
@@ -330,6 +330,12 @@ class MediaKeeper:
             return rtp, rtcp
         beside = self._mappings.find_outside(rtcp) if rtcp else None
         return mapping.inside, beside.inside if beside else None
+
+
+def _owner(turn: Turn, call: Call, remote: str) -> Owner:
+    """Return whom streams are for; their media goes by the link that the message itself goes by."""
+    own = turn.sender or turn.receiver
+    return Owner(call, remote, turn.now, own.outside.host if own is not None else "")
 
 
 def _silent(line: Line) -> Line:

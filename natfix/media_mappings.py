@@ -27,6 +27,7 @@ class Owner(NamedTuple):
     call: Call
     remote: str         # the address that will most likely send to it
     now: float
+    shown: str = ""     # where the call's own messages are shown to come from: media goes the same way
 
 
 class MediaMappings:
@@ -120,43 +121,59 @@ class MediaMappings:
         A new pair is even and odd as the inside pair is (RFC 4787, REQ-4); "port/count" takes that many
         pairs in a row (RFC 8866, section 5.14).
         """
-        found = self._mappings.find(rtp)
+        found = self._find(owner, rtp)
         if rtcp == rtp:
             rtcp = None             # one port for both (RFC 5761)
-        found_rtcp = self._mappings.find(rtcp) if rtcp else None
+        found_rtcp = self._find(owner, rtcp) if rtcp else None
         if found is not None and (rtcp is None or found_rtcp is not None):
             return found, found_rtcp
         remote, now = owner.remote, owner.now
         if found is not None and rtcp is not None:
-            return found, self._add(rtcp, self._port_beside(found, remote, now))
+            return found, self._add(owner, rtcp, self._port_beside(found, remote, now))
         wants_rtcp = rtcp is not None and found_rtcp is None
         count = 2 * pairs if wants_rtcp else pairs
         self._make_room(owner, payer_of(rtp), (count + 1) // 2)
         self._mappings.check_quota(rtp.host, count)
         first = self.pool.take(count, rtp.port % 2 == 1, remote, now)
-        mapping = self._add(rtp, first)
+        mapping = self._add(owner, rtp, first)
         if wants_rtcp and rtcp is not None:
-            found_rtcp = self._add(rtcp, first + 1)
+            found_rtcp = self._add(owner, rtcp, first + 1)
         for step in range(2, count):
             self._add_further(owner, Endpoint(rtp.host, rtp.port + step), first + step)
-        self._give_back_unused(rtp.host, range(first, first + count), remote, now)
+        self._give_back_unused(mapping.outside.host, range(first, first + count), remote, now)
         return mapping, found_rtcp
 
-    def _give_back_unused(self, host: str, ports: range, remote: str, now: float) -> None:
+    def _find(self, owner: Owner, inside: Endpoint) -> Mapping | None:
+        """Return the mapping of *inside*; one that a call had by another outside link makes way.
+
+        A media endpoint has one outside endpoint at a time, at the link that its call's last offer or answer
+        went by: else SDP would name a link that the media does not leave by.
+        """
+        mapping = self._mappings.find(inside)
+        if mapping is None or not self._realms.links or mapping.kind is Kind.SIGNALLING \
+                or mapping.outside.host == self._realms.media_host(inside.host, owner.shown):
+            return mapping
+        self._mappings.remove(mapping, owner.now)
+        return None
+
+    def _give_back_unused(self, outside: str, ports: range, remote: str, now: float) -> None:
         """Free what a run of ports holds for an inside port that had its mapping before, or has no RTCP."""
         for port in ports:
-            if self._mappings.find_outside(Endpoint(self._realms.outside_of(host), port)) is None:
+            if self._mappings.find_outside(Endpoint(outside, port)) is None:
                 self.pool.give_back(port, remote, now)
 
     def _add_further(self, owner: Owner, inside: Endpoint, port: int) -> None:
         """Map one more port of a "port/count" line."""
         if self._mappings.find(inside) is None:
-            self.hold(owner.call, self._add(inside, port), owner.now)
+            self.hold(owner.call, self._add(owner, inside, port), owner.now)
 
-    def _add(self, inside: Endpoint, port: int) -> Mapping:
+    def _add(self, owner: Owner, inside: Endpoint, port: int) -> Mapping:
         self.pool.claim(port)
         kind = Kind.RELAY if is_relay_key(inside) else Kind.MEDIA
-        return self._mappings.add(kind, inside, Endpoint(self._realms.outside_of(inside.host), port))
+        host = self._realms.media_host(inside.host, owner.shown)
+        mapping = self._mappings.add(kind, inside, Endpoint(host, port))
+        mapping.mark = self._realms.mark_of(host)
+        return mapping
 
     def _port_beside(self, mapping: Mapping, remote: str, now: float) -> int:
         """Return the free port next to *mapping*'s for its RTCP, or any other."""

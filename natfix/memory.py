@@ -78,14 +78,16 @@ class Memory:
 
     def _add_known(self, kind: Kind, inside: Endpoint, outside: Endpoint) -> Mapping | None:
         """Enter a mapping from before, unless it is there, clashes, or has another outside address."""
-        if self._realms.outside_of(inside.host) not in ("", outside.host):
+        if not self._realms.still_shows(inside, outside.host) and self._realms.outside_of(inside.host):
             return None
         mapping = self._mappings.find(inside)
         if mapping is not None or self._mappings.find_outside(outside) is not None:
             return mapping if mapping is not None and mapping.kind is kind else None
         if kind is not Kind.SIGNALLING and inside != outside:
             self._media.pool.claim(outside.port)
-        return self._mappings.add(kind, inside, outside)
+        mapping = self._mappings.add(kind, inside, outside)
+        mapping.mark = self._realms.mark_of(outside.host) if kind is Kind.MEDIA else 0
+        return mapping
 
     def _restore_row(self, table: str, row: dict[str, Any], now: float) -> None:
         if table == "ports":
@@ -156,12 +158,13 @@ class Memory:
 
     def _binding_change(self, key: BindingKey) -> Change:
         binding = self._registrations.find(key)
-        return Change("registrations", "\n".join(map(str, filter(None, key))),
-                      row_from_binding(binding) if binding else None)
+        name = "\n".join((*map(str, filter(None, key)), *filter(None, (key.reached_at.link,))))
+        return Change("registrations", name, row_from_binding(binding) if binding else None)
 
     def _port_change(self, inside: Endpoint) -> Change:
         port = self._signalling.remembered.get(inside)
-        return Change("ports", str(inside), {"inside": list(inside), "port": port} if port else None)
+        name = " ".join(filter(None, (str(inside), inside.link)))
+        return Change("ports", name, {"inside": list(inside), "port": port} if port else None)
 
     def _far_end_change(self, source: Endpoint) -> Change:
         far = self._far_ends.find(source)

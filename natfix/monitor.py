@@ -21,7 +21,8 @@ MOST_WATCHERS = 8
 LONGEST_TEXT = 200      # of any one value; a stranger may send a name of 10 kB
 
 # Notes of the engine that are events: which kind, by rule.
-OF_NOTES = {"limit": "limit", "gave-way": "limit", "rate": "over-rate", "outside-address": "address-changed"}
+OF_NOTES = {"limit": "limit", "gave-way": "limit", "rate": "over-rate", "outside-address": "address-changed",
+            "outside-link": "address-changed"}
 REFUSING = frozenset({"policy", "names", "limit", "stranger"})      # notes that say why a packet was dropped
 
 Push = Callable[[Mapping[str, Any]], bool]      # False: the watcher cannot take any more now

@@ -38,6 +38,15 @@ def endpoint_of(address: bytes, port: int) -> Endpoint:
 _host = lru_cache(maxsize=4096)(inet_ntoa)
 
 
+class Path(NamedTuple):
+    """Where the kernel handed a packet over."""
+
+    hook: str = "forward"       # "forward", "input", "output"
+    in_interface: str = ""
+    out_interface: str = ""
+    mark: int = 0
+
+
 class Packet(NamedTuple):
     """One whole, unfragmented UDP datagram, as it arrived."""
 

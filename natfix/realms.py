@@ -23,6 +23,9 @@ class Realms:
         self._known: dict[str, bool] = {}
         self._outside_interfaces: frozenset[str] = frozenset()
         self.outside_host = settings.outside.address
+        self._hosts = {"": self.outside_host}       # outside link -> its address, the last one that it had
+        self.lost: frozenset[str] = frozenset()     # addresses of outside links that are down, or not there
+        self._name_links(settings)
         self.own_hosts: frozenset[str] = frozenset({self.outside_host, *self._static.values()} - {""})
         self.gateway_hosts: frozenset[str] = frozenset()    # where a PBX on the gateway may be
         self.link_hosts: frozenset[str] = frozenset()       # the outside link's own, whatever others see
@@ -37,12 +40,20 @@ class Realms:
         self._intranet = tuple((network, "") for network in settings.outside.intranet)
         self._networks = (named or links) + self._intranet
         self._known.clear()
+        self._name_links(settings)
+
+    def _name_links(self, settings: Settings) -> None:
+        """Further outside links have their own names; all else belongs to the first one, ""."""
+        self.links = ("", *(each.interface for each in settings.links)) if settings.links else ()
+        self._marks = {each.interface: each.mark for each in settings.links} | {"": settings.outside.mark}
 
     def update(self, report: AddressesChanged) -> bool:
         """Take the links as they are now; True where the outside address became another one."""
         self._networks = report.inside + self._intranet
         self._outside_interfaces = frozenset(report.outside)
         self._known.clear()
+        if self.links:
+            return self._update_links(report)
         interface = self._settings.outside.interface
         link = self._settings.outside.address or report.outside.get(interface) or next(
             iter(report.outside.values()), self.outside_host)
@@ -54,22 +65,65 @@ class Realms:
         self._unseen = self.link_hosts - {address} if has_pbx and report.advertised else frozenset()
         self.own_hosts = self.link_hosts.union({address}, self._static.values()) - self._unseen
         self.gateway_hosts = self.link_hosts.union(report.own) if has_pbx else frozenset()
-        changed = address != self.outside_host
-        self.outside_host = address
+        changed = address != self.outside_host or len(self._hosts) > 1
+        self.outside_host, self._hosts = address, {"": address}
         return changed
+
+    def _update_links(self, report: AddressesChanged) -> bool:
+        """A link that is gone keeps its address until it is back with another one: it may be the same."""
+        first = self._settings.outside.interface
+        now = {link: report.outside.get(link or first, "") for link in self.links}
+        before = self._hosts
+        self._hosts = {link: host or before.get(link, "") for link, host in now.items()}
+        self.lost = frozenset(self._hosts[link] for link, host in now.items() if not host) - {""}
+        self.link_hosts = frozenset(self._hosts.values()) - {""}
+        self.own_hosts = self.link_hosts.union(self._static.values())
+        self.outside_host = self._link = next(filter(None, [*now.values(), *self._hosts.values()]), "")
+        return self._hosts != before
+
+    @property
+    def hosts(self) -> dict[str, str]:
+        """The address of each outside link, which is known by its name, the first one by ""."""
+        return dict(self._hosts)
+
+    def link_of(self, interface: str) -> str:
+        """Return the outside link that *interface* is; "" for the first one, and for all others."""
+        return interface if interface in self.links else ""
+
+    def link_at(self, host: str) -> str:
+        """Return the outside link that has the address *host*, "" where none has."""
+        return next((link for link in self.links if self._hosts.get(link) == host), "")
+
+    def mark_of(self, host: str) -> int:
+        """Return the mark of media that must leave from the outside address *host*; 0: none."""
+        return self._marks.get(self.link_at(host), 0) if self.links and host in self.link_hosts else 0
+
+    def media_host(self, host: str, shown: str) -> str:
+        """Return the outside address for media of an inside *host* whose SIP is shown as *shown*."""
+        if self.links and host not in self._static and shown in self.link_hosts:
+            return shown
+        return self.outside_of(host)
+
+    def still_shows(self, inside: Endpoint, host: str) -> bool:
+        """Tell whether a mapping of *inside* to the outside address *host* is one of now."""
+        if not self.links or inside.host in self._static:
+            return host == self.outside_of(inside.host)
+        return host in self.link_hosts
 
     def seen(self, endpoint: Endpoint) -> Endpoint:
         """Return an endpoint of the link as others see it; any other as it is."""
-        return endpoint._replace(host=self.outside_host) if endpoint.host in self.link_hosts else endpoint
+        if self.links or endpoint.host not in self.link_hosts:
+            return endpoint
+        return endpoint._replace(host=self.outside_host)
 
     def on_link(self, endpoint: Endpoint) -> Endpoint:
         """Return an endpoint that others see as what it is on the link: the way there from inside."""
         is_seen = endpoint.host == self.outside_host != self._link
         return endpoint._replace(host=self._link) if is_seen else endpoint
 
-    def outside_of(self, host: str) -> str:
-        """Return the outside address of an inside host; "" where there is none now."""
-        return self._static.get(host, self.outside_host)
+    def outside_of(self, host: str, link: str = "") -> str:
+        """Return the outside address of an inside host, by the outside *link*; "" where there is none."""
+        return self._static.get(host) or self._hosts.get(link, "")
 
     def has_own_outside(self, host: str) -> bool:
         """Tell whether an outside address, with all its ports, is *host*'s alone (1:1 NAT)."""

@@ -85,7 +85,8 @@ class Registering:
     ) -> Requested:
         raw, uri = turn.message.raw, address.uri
         assert uri is not None
-        inside = Endpoint(uri.hostport.host, uri.hostport.port or SIP_PORT)
+        link = turn.sender.inside.link if turn.sender is not None else ""
+        inside = Endpoint(uri.hostport.host, uri.hostport.port or SIP_PORT, link=link)
         mapping = None if proxy else self._mappings.find(inside)     # a proxy's is not shown in Contact
         if turn.sender is not None and turn.sender.is_stream and not proxy:
             mapping = turn.sender

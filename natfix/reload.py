@@ -128,7 +128,8 @@ class Reload:
 
     def _install(self, settings: Settings) -> None:
         """Put the rules in place that *settings* want; what the maps hold stays."""
-        links = dict.fromkeys(self._loop.skeleton.outside_interfaces, "")
+        first = self._loop.skeleton.outside_interfaces[0]
+        links = dict.fromkeys((first, *(each.interface for each in settings.links)), "")
         skeleton = self._parachute.follow(skeleton_from_settings(settings, AddressesChanged(links, ())))
         if skeleton != self._loop.skeleton:
             self._loop.kernel.install(skeleton)

@@ -11,6 +11,7 @@ from natfix.config import Settings
 from natfix.errors import LimitReached
 from natfix.expect import endpoint_from_setting
 from natfix.kernel.base import FlowState
+from natfix.links import OutsideLinks
 from natfix.mappings import NOT_COUNTED, Mapping, Mappings, reversed_flow
 from natfix.media import MediaKeeper
 from natfix.memory import Memory
@@ -37,7 +38,7 @@ class Reporting:
     def __init__(
         self, settings: Settings, realms: Realms, mappings: Mappings, registrations: Registrations,
         signalling: Signalling, media: MediaKeeper, flow: CallFlow, memory: Memory, policies: Policies,
-        counters: Counter[str],
+        links: OutsideLinks, counters: Counter[str],
     ) -> None:
         self._settings = settings
         self._realms = realms
@@ -48,6 +49,7 @@ class Reporting:
         self._flow = flow
         self._memory = memory
         self._policies = policies
+        self._links = links
         self._counters = counters
         self._notes: list[Note] = []
         self.refused: dict[Endpoint, int] = {}      # packets that the guard dropped, by outside endpoint
@@ -79,9 +81,16 @@ class Reporting:
 
     def _on_addresses(self, report: AddressesChanged, now: float) -> None:
         """A new outside address ends all mappings of the old one (design, section 8)."""
-        old = self._realms.outside_host
-        if self._realms.update(report):
-            self._leave_address(old, now)
+        before, lost = self._realms.hosts, self._realms.lost
+        has_changed = self._realms.update(report)
+        self._mappings.links = self._realms.links
+        if has_changed:
+            self._leave_addresses(before, now)
+        for host in sorted(self._realms.lost - lost):
+            calls = self._links.tell_calls(host, "down", now)
+            self._notes.append(Note("outside-link", "", host, host, f"the link of {host} is down: {calls}"))
+        for host in sorted((lost - self._realms.lost) & self._realms.link_hosts):
+            self._notes.append(Note("outside-link", "", host, host, f"the link of {host} is back"))
         self._notes += self._policies.judge(self._realms)
         self._mappings.admit(self._policies.admitted)
         self._open_trunks(now)
@@ -106,12 +115,15 @@ class Reporting:
             except LimitReached as problem:
                 self._notes.append(Note("trunk", "", trunk.inside, trunk.inside, str(problem)))
 
-    def _leave_address(self, old: str, now: float) -> None:
-        if old:
-            self._notes.append(Note("outside-address", "", old, self._realms.outside_host,
-                                    "the outside address changed; its mappings ended"))
+    def _leave_addresses(self, before: dict[str, str], now: float) -> None:
+        after = self._realms.hosts
+        for link, old in before.items():
+            if old and old != after.get(link):
+                calls = self._links.tell_calls(old, "gone", now)
+                self._notes.append(Note("outside-address", "", old, after.get(link, ""),
+                                        f"the outside address changed; its mappings ended: {calls}"))
         for mapping in self._mappings:
-            if mapping.outside.host != self._realms.outside_of(mapping.inside.host):
+            if not self._realms.still_shows(mapping.inside, mapping.outside.host):
                 self._mappings.remove(mapping, now)
         for binding in self._registrations:
             if self._mappings.find(binding.key.reached_at) is None:
@@ -120,10 +132,11 @@ class Reporting:
     def _on_adopted(self, state: FlowState, now: float) -> None:
         """Keep the outside port of a flow that was NATed before natfix started."""
         flow = state.flow
-        if not self._realms.is_inside(flow.source.host) \
-                or flow.reply_destination.host != self._realms.outside_of(flow.source.host):
+        inside = flow.source._replace(link=self._realms.link_at(flow.reply_destination.host))
+        if not self._realms.is_inside(inside.host) \
+                or flow.reply_destination.host != self._realms.outside_of(inside.host, inside.link):
             return
-        mapping = self._signalling.adopt(flow.source, flow.reply_destination.port, now)
+        mapping = self._signalling.adopt(inside, flow.reply_destination.port, now)
         if mapping is None or mapping.outside != flow.reply_destination:
             self._notes.append(Note("adopt", "", str(flow.source), str(flow.source),
                                     "another flow has its outside port: it begins anew with its own"))

@@ -22,7 +22,7 @@ class Change(NamedTuple):
 class AddressesChanged:
     """The links as they are now; sent at start and after every change."""
 
-    outside: dict[str, str]                         # interface -> its address
+    outside: dict[str, str]                         # interface -> its address; "" where it has none now
     inside: tuple[tuple[Network, str], ...]         # connected and routed inside networks, with interface
     own: frozenset[str] = frozenset()               # all addresses of the gateway, but for loopback's
     advertised: str = ""                            # what others see; "": the address itself

@@ -157,7 +157,7 @@ class Rewriter:
             return
         shown = sender.outside.host
         if hostport.port is not None:
-            mapping = self._mappings.find(Endpoint(hostport.host, hostport.port))
+            mapping = self._mappings.find(Endpoint(hostport.host, hostport.port, link=sender.inside.link))
             shown += f":{mapping.outside.port if mapping else hostport.port}"
         call.remember_written(IDENTITY, shown, written)
         self._replace(turn, hostport, written, shown, rule)
@@ -186,7 +186,8 @@ class Rewriter:
         port = hostport.port or SIP_PORT
         # Whatever port a UA listens at: requests to it come by the connection that it opened (RFC 5923).
         is_own = port == sender.inside.port or sender.is_stream
-        mapping = sender if is_own else self._beside(turn, Endpoint(hostport.host, port), rule)
+        other = Endpoint(hostport.host, port, link=sender.inside.link)
+        mapping = sender if is_own else self._beside(turn, other, rule)
         if mapping is None:
             return False
         written = intern(turn.message.raw[hostport.start:hostport.end].decode("latin-1"))

@@ -30,12 +30,12 @@ def latest_time(changes: Iterable[Change]) -> float:
 
 
 def endpoint_from_row(value: list[Any] | None) -> Endpoint | None:
-    """Return the endpoint that a row holds as [host, port, stream]; older rows have no stream."""
+    """Return the endpoint that a row holds as [host, port, stream, link]; older rows have less."""
     return _endpoint(value) if value else None
 
 
 def _endpoint(value: list[Any]) -> Endpoint:
-    return Endpoint(str(value[0]), int(value[1]), *map(str, value[2:3]))
+    return Endpoint(str(value[0]), int(value[1]), *map(str, value[2:4]))
 
 
 def row_from_binding(binding: Binding) -> Row:

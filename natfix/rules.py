@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from natfix.config import Settings
+from natfix.errors import ConfigError
 from natfix.interfaces import links_now, outside_interface
 from natfix.kernel.base import Skeleton
 from natfix.kernel.netfilter import skeleton_text
@@ -17,7 +18,9 @@ def skeleton_for(settings: Settings) -> Skeleton:
     Raises ConfigError where it is not clear which link is outside. A configured one need not be there.
     """
     interface = settings.outside.interface or outside_interface(links_now(), settings.outside)
-    return skeleton_from_settings(settings, AddressesChanged({interface: settings.outside.address}, ()))
+    links = {each.interface: each.address for each in settings.links}
+    outside = {interface: settings.outside.address, **links}
+    return skeleton_from_settings(settings, AddressesChanged(outside, ()))
 
 
 def nft_text(skeleton: Skeleton, capabilities: Capabilities) -> str:
@@ -78,7 +81,13 @@ COMMIT
 
 
 def iptables_text(skeleton: Skeleton) -> str:
-    """Return what iptables can say of natfix's rules, as `iptables-restore --noflush` reads it."""
+    """Return what iptables can say of natfix's rules, as `iptables-restore --noflush` reads it.
+
+    Raises ConfigError where there are several outside links.
+    """
+    if len(skeleton.outside_interfaces) > 1:
+        raise ConfigError("what several outside links ([[link]]) need cannot be said in iptables' words: "
+                          "natfix rules --format nft shows it")
     bit = f"{skeleton.mark:#x}"
     first, last = skeleton.media_ports
     bypass = " --queue-bypass" if skeleton.bypass else ""

@@ -208,7 +208,7 @@ def _other_event(event: Answer) -> str:
 
 EVENTS: dict[str, Callable[[Answer], str]] = {
     "call": _call_event, "ended": _ended_event, "alarm": _alarm_event, "alarm-over": _alarm_event,
-    **dict.fromkeys(("ringing", "answered", "resumed", "challenged"), _alarm_event),
+    **dict.fromkeys(("ringing", "answered", "resumed", "challenged", "cut-off", "goes-on"), _alarm_event),
     **dict.fromkeys(("registered", "unregistered", "expired"), _binding_event),
 }
 

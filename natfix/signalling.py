@@ -60,11 +60,18 @@ class Signalling:
             self._mappings.hold(mapping, FLOW, now + FLOW_LIFETIME, now)
         return mapping
 
-    def own_contact_port(self, message: Message) -> int:
-        """Return the port of a Contact that names the outside address already, 0 without one."""
+    def map_sender(self, inside: Endpoint, message: Message | None, now: float) -> Mapping:
+        """Return the mapping of *inside*, which sends *message* (None: something else); raises likewise."""
+        is_new = self._mappings.find(inside) is None
+        wanted = self.own_contact_port(message, inside.link) if message is not None and is_new else 0
+        return self.map_endpoint(inside, now, wanted)
+
+    def own_contact_port(self, message: Message, link: str = "") -> int:
+        """Return the port of a Contact that names the outside *link*'s address already, 0 without one."""
         header = message.first("contact")
         address = address_or_none(message.raw, header.start, header.end) if header is not None else None
-        if address is None or address.uri is None or address.uri.hostport.host != self._realms.outside_host:
+        shown = self._realms.outside_of("", link)
+        if address is None or address.uri is None or address.uri.hostport.host != shown:
             return 0
         return address.uri.hostport.port or SIP_PORT
 
@@ -75,7 +82,7 @@ class Signalling:
     def adopt(self, inside: Endpoint, port: int, now: float) -> Mapping | None:
         """Take over a flow that was NATed to *port* before natfix started; None where that is taken."""
         if self._mappings.find(inside) is None:
-            outside = Endpoint(self._realms.outside_of(inside.host), port)
+            outside = Endpoint(self._realms.outside_of(inside.host, inside.link), port)
             if self._mappings.find_outside(outside) is not None:
                 return None
             self._remember(inside, port)
@@ -143,17 +150,17 @@ class Signalling:
         if not mapping.has_elements or self._realms.is_inside(peer.host) or not is_usable(peer.host) \
                 or peer.host in self._dropped:
             return
-        flow = Flow(mapping.inside, peer, peer, mapping.outside)
+        flow = Flow(mapping.inside.on_wire, peer, peer, mapping.outside)
         self._mappings.keep_flow(mapping, flow, holder, until, now, fixed=True)
 
     def _add(self, inside: Endpoint, wanted: int) -> Mapping:
         self._mappings.check_quota(inside.host)
-        host = self._realms.outside_of(inside.host)
+        host = self._realms.outside_of(inside.host, inside.link)
         if not host:
             raise LimitReached("there is no outside address now")
         if inside.host in self._realms.own_hosts:
             return self._add_own(inside)
-        forwarded = (port for port, target in self.forwards.items() if target == inside)
+        forwarded = (port for port, target in self.forwards.items() if target == inside.on_wire)
         preferred = [
             port for port in (next(forwarded, 0), self.remembered.get(inside, 0), wanted, inside.port)
             if port >= LOWEST_PORT
@@ -173,7 +180,7 @@ class Signalling:
     def _is_free(self, port: int, inside: Endpoint) -> bool:
         """Tell whether *inside* may have *port*: the operator's forward of it must lead there too."""
         first, last = self._settings.media.ports
-        outside = Endpoint(self._realms.outside_of(inside.host), port)
+        outside = Endpoint(self._realms.outside_of(inside.host, inside.link), port)
         if self._mappings.find_outside(outside) is not None:
             return False
         if self._realms.has_own_outside(inside.host):
@@ -181,7 +188,7 @@ class Signalling:
         return (
             (port not in self.taken or (inside.host in self._realms.link_hosts and port == inside.port))
             and (port not in self._reserved or inside.host in self._realms.gateway_hosts)
-            and (port not in self.forwards or self.forwards[port] == inside)
+            and (port not in self.forwards or self.forwards[port] == inside.on_wire)
             and not first <= port <= last
         )
 

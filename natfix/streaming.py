@@ -226,7 +226,7 @@ class Streaming:
     def leave_address(self, now: float) -> None:
         """After a change of the outside address tell the inside ends, which would wait for answers."""
         for stream in list(self.streams):
-            if stream.outside.host != self._realms.outside_of(stream.inside.host):
+            if not self._realms.still_shows(stream.inside, stream.outside.host):
                 self.streams.remove(stream)
                 self._end(stream, now)
                 self._lost[stream.key] = stream.outside

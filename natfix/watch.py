@@ -70,7 +70,7 @@ def ports_in_use(
 
     Where the operator's rules cannot be read, the forwards are missing, and the log says so.
     """
-    hosts = tuple(addresses.outside.values())
+    hosts = tuple(filter(None, addresses.outside.values()))
     local = local_udp_ports(hosts)
     try:
         rules = ruleset()

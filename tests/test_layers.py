@@ -22,8 +22,8 @@ LAYERS: dict[int, str] = {
        "masking packet pcapng quirks reports sdp segment shipped sip sip.fields sip.message stun",
     3: "deadlines dialogs far_ends happenings hearsay mappings ports pulse quotas registrations repeats "
        "shares spelling stream stream_framing stream_receiver stream_sender stream_way streams",
-    4: "audio callflow draining engine far_fix keep_alives levels listing media media_mappings memory realms "
-       "refreshing policies registering repairs reporting rewrite rows settling signalling "
+    4: "audio callflow draining engine far_fix keep_alives levels links listing media media_mappings memory "
+       "realms refreshing policies registering repairs reporting rewrite rows settling signalling "
        "streaming targets turn",
     5: "firewall firewall_iptables firewall_nft firewall_now interfaces kernel.advertise kernel.conntrack "
        "kernel.divert kernel.elements kernel.events kernel.fake kernel.fake_conntrack kernel.fake_elements "

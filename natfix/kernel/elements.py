@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
@@ -48,7 +49,9 @@ ALLOWED = {Kind.SIGNALLING: "signalling_allowed", Kind.MEDIA: "media_allowed", K
 OPEN = "media_open"
 ENDPOINTS, INWARD, PEERS = "signalling_endpoints", "signalling_inward", "signalling_peers"
 REFUSED, FLOODING, MEMORY = "refused", "flooding", "memory"
-MAPPING_SETS = (*OUT.values(), *IN.values(), *ALLOWED.values(), OPEN, ENDPOINTS, INWARD, PEERS)
+LINKS_OUT, LINKS_MEDIA = "links_out", "links_media"     # where there are several outside links
+MAPPING_SETS = (
+    *OUT.values(), *IN.values(), *ALLOWED.values(), OPEN, ENDPOINTS, INWARD, PEERS, LINKS_OUT, LINKS_MEDIA)
 
 ANY = "0.0.0.0"             # AllowRemote: whoever sends
 
@@ -67,12 +70,15 @@ LONGEST = (1 << 31) // 1000     # seconds; some weeks: conntrack counts in jiffi
 MESSAGE_ELEMENTS = 256      # elements of one message: an attribute ends at 65,535 bytes
 
 ENDPOINT_SIZE = 8           # bytes
+NAME_SIZE = 16              # of an interface's name: IFNAMSIZ
+LINK_SIZE = NAME_SIZE + ENDPOINT_SIZE
+MARK_SIZE = 4
 # A key or value of two fields (address . port) and of three, each field padded to four bytes.
 _PORT = struct.Struct("!H2x")
 # What stands before a key, a value and a timeout: headers that are the same each time. A timeout is in
 # milliseconds, in 64 bits.
-_KEY_HEADS = {size: nested_head(KEY, VALUE, size) for size in (4, ENDPOINT_SIZE, 12)}
-_DATA_HEAD = nested_head(DATA, VALUE, ENDPOINT_SIZE)
+_KEY_HEADS = {size: nested_head(KEY, VALUE, size) for size in (4, ENDPOINT_SIZE, 12, LINK_SIZE)}
+_DATA_HEADS = {size: nested_head(DATA, VALUE, size) for size in (MARK_SIZE, ENDPOINT_SIZE)}
 _TIMEOUT_HEAD = ATTRIBUTE.pack(12, TIMEOUT)
 
 
@@ -96,6 +102,16 @@ def remote_key(remote: str, endpoint: Endpoint) -> bytes:
     return socket.inet_aton(remote) + endpoint_key(endpoint)
 
 
+def link_key(endpoint: Endpoint) -> bytes:
+    """Return ``outside link . address . port``."""
+    return endpoint.link.encode().ljust(NAME_SIZE, b"\0") + endpoint_key(endpoint)
+
+
+def endpoint_from_link_key(key: bytes) -> Endpoint:
+    """Return the endpoint that :func:`link_key` has made *key* of."""
+    return endpoint_from_key(key[NAME_SIZE:])._replace(link=key[:NAME_SIZE].rstrip(b"\0").decode())
+
+
 def endpoint_from_key(key: bytes) -> Endpoint:
     """Return the endpoint that *key* (or a map's value) holds."""
     return Endpoint(socket.inet_ntoa(key[:4]), int.from_bytes(key[4:6]))
@@ -105,7 +121,7 @@ def element(key: bytes, data: bytes = b"", lifetime: float = 0, comment: str = "
     """Return one element, ready to be put into a list; *lifetime* in seconds, 0 for ever."""
     parts = _KEY_HEADS[len(key)] + key
     if data:
-        parts += _DATA_HEAD + data
+        parts += _DATA_HEADS[len(data)] + data
     if lifetime:
         parts += _TIMEOUT_HEAD + max(1, int(min(lifetime, LONGEST) * 1000)).to_bytes(8)
     if comment:
@@ -160,16 +176,26 @@ def get_element(name: str, key: bytes) -> Message:
 
 def held_element(name: str, key: bytes, found: Element | None) -> HeldElement:
     """Return what the kernel said of an element, in the words of nft."""
-    value = text_from_key(found.data) if found is not None and found.data else ""
+    value = text_from_data(found.data) if found is not None and found.data else ""
     lifetime = found.lifetime if found is not None else 0.0
     return HeldElement(name, text_from_key(key), value, found is not None, lifetime)
 
 
 def text_from_key(key: bytes) -> str:
-    """Return a key or value as nft writes it: addresses, and a port where the key's last field is one."""
+    """Return a key as nft writes it: addresses, and a port where its last field is one; a link in front."""
+    if len(key) == LINK_SIZE:
+        name = key[:NAME_SIZE].rstrip(b"\0").decode(errors="replace")
+        return f'"{name}" . {text_from_key(key[NAME_SIZE:])}'
     hosts, port = (key[:-4], key[-4:-2]) if len(key) >= ENDPOINT_SIZE else (key, b"")
     parts = [socket.inet_ntoa(hosts[at:at + 4]) for at in range(0, len(hosts), 4)]
     return " . ".join([*parts, str(int.from_bytes(port))] if port else parts)
+
+
+def text_from_data(data: bytes) -> str:
+    """Return a value as nft writes it: an endpoint, or a mark."""
+    if len(data) == MARK_SIZE:
+        return f"{int.from_bytes(data, sys.byteorder):#010x}"
+    return text_from_key(data)
 
 
 class _Planned(NamedTuple):
@@ -254,14 +280,21 @@ def change_from_commands(commands: Iterable[Command]) -> Change:
 def _add_mapping(change: Change, command: AddMapping) -> None:
     kind, lifetime, is_new = command.kind, command.lifetime, command.is_new
     inside, outside = endpoint_key(command.inside), endpoint_key(command.outside)
-    change.put(OUT[kind], inside, element(inside, outside, lifetime, command.owner), is_new)
-    if kind is Kind.SIGNALLING:
-        change.put(ENDPOINTS, inside, element(inside, b"", lifetime), is_new)
+    name, key = (LINKS_OUT, link_key(command.inside)) if command.inside.link else (OUT[kind], inside)
+    change.put(name, key, element(key, outside, lifetime, command.owner), is_new)
+    if command.mark:
+        change.put(LINKS_MEDIA, inside, element(inside, _mark(command.mark), lifetime), is_new)
+    if kind is Kind.SIGNALLING:     # another link's mapping may have put it there already
+        change.put(ENDPOINTS, inside, element(inside, b"", lifetime), is_new and not command.inside.link)
     for name, item in _inward_half(kind, inside, outside, lifetime):
         if command.inward:
             change.put(name, outside, item, is_new)
         elif not is_new:
             change.drop(name, outside, item)
+
+
+def _mark(mark: int) -> bytes:
+    return mark.to_bytes(MARK_SIZE, sys.byteorder)
 
 
 def _inward_half(kind: Kind, inside: bytes, outside: bytes, lifetime: float) -> Iterator[tuple[str, bytes]]:
@@ -273,7 +306,10 @@ def _inward_half(kind: Kind, inside: bytes, outside: bytes, lifetime: float) -> 
 def _delete_mapping(change: Change, command: DeleteMapping) -> None:
     kind = command.kind
     inside, outside = endpoint_key(command.inside), endpoint_key(command.outside)
-    change.drop(OUT[kind], inside, element(inside, outside))
+    name, key = (LINKS_OUT, link_key(command.inside)) if command.inside.link else (OUT[kind], inside)
+    change.drop(name, key, element(key, outside))
+    if command.mark:
+        change.drop(LINKS_MEDIA, inside, element(inside, _mark(command.mark)))
     change.drop(IN[kind], outside, element(outside, inside))
     if kind is Kind.SIGNALLING:
         change.drop(ENDPOINTS, inside, element(inside))

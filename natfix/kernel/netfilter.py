@@ -18,7 +18,7 @@ from itertools import groupby
 from pathlib import Path
 
 from natfix.address import Endpoint
-from natfix.commands import CloseFlow, Command, Flow, OpenFlow, OwnPacket, ReleaseStream
+from natfix.commands import CloseFlow, Command, Flow, Kind, OpenFlow, OwnPacket, ReleaseStream
 from natfix.errors import KernelRefused
 from natfix.kernel import libnftables
 from natfix.kernel.base import FlowState, HeldElement, KernelMapping, Skeleton
@@ -28,6 +28,8 @@ from natfix.kernel.elements import (
     ENDPOINT_SIZE,
     FLOODING,
     IN,
+    LINK_SIZE,
+    LINKS_OUT,
     MEMORY,
     OUT,
     REFUSED,
@@ -38,6 +40,7 @@ from natfix.kernel.elements import (
     element,
     elements_from_dump,
     endpoint_from_key,
+    endpoint_from_link_key,
     get_element,
     held_element,
     list_elements,
@@ -57,6 +60,7 @@ TABLE_NAME = 1      # NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE
 
 QUEUE_RULE = re.compile(r"^( *)(queue num \$sip_queue)$", re.MULTILINE)
 INTRANET_RULE = "#intranet "    # before the rules that leave networks alone
+LINKS_RULE = "#links "  # before what only several outside links need
 OWN_RULE = "#own "      # before the rules that a PBX on the gateway needs
 # What a kernel without nft's ct timeout does without: the object, and the rule that hands it out.
 TIMEOUT = re.compile(r"^ *ct timeout stream \{[^}]*\}\s*\}\n|^.* ct timeout set .*\n", re.MULTILINE)
@@ -174,6 +178,12 @@ class NetfilterKernel:
                               item.data in inward, item.lifetime, item.comment)
                 for item in self._elements(name) if len(item.key) == len(item.data) == ENDPOINT_SIZE
             ]
+        inward = {item.key for item in self._elements(IN[Kind.SIGNALLING])}
+        found += [
+            KernelMapping(Kind.SIGNALLING, endpoint_from_link_key(item.key), endpoint_from_key(item.data),
+                          item.data in inward, item.lifetime, item.comment)
+            for item in self._elements(LINKS_OUT) if len(item.key) == LINK_SIZE
+        ]
         return found
 
     def flows(self) -> list[FlowState]:
@@ -281,6 +291,10 @@ def skeleton_text(skeleton: Skeleton, form: str, timeouts: bool = True) -> str:
     }
     for name, value in values.items():
         rules = re.sub(rf"^(define {name} = ).*?( +#.*)?$", rf"\g<1>{value}\g<2>", rules, flags=re.MULTILINE)
+    if further := skeleton.outside_interfaces[1:]:
+        rules = rules.replace(LINKS_RULE, "")
+        rules = re.sub(r"^(define links = )\{.*?\}", rf"\g<1>{interface_set(further)}", rules,
+                       flags=re.MULTILINE)
     if skeleton.intranet:
         networks = ", ".join(map(str, skeleton.intranet))
         rules = rules.replace(INTRANET_RULE, "").replace("192.0.2.0/24", networks)

@@ -25,12 +25,12 @@ from natfix.commands import (
 )
 from natfix.config import Inside, Outside, Settings
 from natfix.edits import EditTuple
-from natfix.engine import NO_QUIRKS, Engine, Path
+from natfix.engine import NO_QUIRKS, Engine
 from natfix.errors import KernelRefused
 from natfix.kernel.base import FlowState, Skeleton
 from natfix.kernel.fake import Crossing, FakeKernel
 from natfix.kernel.fake_conntrack import turned
-from natfix.packet import UDP
+from natfix.packet import UDP, Path
 from natfix.quirks import Quirks
 from natfix.reports import AddressesChanged, FlowAdopted, FlowBegan, FlowDestroyed, Report
 from natfix.sip.message import Message

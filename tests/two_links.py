@@ -1,0 +1,135 @@
+"""A gateway with two outside links, one Internet behind both, and natfix on it.
+
+Provider A is on the first link's own network, provider B on the second one's. A server on the Internet
+(media of either) is reached by the default route, which leaves by the first link.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from tests.gateway_with_natfix import SDP, SIP, Dialog, Live, answer_to, media_of, receive
+from tests.kernel.wires import GATEWAY, PHONE, PHONE_2, REMOTE
+
+GATEWAY_2, REMOTE_2 = "198.51.100.1", "198.51.100.60"
+SERVER = "192.0.2.50"
+FIRST_MARK, SECOND_MARK = 0x100, 0x200
+
+CONFIGURATION = f"""
+    [outside]
+    interface = "outside"
+    mark = {FIRST_MARK}
+    [inside]
+    networks = ["192.168.1.0/24"]
+    [[link]]
+    interface = "outside2"
+    mark = {SECOND_MARK}
+"""
+FIREWALL = """
+table inet firewall {
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+        ct state established,related accept
+        ct status dnat accept
+        iifname "inside" accept
+    }
+}
+table ip nat {
+    chain postrouting {
+        type nat hook postrouting priority srcnat; policy accept;
+        oifname { "outside", "outside2" } masquerade
+    }
+}
+"""
+# What came from the gateway, by link and by the gateway's address, counted on the Internet's side.
+METER = """
+table ip seen {
+    chain seen {
+        type filter hook prerouting priority raw; policy accept;
+        %s
+    }
+}
+"""
+# The operator's: one table of routes for each link.
+ROUTES = f"""
+    sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.outside.rp_filter=2
+    ip route add default via {REMOTE} dev outside
+    ip route add default via {REMOTE} dev outside table 100
+    ip rule add fwmark {FIRST_MARK:#x} lookup 100
+"""
+SECOND = f"""
+    sysctl -qw net.ipv4.conf.outside2.rp_filter=2
+    ip addr add {{0}}/24 dev outside2
+    ip link set outside2 up
+    ip route add default via {REMOTE_2} dev outside2 table 200
+    ip rule add fwmark {SECOND_MARK:#x} lookup 200
+"""
+
+
+class TwoLinks(Live):
+    """The gateway; its phone is at 192.168.1.10, and there is a second one."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        gateway, internet = self.wires.gateway, self.wires.outside
+        gateway.run("nft flush ruleset; nft -f -", FIREWALL)
+        internet.run("sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 "
+                     f"net.ipv4.conf.eth0.rp_filter=0; ip addr add {SERVER}/32 dev lo")
+        gateway.run(ROUTES)
+        self.lay_second(GATEWAY_2)
+        hosts = (GATEWAY, GATEWAY_2)
+        internet.run("nft -f -", METER % "\n".join(
+            f'iifname "{link}" ip saddr {host} udp dport >= 10000 counter comment "{link} {host}"'
+            for link in ("eth0", "eth1") for host in hosts))
+
+    def lay_second(self, host: str) -> None:
+        """Lay the second link's cable, with the address *host* at the gateway, as a PPPoE session does."""
+        self.wires.outside.connect(self.wires.gateway, "eth1", "outside2")
+        self.wires.outside.run("sysctl -qw net.ipv4.conf.eth1.rp_filter=0;"
+                               f"ip addr add {REMOTE_2}/24 dev eth1; ip link set eth1 up")
+        self.wires.gateway.run(SECOND.format(host))
+
+    def begin(self, more: str = "") -> None:
+        self.start(CONFIGURATION + more)
+
+    def carried(self) -> dict[str, int]:
+        """Return the packets of media that came by each link from each of the gateway's addresses."""
+        rules = json.loads(self.wires.outside.run("nft -j list table ip seen"))["nftables"]
+        return {rule["comment"]: _count(rule) for entry in rules if (rule := entry.get("rule"))}
+
+    def call(self, phone: socket.socket, host: str, server: socket.socket, rtp: int, media: str,
+             media_port: int) -> Call:
+        """Place a call from a phone to whoever *server* is; its own media is at *media*."""
+        dialog = Dialog(phone, (host, SIP), server.getsockname())
+        return Call(dialog, server, (host, rtp), (media, media_port))
+
+
+def _count(rule: dict[str, Any]) -> int:
+    return sum(part["counter"]["packets"] for part in rule["expr"] if "counter" in part)
+
+
+class Call:
+    """A call that is answered; what the server was told."""
+
+    def __init__(self, dialog: Dialog, server: socket.socket, rtp: tuple[str, int],
+                 media: tuple[str, int]) -> None:
+        self.dialog, self.server, self.rtp, self.media = dialog, server, rtp, media
+        self.offer_again()
+
+    def offer_again(self) -> None:
+        """INVITE, again within the call, with the answer; whatever is lost is sent again."""
+        self.dialog.send_request("INVITE", SDP.format(*self.rtp))
+        self.offer, self.source = receive(self.server)
+        self.told = media_of(self.offer)
+        host, port = self.server.getsockname()
+        answer = answer_to(self.offer, "200 OK", f"<sip:bob@{host}:{port}>", SDP.format(*self.media))
+        self.server.sendto(answer, self.source)
+        self.dialog.take_answer(receive(self.dialog.own)[0])
+        self.dialog.send_request("ACK")
+        receive(self.server)
+
+
+__all__ = ["GATEWAY", "GATEWAY_2", "PHONE", "PHONE_2", "REMOTE", "REMOTE_2", "SERVER", "Call", "TwoLinks"]
