@@ -147,13 +147,16 @@ def write_textfile(path: str, text: str) -> None:
 
     Raises NotPermitted or NatfixError where that cannot be done.
     """
-    target = Path(path)
+    target, draft = Path(path), ""
     try:
         with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=".natfix-", delete=False) as file:
+            draft = file.name
             file.write(text)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, target)
+        os.chmod(draft, 0o644)
+        os.replace(draft, target)
     except PermissionError:
         raise NotPermitted(f"{path} cannot be written: run this as root") from None
     except OSError as problem:
+        if draft:       # of a full disk
+            Path(draft).unlink(missing_ok=True)
         raise NatfixError(f"{path} cannot be written: {problem.strerror}") from None

@@ -4,10 +4,14 @@ The engine says what changed (:class:`natfix.reports.Change`), the loop gathers 
 it to :meth:`Store.put`, and a thread writes it, so that no packet waits for a disk. Between a change and its
 commit lies an eighth of a second: that much is lost by ``kill -9``, and the next message of the dialog
 brings it back.
+
+A disk that is full, or can only be read, holds nothing up: natfix starts with the rows that it can read, and
+what is to be written waits until there is room again. Telephones must not fall silent for want of a file.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -15,6 +19,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from natfix.errors import Busy, NatfixError, NotPermitted
@@ -27,10 +32,16 @@ IN_MEMORY = ":memory:"  # a path that is no file: nothing survives
 GATHER = 0.02           # seconds that changes are collected for one commit
 RETRY = 1.0             # seconds after which a commit that failed (disk full) is tried again
 LOCKED = 0.5            # seconds to wait for a daemon that is just ending
+PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}      # what may be over later
+# The same in SQLite's words: SQLITE_FULL, SQLITE_READONLY, SQLITE_IOERR, SQLITE_CANTOPEN, without details.
+PASSING_CODES = {13, 8, 10, 14}
 
 TABLE = "CREATE TABLE rows (kind TEXT, key TEXT, row TEXT, PRIMARY KEY (kind, key)) WITHOUT ROWID"
 PUT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?)"
 DELETE = "DELETE FROM rows WHERE kind = ? AND key = ?"
+SELECT = "SELECT kind, key, row FROM rows ORDER BY kind, key"
+
+Row = tuple[str, str, str]
 
 log = logging.getLogger("natfix")
 
@@ -41,8 +52,9 @@ class Store:
     def __init__(self, path: str) -> None:
         """Open or create the file at *path*.
 
-        A file that is damaged or from a newer natfix is moved aside, and said so in the log. Raises Busy
-        where another process holds it, NotPermitted or NatfixError where it cannot be made.
+        A file that is damaged or from a newer natfix is moved aside, and said so in the log; one that cannot
+        be written now (:attr:`problem`) is opened later. Raises Busy where another process holds it,
+        NotPermitted or NatfixError where it cannot be made.
         """
         self.path = path
         self.failures = 0       # commits that failed; nothing is lost while the daemon lives
@@ -50,12 +62,18 @@ class Store:
         self._pending: dict[tuple[str, str], dict[str, Any] | None] = {}
         self._changed = threading.Condition()
         self._closing = False
-        self._connection = _open(path)
+        self._connection: sqlite3.Connection | None = None
+        self._known: list[Row] = []     # where the file can only be read
+        try:
+            self._connection = _open(path)
+        except _NotNowError as problem:
+            self._known = _readable(path)
+            self._complain(problem)
         self._writer = threading.Thread(target=self._write_until_closed, name="store", daemon=True)
 
     def load(self) -> tuple[Change, ...]:
         """Return every row of before; to be called before the first :meth:`put`."""
-        found = self._connection.execute("SELECT kind, key, row FROM rows ORDER BY kind, key").fetchall()
+        found = self._known if self._connection is None else self._connection.execute(SELECT).fetchall()
         changes = []
         for table, key, text in found:
             try:
@@ -84,7 +102,8 @@ class Store:
         if self._pending and not self._commit(self._take()):
             log.error("state file %s: %d changes could not be written", self.path, len(self._pending),
                       extra=kind("state-file"))
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
 
     def _write_until_closed(self) -> None:
         while True:
@@ -106,10 +125,12 @@ class Store:
         gone = [name for name, row in changes.items() if row is None]
         rows = [(*name, json.dumps(row)) for name, row in changes.items() if row is not None]
         try:
+            if self._connection is None:
+                self._connection = _open(self.path)
             with self._connection:
                 self._connection.executemany(DELETE, gone)
                 self._connection.executemany(PUT, rows)
-        except sqlite3.Error as problem:
+        except (sqlite3.Error, NatfixError, _NotNowError) as problem:
             self._keep(changes, problem)
             return False
         if self.problem:
@@ -118,14 +139,17 @@ class Store:
                         extra=kind("state-file-back"))
         return True
 
-    def _keep(self, changes: dict[tuple[str, str], dict[str, Any] | None], problem: sqlite3.Error) -> None:
+    def _keep(self, changes: dict[tuple[str, str], dict[str, Any] | None], problem: Exception) -> None:
+        self._complain(problem)
+        with self._changed:
+            self._pending = {**changes, **self._pending}
+
+    def _complain(self, problem: Exception) -> None:
         self.failures += 1
         if not self.problem:
             log.error("cannot write state file %s (%s); trying on", self.path, problem,
                       extra=kind("state-file"))
         self.problem = f"{self.path} cannot be written ({problem})"
-        with self._changed:
-            self._pending = {**changes, **self._pending}
 
 
 def _open(path: str) -> sqlite3.Connection:
@@ -145,6 +169,22 @@ class _UnusableError(Exception):
     """Why the file cannot be taken over."""
 
 
+class _NotNowError(Exception):
+    """Why the file cannot be written, for now."""
+
+
+def _readable(path: str) -> list[Row]:
+    """Return the rows of a file that cannot be written; a journal beside it is left for later."""
+    try:
+        connection = sqlite3.connect(f"{Path(path).resolve().as_uri()}?immutable=1", uri=True)
+        try:
+            return connection.execute(SELECT).fetchall()
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        return []
+
+
 def _make_file(path: str) -> None:
     """Create the file and its directory for the daemon's eyes only: the rows name who called whom."""
     try:
@@ -154,6 +194,8 @@ def _make_file(path: str) -> None:
     except PermissionError as problem:
         raise NotPermitted(f"no right to write the state file {path} ({problem.strerror})") from None
     except OSError as problem:
+        if problem.errno in PASSING:
+            raise _NotNowError(problem.strerror) from None
         raise NatfixError(f"cannot write the state file {path} ({problem.strerror})") from None
 
 
@@ -169,6 +211,8 @@ def _connect(path: str) -> sqlite3.Connection:
         connection.close()
         if "locked" in str(problem):
             raise Busy(f"another process holds the state file {path}") from None
+        if problem.sqlite_errorcode & 0xFF in PASSING_CODES:
+            raise _NotNowError(str(problem)) from None
         raise NatfixError(f"cannot open the state file {path} ({problem})") from None
     except sqlite3.DatabaseError as problem:
         connection.close()

@@ -92,7 +92,7 @@ def test_no_signalling_port_is_left_and_on_failure_is_pass() -> None:
 
 
 def test_no_call_may_begin() -> None:
-    """Where the shell says so, an INVITE is dropped, with the reason; calls that run, and registrations, go on."""
+    """Where the shell says so an INVITE is dropped, with the reason; what runs, and registrations, go on."""
     world = World()
     first = world.call(world.phone, world.provider)
     world.engine.levels.refuse_calls("the kernel's connection table is full")

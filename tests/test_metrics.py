@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import stat
 from pathlib import Path
 
@@ -60,6 +61,21 @@ def test_a_textfile_is_there_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
     with pytest.raises(NatfixError, match="cannot be written"):
         write_textfile(str(tmp_path / "nowhere" / "x.prom"), "")
+
+
+def test_a_full_disk_is_not_filled_further(tmp_path: Path) -> None:
+    """Where the text does not fit, nothing of it is left, and what was there before stays."""
+    target = tmp_path / "natfix.prom"
+    write_textfile(str(target), "natfix_up 1\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        with pytest.raises(NatfixError, match="cannot be written"):
+            write_textfile(str(target), "x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == [target]
+    assert target.read_text() == "natfix_up 1\n"
 
 
 def test_alerts_use_metrics_that_exist() -> None:
