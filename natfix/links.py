@@ -91,4 +91,4 @@ class OutsideLinks:
                 kind = CUT_OFF if any(each and each.outside.host == host for each in held) else GOES_ON
                 counts[kind] += 1
                 self._happened.of_call(kind, call, now, why=WHY[kind].format(host=host, what=what))
-        return f"{counts[CUT_OFF]} calls have lost their audio's way, {counts[GOES_ON]} go on"
+        return f"calls that lose their audio: {counts[CUT_OFF]}; calls that go on: {counts[GOES_ON]}"

@@ -148,7 +148,7 @@ def test_calls_are_told_apart_when_a_link_goes() -> None:
     engine.pop_events()
     down = engine.handle_report(links(second=""), 3.0)
     assert [note.reason for note in down.notes] == [
-        f"the link of {SECOND} is down: 1 calls have lost their audio's way, 1 go on"]
+        f"the link of {SECOND} is down: calls that lose their audio: 1; calls that go on: 1"]
     assert told_of(engine) == {"1": "goes-on", "2": "cut-off"}
     up = engine.handle_report(links(), 4.0)
     assert [note.reason for note in up.notes] == [f"the link of {SECOND} is back"]

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.gateway_with_natfix import RTP, SIP, header
+from tests.gateway_with_natfix import RTP, SIP, header, wait_until
+from tests.kernel.wires import GATEWAY, PHONE, PHONE_2, REMOTE
 from tests.namespace import kernel_test
-from tests.two_links import GATEWAY, GATEWAY_2, PHONE, REMOTE_2, SERVER, TwoLinks
+from tests.two_links import (
+    GATEWAY_2,
+    PATIENCE,
+    REMOTE_2,
+    SECOND_ROUTE,
+    SERVER,
+    TwoLinks,
+    attempt,
+    entries,
+    is_heard,
+    next_call,
+)
 
 pytestmark = kernel_test
 
@@ -22,15 +34,6 @@ def links(tmp_path: Path) -> Iterator[TwoLinks]:
     made = TwoLinks(tmp_path)
     yield made
     made.close()
-
-
-def is_heard(links: TwoLinks, phone: socket.socket, server: socket.socket, told: tuple[str, int]) -> bool:
-    """Tell whether audio goes both ways: from where the server was told to where it sends from."""
-    phone.sendto(b"from inside", server.getsockname())
-    if server.recvfrom(100) != (b"from inside", told):
-        return False
-    server.sendto(b"from outside", told)
-    return phone.recvfrom(100) == (b"from outside", server.getsockname())
 
 
 def test_one_endpoint_at_both_links(links: TwoLinks) -> None:
@@ -47,9 +50,123 @@ def test_one_endpoint_at_both_links(links: TwoLinks) -> None:
         assert header(call.offer, "Via").startswith(f"SIP/2.0/UDP {host}:{SIP};")
         assert header(call.offer, "Contact") == f"<sip:alice@{host}:{SIP}>"
         phone, server = links.wires.bind(PHONE, call.rtp[1]), links.wires.bind(SERVER, call.media[1])
-        assert is_heard(links, phone, server, call.told)
+        assert is_heard(phone, server, call.told)
     assert links.carried() == {
         f"eth0 {GATEWAY}": 1, f"eth0 {GATEWAY_2}": 0, f"eth1 {GATEWAY}": 0, f"eth1 {GATEWAY_2}": 1}
     for call, server in ((first_call, links.provider), (second_call, second)):
         call.dialog.send_request("BYE")
         assert server.recvfrom(4096)[1] == call.source
+
+
+def test_fail_over_of_the_default_route(links: TwoLinks) -> None:
+    """The provider is somewhere on the Internet: the next call after fail-over is right at the other link,
+    with the phone's own port; the call before it keeps the link that it has, audio included; back again,
+    the same. Of conntrack's entries only the phone's to this provider go."""
+    links.begin()
+    server = links.wires.bind(SERVER, SIP)
+    media = links.wires.bind(SERVER, MEDIA)
+    phone = links.wires.bind(PHONE, RTP)
+    before = links.call(links.phone, PHONE, server, RTP, SERVER, MEDIA)
+    other = links.wires.bind(PHONE_2, 9999)
+    other.sendto(b"x", (REMOTE, SIP))
+    assert before.told[0] == GATEWAY
+    assert is_heard(phone, media, before.told)
+    kept = entries(links, "9999") + entries(links, f"dport={MEDIA}")
+    for number, (router, device, host) in enumerate(((REMOTE_2, "outside2", GATEWAY_2),
+                                                     (REMOTE, "outside", GATEWAY)), 1):
+        links.wires.gateway.run(f"ip route replace default via {router} dev {device}")
+        rtp = RTP + 10 * number
+        call = next_call(partial(links.call, links.phone, PHONE, server, rtp, SERVER, MEDIA + rtp), host)
+        assert is_heard(links.wires.bind(PHONE, rtp), links.wires.bind(SERVER, MEDIA + rtp), call.told)
+        assert is_heard(phone, media, before.told)
+        assert entries(links, "9999") + entries(links, f"dport={MEDIA} ") == kept
+        stale = GATEWAY if host == GATEWAY_2 else GATEWAY_2
+        assert not [line for line in entries(links, f"dst={SERVER} sport={SIP}") if f"dst={stale} " in line]
+
+
+class OnSecond:
+    """A phone that calls by the second link, another one by the first, and entries of others."""
+
+    def __init__(self, links: TwoLinks) -> None:
+        self.links = links
+        self.server = links.wires.bind(REMOTE_2, SIP)
+        self.phone, self.media = links.wires.bind(PHONE, RTP), links.wires.bind(SERVER, MEDIA)
+        self.call = links.call(links.phone, PHONE, self.server, RTP, SERVER, MEDIA)
+        self.other_phone = links.wires.bind(PHONE_2, RTP)
+        self.other_media = links.wires.bind(SERVER, MEDIA + 2)
+        self.other_call = links.call(
+            links.wires.bind(PHONE_2, SIP), PHONE_2, links.provider, RTP, SERVER, MEDIA + 2)
+        links.wires.bind(PHONE_2, 9999).sendto(b"x", (REMOTE, SIP + 1))
+        assert self.call.told[0] == GATEWAY_2
+        assert self.hears()
+        assert self.other_hears()
+
+    def hears(self) -> bool:
+        return is_heard(self.phone, self.media, self.call.told)
+
+    def other_hears(self) -> bool:
+        return is_heard(self.other_phone, self.other_media, self.other_call.told)
+
+    def others_entries(self) -> list[str]:
+        """All entries but those of the second link's address."""
+        return [line for line in entries(self.links) if GATEWAY_2 not in line]
+
+    def wait_for(self, note: str) -> None:
+        wait_until(lambda: note in self.links.log(), PATIENCE)
+
+
+def test_a_link_goes_down_and_up(links: TwoLinks) -> None:
+    """In a running call: nothing of natfix's is taken away, both calls are told apart, the other one is heard
+    meanwhile; once the link is up again, audio goes on where it was, and the call can be ended."""
+    links.begin()
+    with_call = OnSecond(links)
+    kept = entries(links)
+    links.wires.gateway.run("ip link set outside2 down")
+    with_call.wait_for("is down: calls that lose their audio: 1; calls that go on: 1")
+    assert with_call.other_hears()
+    links.wires.gateway.run(f"ip link set outside2 up; {SECOND_ROUTE}")
+    with_call.wait_for("is back")
+    wait_until(lambda: attempt(with_call.hears), PATIENCE)
+    assert entries(links) == kept
+    with_call.call.dialog.send_request("BYE")
+    assert with_call.server.recvfrom(4096)[1] == with_call.call.source
+
+
+NEW = "198.51.100.77"
+
+
+def lease(links: TwoLinks) -> None:
+    """A DHCP client gets another address."""
+    links.wires.gateway.run(f"ip addr del {GATEWAY_2}/24 dev outside2; ip addr add {NEW}/24 dev outside2; "
+                            + SECOND_ROUTE)
+
+
+def dial(links: TwoLinks) -> None:
+    """A PPPoE session ends, and the next one has another address."""
+    links.cut_second()
+    links.lay_second(NEW)
+
+
+@pytest.mark.parametrize("change", [lease, dial])
+def test_another_address(links: TwoLinks, change: Callable[[TwoLinks], None]) -> None:
+    """The next call carries the new address, and so does a new offer in the running one, which is heard
+    again then; what conntrack has for the old address is gone, all other entries stay, and the other call
+    is heard throughout."""
+    links.begin()
+    with_call = OnSecond(links)
+    kept = with_call.others_entries()
+    assert entries(links, GATEWAY_2)
+    change(links)
+    with_call.server.close()
+    server = links.wires.bind(REMOTE_2, SIP)
+    assert with_call.other_hears()
+    place = partial(links.call, links.phone, PHONE, server, RTP + 10, SERVER, MEDIA + 10)
+    call = next_call(place, NEW, GATEWAY_2)
+    assert is_heard(links.wires.bind(PHONE, RTP + 10), links.wires.bind(SERVER, MEDIA + 10), call.told)
+    assert not entries(links, GATEWAY_2)
+    assert set(kept) <= set(entries(links))
+    with_call.call.server = server
+    with_call.call.offer_again()
+    assert with_call.call.told[0] == NEW
+    assert with_call.hears()
+    assert with_call.other_hears()
