@@ -57,10 +57,14 @@ class Natfix:
         self.args = args
         self.config.write_text(self._with_daemon_table(config_text))
         self.process: Process | None = None
+        self.environment: dict[str, str] = {}   # of the daemon alone
+        self.first = "true"     # a shell command before it, in its own mount namespace
 
     def start(self, timeout: float = 10.0) -> Natfix:
         """Start the daemon and wait until it says it is ready; also after :meth:`kill`."""
-        self.process = self.gateway.popen(self.command("run", *self.args), "natfix")
+        shell = ["sh", "-ec", f'{self.first}; exec "$@"', "natfix"]
+        self.process = self.gateway.popen([*shell, *self.command("run", *self.args)], "natfix",
+                                          environment=self.environment)
         self.process.wait_for("natfix: ready", timeout)
         wait_until(self.control_socket.exists, timeout, "natfix's control socket")
         return self
