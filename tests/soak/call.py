@@ -184,6 +184,7 @@ class Party:
             self._take_change(message, source)
 
     def _take_change(self, message: Message, source: Address) -> None:
+        self.destination = message.contact()
         held = "a=sendonly" in message.body
         if held:
             self.audio.pause()
@@ -221,16 +222,23 @@ class Party:
             await asyncio.sleep(held)
             await self._change("sendrecv")
         await asyncio.sleep((plan.talk - held) / 2)
+        await self.ua.gate.opened.wait()
         self.call.phase = "ending"
         self.audio.pause()
         await self._ask_in_dialog("BYE")
         self.call.over.set()
 
-    async def _change(self, direction: str) -> None:
-        reply = await self._ask_in_dialog("INVITE", self.sdp(direction))
+    async def refresh(self) -> None:
+        """Say once more where this party is, in the middle of the call; raises CallFailed."""
+        await self._change("sendrecv", at_once=True)
+
+    async def _change(self, direction: str, at_once: bool = False) -> None:
+        reply = await self._ask_in_dialog("INVITE", self.sdp(direction), at_once)
         self._acknowledge(reply)
 
-    async def _ask_in_dialog(self, method: str, body: str = "") -> Message:
+    async def _ask_in_dialog(self, method: str, body: str = "", at_once: bool = False) -> Message:
+        if not at_once:
+            await self.ua.gate.opened.wait()
         self.cseq += 1
         branch = self.ua.branch()
         reply = await self.ua.ask(self._request(method, branch, body), self.destination, method, branch)

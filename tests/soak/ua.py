@@ -58,14 +58,29 @@ class Message:
         return found[1], int(found[2] or SIP_PORT)
 
 
+class Gate:
+    """Who begins something waits for it; closed, what is under way ends, and nothing new begins."""
+
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+        self.opened.set()
+        self.under_way = 0
+
+    async def close(self) -> None:
+        """Close it, and return once nothing is under way."""
+        self.opened.clear()
+        while self.under_way:
+            await asyncio.sleep(0.05)
+
+
 class Ua:
     """One endpoint. *on_request* gets each request that is no repetition, ACK and BYE included."""
 
     numbers = itertools.count(1)
 
     def __init__(self, opened: socket.socket, own: Address, counts: Counter[str],
-                 on_request: Callable[[Ua, Message, Address], None]) -> None:
-        self.own, self.counts, self.on_request = own, counts, on_request
+                 on_request: Callable[[Ua, Message, Address], None], gate: Gate) -> None:
+        self.own, self.counts, self.on_request, self.gate = own, counts, on_request, gate
         self.loop = asyncio.get_running_loop()
         self._socket = opened
         self._asked: dict[tuple[str, str], asyncio.Queue[Message]] = {}
@@ -94,6 +109,14 @@ class Ua:
     async def ask(self, payload: bytes, to: Address, method: str, branch: str,
                   provisional: Callable[[Message], None] = lambda message: None) -> Message:
         """Return the final response to a request; raises CallFailed where none comes."""
+        self.gate.under_way += 1
+        try:
+            return await self._ask(payload, to, method, branch, provisional)
+        finally:
+            self.gate.under_way -= 1
+
+    async def _ask(self, payload: bytes, to: Address, method: str, branch: str,
+                   provisional: Callable[[Message], None]) -> Message:
         replies = self._asked[branch, method] = asyncio.Queue()
         repeating = self.loop.create_task(self._repeat(payload, to, T2 if method != "INVITE" else TIMEOUT))
         try:

@@ -13,7 +13,7 @@ from tests.lab.host import Host
 from tests.lab.lab import Lab
 from tests.soak.call import Call, Party, Plan
 from tests.soak.media import Ports
-from tests.soak.ua import SIP_PORT, Address, CallFailed, Message, Ua, request, response
+from tests.soak.ua import SIP_PORT, Address, CallFailed, Gate, Message, Ua, request, response
 
 FIRST_PORT = 6000       # of the phones that come and go
 LATE = 60.0             # seconds beyond the plan until a call that has not ended counts as failed
@@ -38,6 +38,7 @@ class World:
         self.settling: Counter[str] = Counter()         # of these, a REGISTER is under way
         self.lost: list[tuple[float, str]] = []         # when sent, and of which call
         self.parties: dict[tuple[Ua, str], Party] = {}
+        self.gate = Gate()
         self.server = self._ua(lab[provider], SIP_PORT)
         self.ports = {name: Ports(lab[name]) for name in (*phones, provider)}
         self.provider = provider
@@ -47,7 +48,8 @@ class World:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _ua(self, host: Host, port: int) -> Ua:
-        return Ua(namespaces.socket_in(host.namespace), (host.address, port), self.counts, self._on_request)
+        opened = namespaces.socket_in(host.namespace)
+        return Ua(opened, (host.address, port), self.counts, self._on_request, self.gate)
 
     def close(self) -> None:
         """Close all sockets."""
@@ -58,8 +60,10 @@ class World:
 
     # registrations
 
-    async def register(self, ua: Ua, expires: int = EXPIRES) -> None:
+    async def register(self, ua: Ua, expires: int = EXPIRES, at_once: bool = False) -> None:
         """Register *ua*, or with 0 take its registration back; raises CallFailed."""
+        if not at_once:
+            await self.gate.opened.wait()
         user, host = f"u{ua.own[1]}", ua.own[0]
         aor = f"sip:{user}.{host}@{self.server.own[0]}"
         branch = ua.branch()
@@ -86,9 +90,15 @@ class World:
         ua.answer(message, source, response(
             message, "200 OK", "registrar", f"{message['contact']};expires={message['expires']}"))
 
-    async def register_phones(self, expires: int = EXPIRES) -> None:
+    async def register_phones(self, expires: int = EXPIRES, at_once: bool = False) -> None:
         """Register all that call, or take their registrations back."""
-        await asyncio.gather(*(self.register(ua, expires) for _, ua in self.phones))
+        await asyncio.gather(*(self.register(ua, expires, at_once) for _, ua in self.phones))
+
+    async def refresh_calls(self) -> None:
+        """Have the party inside send a re-INVITE in each call, as session timers do; gate or not."""
+        inside = [party for party in self.parties.values()
+                  if party.ua is not self.server and party.call.phase == "up" and party.call.talks]
+        await asyncio.gather(*(party.refresh() for party in inside))
 
     async def come_and_go(self, host: str, count: int, chance: Random, stop: asyncio.Event,
                           stays: tuple[float, float]) -> None:
@@ -126,6 +136,7 @@ class World:
         await asyncio.sleep(GRACE)
 
     async def _place(self, plan: Plan) -> None:
+        await self.gate.opened.wait()
         call = self.calls[plan.call_id] = Call(plan, self.interval, self.counts)
         name, phone = self.phones[plan.number % len(self.phones)]
         caller, callee = (phone, self.server) if plan.outgoing else (self.server, phone)
