@@ -64,7 +64,8 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    :mod:`~natfix.page` (:mod:`~natfix.page_view`). `natfix check` is :mod:`~natfix.check`
    (:mod:`~natfix.check_host`, :mod:`~natfix.check_lists`, :mod:`~natfix.check_system`,
    :mod:`~natfix.check_firewall`,
-   :mod:`~natfix.check_own`, :mod:`~natfix.check_fixers`, in the words of :mod:`~natfix.findings`),
+   :mod:`~natfix.check_own`, :mod:`~natfix.check_outside`, :mod:`~natfix.check_fixers`,
+   in the words of :mod:`~natfix.findings`),
    `natfix init` :mod:`~natfix.init`, `natfix rules` :mod:`~natfix.rules`, `natfix up` :mod:`~natfix.up`
    (what it would change: :mod:`~natfix.plan`), which leaves the daemon an :mod:`~natfix.order`; a trial
    hangs on its :mod:`~natfix.parachute`, an observer has a :mod:`~natfix.log_reader`; `natfix reload` is

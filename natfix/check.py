@@ -26,6 +26,7 @@ from natfix.check_host import (
     check_routing,
 )
 from natfix.check_lists import check_lists
+from natfix.check_outside import check_outside_links, on_each_link
 from natfix.check_own import check_foreign_queue_rules, check_forwards, check_output, check_statics
 from natfix.check_system import check_bridges, check_clock, check_conntrack_settings, check_source_filter
 from natfix.config import DEFAULT_PATH, Settings, settings_from
@@ -41,10 +42,10 @@ CHECKS: tuple[tuple[str, str, tuple[Check, ...]], ...] = (
     ("H02", "rights", (check_rights,)),
     ("H03", "kernel", (check_kernel,)),
     ("H04", "packages", (check_packages,)),
-    ("H05", "links", (check_links,)),
-    ("H06", "routing", (check_routing, check_source_filter)),
-    ("H07", "forward", (check_forward,)),
-    ("H08", "nat", (check_nat,)),
+    ("H05", "links", (check_links, check_outside_links)),
+    ("H06", "routing", (check_routing, on_each_link(check_source_filter))),
+    ("H07", "forward", (on_each_link(check_forward),)),
+    ("H08", "nat", (on_each_link(check_nat),)),
     ("H09", "helpers", (check_helpers,)),
     ("H10", "marks", (check_marks,)),
     ("H11", "offload", (check_offload,)),
@@ -53,8 +54,8 @@ CHECKS: tuple[tuple[str, str, tuple[Check, ...]], ...] = (
     ("H14", "conntrack", (check_conntrack, check_conntrack_settings)),
     ("H15", "queue", (check_queue, check_foreign_queue_rules)),
     ("H16", "output", (check_output,)),
-    ("H17", "forwards", (check_forwards, check_statics)),
-    ("H18", "bridges", (check_bridges,)),
+    ("H17", "forwards", (on_each_link(check_forwards), check_statics)),
+    ("H18", "bridges", (on_each_link(check_bridges),)),
     ("H19", "clock", (check_clock,)),
     ("H20", "fixers", (check_fixers,)),
     ("H21", "lists", (check_lists,)),

@@ -13,7 +13,7 @@ from natfix.control import request
 from natfix.errors import NatfixError, NotPermitted
 from natfix.findings import Finding, Host, Status
 from natfix.firewall_now import NO_RIGHTS, OWN_TABLE
-from natfix.interfaces import inside_networks, is_own_address, outside_address, outside_interface
+from natfix.interfaces import inside_networks, is_own_address, outside_links
 from natfix.kernel.probe import NO_TIMEOUTS
 
 PACKAGES = {"netfilterqueue": "reads the packet queue"}
@@ -75,8 +75,9 @@ def check_packages(host: Host) -> Iterator[Finding]:
 def check_links(host: Host) -> Iterator[Finding]:
     """Which link is outside, which networks are inside?"""
     links, settings = host.links(), host.settings
-    interface = outside_interface(links, settings.outside)
-    address = outside_address(links, settings.outside, interface)
+    found = outside_links(links, settings)
+    interface = next((name for name in found if found[name]), next(iter(found)))
+    address = found[interface]
     inside = inside_networks(links, settings, interface)
     inside += tuple((network, "") for network in settings.outside.intranet)
     has_pbx = settings.gateway.pbx == "local"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from natfix.address import Endpoint, Network, contains
 from natfix.check_host import ephemeral_ports, udp_sockets
-from natfix.config import Outside, Settings, Signalling, config_from_text
+from natfix.config import Link, Outside, Settings, Signalling, config_from_text
 from natfix.errors import ConfigError, NatfixError, NotPermitted
 from natfix.findings import Host
 from natfix.firewall_now import forwarded_udp_ports
@@ -40,6 +40,7 @@ class Surroundings:
     pool_reason: str
     listeners: tuple[Endpoint, ...]             # SIP sockets of programs on this gateway
     forwards: Mapping[int, Endpoint]            # the operator's own, of SIP ports, to an inside host
+    further: tuple[tuple[str, str], ...] = ()   # other outside links, with their addresses
 
 
 def look_around(host: Host, interface: str = "") -> Surroundings:
@@ -49,32 +50,45 @@ def look_around(host: Host, interface: str = "") -> Surroundings:
     NotPermitted where the operator's rules may not be seen.
     """
     links = host.links()
-    outside = Outside(interface=interface or _default_interface(links))
-    report = addresses_report(Settings(outside=outside), links)
-    name, address = next(iter(report.outside.items()))
+    interface, *others = [interface] if interface else _default_interfaces(links)
+    wanted = Settings(outside=Outside(interface), links=tuple(map(Link, others)))
+    report = addresses_report(wanted, links)
+    (name, address), *further = report.outside.items()
     if not report.inside:
         raise ConfigError(
             f"no network lies inside: all routes leave by {name}. Set the inside link up, or say which one "
             "is outside: natfix init --outside INTERFACE")
-    forwards = forwarded_udp_ports(host.ruleset(), name, (address,))
+    forwards: dict[int, Endpoint | None] = {}
+    for each, own in report.outside.items():
+        forwards |= forwarded_udp_ports(host.ruleset(), each, (own,)) if own else {}
     listeners = tuple(_sip_listeners(host, frozenset({ANY, *report.own})))
+    if listeners and further:
+        raise ConfigError(_unclear(links, "default routes leave by several interfaces, and a PBX here "
+                                   f"({listeners[0]}) is served at one of them"))
     taken = _taken_ports(host, forwards, bool(listeners))
     pool, reason = _free_pool(taken, ephemeral_ports(host))
     inside = [network for network, _ in report.inside]
     to_inside = {port: target for port, target in forwards.items()
                  if port in Signalling().ports and target is not None and contains(inside, target.host)}
-    return Surroundings(name, address, report.inside, pool, reason, listeners, to_inside)
+    return Surroundings(name, address, report.inside, pool, reason, listeners, to_inside, tuple(further))
 
 
-def _default_interface(links: Links) -> str:
-    """Return the interface of the default route; raises ConfigError where that is none or several."""
+def _default_interfaces(links: Links) -> tuple[str, ...]:
+    """Return the interfaces of default routes, the one that counts first; raises ConfigError where there is
+    none, or one may be a VPN's."""
     found = links.default_interfaces
-    if len(found) == 1:
-        return found[0]
+    plain = {route.interface for route in links.routes if not route.network.mask}
+    if found and (len(found) == 1 or plain == set(found)):
+        return found
     seen = f"default routes leave by {len(found)} interfaces" if found else "there is no default route"
-    names = ", ".join(found or links.addressed) or "the interface, once one has an IPv4 address"
-    raise ConfigError(f"{seen}, so it is not clear which is outside: natfix init --outside {names}"
-                      + (" (one of them)" if "," in names else ""))
+    raise ConfigError(_unclear(links, seen))
+
+
+def _unclear(links: Links, seen: str) -> str:
+    names = ", ".join(links.default_interfaces or links.addressed)
+    names = names or "the interface, once one has an IPv4 address"
+    return f"{seen}, so it is not clear which is outside: natfix init --outside {names}" \
+        + (" (one of them)" if "," in names else "")
 
 
 def _sip_listeners(host: Host, own: frozenset[str]) -> Iterator[Endpoint]:
@@ -126,6 +140,7 @@ def configuration_text(seen: Surroundings) -> str:
         "",
         "[outside]",
         _line(f'interface = "{seen.interface}"', f"the default route leaves by it, from {seen.address}"),
+        *[_line("mark = 0x100", "of media of calls by it: natfix check has the ip rule")][:len(seen.further)],
         "",
         "[inside]",
         _line(f"networks = [{_quoted(str(network) for network, _ in seen.inside)}]", _links(seen)),
@@ -138,6 +153,7 @@ def configuration_text(seen: Surroundings) -> str:
         _line("ports = [5060]", "of SIP, UDP and TCP; add what your provider uses"),
         *_pbx_here(seen),
         *_trunks(seen),
+        *_further_links(seen),
     ]
     return "\n".join(lines) + "\n"
 
@@ -165,6 +181,13 @@ def _pbx_here(seen: Surroundings) -> Iterator[str]:
         where = ", ".join(map(str, seen.listeners))
         yield from ("", "[gateway]", _line('pbx = "local"', f"a program listens at {where}; its own RTP"))
         yield _line("", "ports must not lie in [media] ports")
+
+
+def _further_links(seen: Surroundings) -> Iterator[str]:
+    for number, (name, address) in enumerate(seen.further, 2):
+        said = f"a default route leaves by it, too, from {address or 'no address now'}"
+        yield from ("", "[[link]]", _line(f'interface = "{name}"', said),
+                    _line(f"mark = {number * 0x100:#x}", "of media of calls by it"))
 
 
 def _trunks(seen: Surroundings) -> Iterator[str]:

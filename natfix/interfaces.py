@@ -38,12 +38,21 @@ class Route(NamedTuple):
         return self.network.mask.bit_count() < WIDEST_NETWORK
 
 
+class Steered(NamedTuple):
+    """Where packets with a mark go: a default route in the table that an `ip rule` gives them."""
+
+    mark: int
+    mask: int
+    interface: str
+
+
 class Links(NamedTuple):
     """The IPv4 side of this host."""
 
     addresses: Mapping[str, tuple[str, ...]]    # interface -> its addresses, the primary one first
     routes: tuple[Route, ...]                   # of the main table, unicast only
     down: frozenset[str] = frozenset()          # interfaces that are there, and carry nothing now
+    steered: tuple[Steered, ...] = ()           # links_now() alone tells these
 
     @property
     def default_interfaces(self) -> tuple[str, ...]:
@@ -68,10 +77,21 @@ def links_now() -> Links:
             names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in found}
             addresses = list(rtnetlink.get_addr(family=socket.AF_INET))
             routes = list(rtnetlink.get_routes(family=socket.AF_INET, table=MAIN_TABLE))
+            steered = tuple(_steered(rtnetlink, names))
     except OSError as problem:
         raise NatfixError(f"rtnetlink does not tell the links ({problem.strerror})") from None
     down = frozenset(names[link["index"]] for link in found if link["flags"] & CARRIES != CARRIES)
-    return links_from_rtnetlink(names, addresses, routes)._replace(down=down)
+    return links_from_rtnetlink(names, addresses, routes)._replace(down=down, steered=steered)
+
+
+def _steered(rtnetlink: Any, names: Mapping[int, str]) -> Iterator[Steered]:
+    for rule in rtnetlink.get_rules(family=socket.AF_INET):
+        mark, table = rule.get_attr("FRA_FWMARK"), rule.get_attr("FRA_TABLE")
+        if mark and table:
+            mask = rule.get_attr("FRA_FWMASK") or 0xFFFFFFFF
+            for route in _routes(names, list(rtnetlink.get_routes(family=socket.AF_INET, table=table))):
+                if route.is_default:
+                    yield Steered(mark, mask, route.interface)
 
 
 def links_by_program() -> Links:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from natfix.address import network_from_text
-from natfix.config import Settings, config_from_text
+from natfix.config import Link, Settings, config_from_text
 from natfix.errors import ConfigError, NatfixError, NotPermitted
 from natfix.findings import Host
 from natfix.init import configuration_text, look_around, write_configuration
@@ -90,13 +90,27 @@ def test_a_forward_to_a_pbx(tmp_path: Path) -> None:
     assert settings.trunks[0].inside == "192.168.1.5:5060"
 
 
+SECOND = Route(network_from_text("0.0.0.0/0"), "wan1")
+TWO_LINKS = Links({**LINKS.addresses, "wan1": ("198.51.100.1",)}, (*LINKS.routes, SECOND))
+
+
 def test_several_default_routes(tmp_path: Path) -> None:
-    """Two links that both lead outside are not guessed at; --outside says which."""
-    second = Route(network_from_text("0.0.0.0/0"), "wan1")
-    links = Links({**LINKS.addresses, "wan1": ("198.51.100.1",)}, (*LINKS.routes, second))
-    with pytest.raises(ConfigError, match=r"2 interfaces.*natfix init --outside wan0, wan1"):
+    """Two links that both lead outside are both written down, with marks; with --outside only that one is."""
+    settings = written(gateway(tmp_path, links=TWO_LINKS))[1]
+    assert (settings.outside.interface, settings.outside.mark) == ("wan0", 0x100)
+    assert settings.links == (Link("wan1", mark=0x200),)
+    settings = written(gateway(tmp_path, links=TWO_LINKS), "wan1")[1]
+    assert (settings.outside.interface, settings.links) == ("wan1", ())
+
+
+def test_default_routes_that_are_not_clear(tmp_path: Path) -> None:
+    """Where one may be a VPN's, or a PBX here is served at one of them, --outside has to say which it is."""
+    halves = tuple(Route(network_from_text(half), "tun0") for half in ("0.0.0.0/1", "128.0.0.0/1"))
+    links = LINKS._replace(routes=(*LINKS.routes, *halves))
+    with pytest.raises(ConfigError, match=r"2 interfaces.*natfix init --outside wan0, tun0"):
         look_around(gateway(tmp_path, links=links))
-    assert written(gateway(tmp_path, links=links), "wan1")[1].outside.interface == "wan1"
+    with pytest.raises(ConfigError, match=r"served at one of them.*natfix init --outside wan0, wan1"):
+        look_around(gateway(tmp_path, links=TWO_LINKS, **{UDP: HEAD + LISTENER}))
 
 
 def test_no_default_route(tmp_path: Path) -> None:

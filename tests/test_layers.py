@@ -30,7 +30,7 @@ LAYERS: dict[int, str] = {
        "kernel.libnftables kernel.netfilter kernel.netlink kernel.observed kernel.probe "
        "kernel.sender kernel.trial programs",
     6: "__main__ advertiser agents asking background capture capture_packets capturing check "
-       "check_firewall check_fixers check_host check_lists check_own check_system chronicle cli "
+       "check_firewall check_fixers check_host check_lists check_outside check_own check_system chronicle cli "
        "control drain explained explaining exporting findings handing_over hook init journal leak "
        "listener live log_reader lookup loop metrics monitor order ownership page page_view parachute "
        "plan queue_reader reload removal resolver rules seeing shortages show startup store systemd "

@@ -8,13 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from natfix.check_outside import check_outside_links
+from natfix.config import config_from_text
+from natfix.findings import Host, Status
 from tests.gateway_with_natfix import RTP, SIP, header, wait_until
 from tests.kernel.wires import GATEWAY, PHONE, PHONE_2, REMOTE
 from tests.namespace import kernel_test
 from tests.two_links import (
+    CONFIGURATION,
     GATEWAY_2,
     PATIENCE,
     REMOTE_2,
+    SECOND_MARK,
     SECOND_ROUTE,
     SERVER,
     TwoLinks,
@@ -170,3 +175,15 @@ def test_another_address(links: TwoLinks, change: Callable[[TwoLinks], None]) ->
     assert with_call.call.told[0] == NEW
     assert with_call.hears()
     assert with_call.other_hears()
+
+
+def test_check_finds_the_rules_for_marks(links: TwoLinks) -> None:
+    """`natfix check` sees the operator's `ip rule`s as the kernel has them, and misses one that is gone."""
+    def marks() -> set[Status]:
+        settings = config_from_text(CONFIGURATION, "natfix.toml")
+        return {finding.status for finding in links.wires.gateway.call(
+            lambda: list(check_outside_links(Host(settings))))}
+
+    assert marks() == {Status.OK}
+    links.wires.gateway.run(f"ip rule del fwmark {SECOND_MARK:#x}")
+    assert marks() == {Status.OK, Status.WARNING}
