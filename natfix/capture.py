@@ -141,7 +141,7 @@ def _opened(path: str, force: bool) -> Iterator[BinaryIO]:
     if path == "-":
         yield sys.stdout.buffer
         return
-    with new_file(Path(path), force) as file:
+    with new_file(Path(path), force, keep=True) as file:
         yield file
 
 

@@ -70,13 +70,16 @@ THIS_CALL = Option("--call", {
     "help": "one call: its Call-ID, a part of that, or its number in `natfix calls`"})
 EVERY_MESSAGE = Option("--all", {"action": "store_true", "help": "every message"})
 WRITE = Option("--write", {
-    "metavar": "FILE", "default": "", "help": "write there; - is stdout (default: a new file here)"})
+    "metavar": "FILE", "default": "", "help": "write there (default: a new file here)"})
 SECONDS = Option("--for", {
     "type": float, "default": 0.0, "metavar": "SECONDS", "dest": "seconds", "help": "end after that time"})
 MESSAGES = Option("--count", {"type": int, "default": 0, "metavar": "N", "help": "end after N messages"})
 SECRETS = Option("--secrets", {
     "action": "store_true",
     "help": "keep passwords, what proves them, and media keys; else their letters become x"})
+REDACT = Option("--redact", {
+    "action": "store_true",
+    "help": "put others in the place of users, numbers, host names and addresses, the same everywhere"})
 FORMAT = Option("--format", {
     "choices": ("nft", "iptables"), "default": "nft", "help": "for nft (default), or for iptables-restore"})
 EXAMPLE = Option("--example-config", {
@@ -350,6 +353,17 @@ def _capture(options: argparse.Namespace) -> int:
     return capture(_settings(options).daemon.control_socket, wanted, options.write, options.force)
 
 
+def _bundle(options: argparse.Namespace) -> int:
+    from natfix.bundle import bundle
+    from natfix.bundle_parts import Machine
+    from natfix.check import read_configuration
+    from natfix.config import with_control_socket
+
+    path = getattr(options, "config", "")
+    settings = with_control_socket(read_configuration(path)[0], getattr(options, "control_socket", ""))
+    return bundle(Machine(settings, path), options.write, options.redact, options.force)
+
+
 def _bypass(_options: argparse.Namespace) -> int:
     """Reads no configuration: it may be the reason why natfix does not start."""
     from natfix.removal import remove_divert
@@ -418,6 +432,9 @@ COMMANDS = {
         _capture, "write messages before and after natfix, with its reasons, as pcapng until Ctrl-C; RTP is "
         "not in it, since the kernel moves it: for a call the tcpdump line for that is printed",
         (THIS_CALL, OF_HOST, EVERY_MESSAGE, WRITE, FORCE, SECONDS, MESSAGES, SECRETS)),
+    "bundle": Command(
+        _bundle, "write what somebody who is to help has to know into one tar.gz: configuration, state, "
+        "rules, links, log; also when natfix does not run", (REDACT, WRITE, FORCE)),
     "bypass": Command(_bypass, "let SIP pass unfixed where natfix cannot run; maps and calls stay"),
     "down": Command(_down, "end the running natfix and remove its rules, connections and state", (DRAIN,)),
 }
