@@ -13,7 +13,7 @@ The contract (design, section 3), step by step:
 
 Every packet gets a verdict whatever fails. A bug in the engine costs a message its fix, not its way: it
 passes untouched, since only policy drops. Where the kernel refuses the commands, the packets that needed
-them are dropped (SIP retransmits) and the kernel is brought back in line with the engine.
+them are dropped (SIP retransmits), as are their repetitions until the kernel is back in line with the engine.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ SAVE_AFTER = 0.1    # seconds that changed rows are gathered: a call changes sev
 BEHIND = 32         # full reads of the queue in a row, from which on floods are bounded by less
 TIMERS_APART = 0.1  # seconds that what ends is gathered: one transaction for all of it
 MAX_KINDS = 100     # kinds of failure that are logged; all are counted
+MOST_UNMADE = 4096  # calls that wait for the kernel; what is beyond that goes on as it is
 
 NOT_SENT = "the kernel does not let natfix's own packets out (to far phones, in TCP connections): " \
            "does your output chain drop them?"
@@ -82,6 +83,7 @@ class Loop:
         self._timer_held = 0.0          # the engine's timer is not called before
         self._known_errors: set[str] = set()
         self._full_reads = 0            # of the queue, in a row
+        self._unmade: set[str] = set()  # Call-IDs whose messages name what the kernel has refused
         self._stopping = False
         self._has_failed = False        # since things were last tidied up
         # Called a moment after something was done, and told whether anything has failed meanwhile.
@@ -171,6 +173,8 @@ class Loop:
             return
         now = self.clock()
         outcomes = [self._decide(packet, now) for packet in batch]
+        if self._unmade:
+            self._hold_back(outcomes)
         refused = self._apply(outcomes, now)
         for packet, outcome in zip(batch, outcomes, strict=True):
             self._give_verdict(packet, outcome, refused)
@@ -185,6 +189,14 @@ class Loop:
             self.guard(partial(self._open_stream, packet.raw, now))
         path = Path(packet.hook, packet.in_interface, packet.out_interface, packet.mark)
         return self._outcome_of(partial(self._treat, packet.raw, path, now))
+
+    def _hold_back(self, outcomes: Sequence[Outcome]) -> None:
+        """Drop what is repeated for want of what the kernel still does not hold: a call without its ports
+        comes about without audio."""
+        for outcome in outcomes:
+            if outcome.call_id in self._unmade and any(note.rule == "repeated" for note in outcome.notes):
+                outcome.verdict = Verdict.DROP
+                outcome.notes.append(Note("unmade", reason="the kernel does not hold yet what it names"))
 
     def _treat(self, raw: bytes, path: Path, now: float) -> Outcome:
         refusal = self.gate(raw, path.hook) if self.gate is not None else None
@@ -250,6 +262,8 @@ class Loop:
             self.count_error(problem)
         else:
             return False
+        if len(self._unmade) < MOST_UNMADE:
+            self._unmade.update(outcome.call_id for outcome in outcomes if outcome.commands)
         self.call_at(max(now, self._repaired + PAUSE), self.repair)     # after the verdicts
         return True
 
@@ -268,6 +282,7 @@ class Loop:
         try:
             self.kernel.resync(self.engine.desired())
             self._pause = PAUSE
+            self._unmade.clear()
         except KernelRefused as problem:
             self.count_error(problem)
             self.restore_rules(now)
@@ -284,6 +299,7 @@ class Loop:
             return
         del self._schedule[self.restore_rules]
         self._pause = PAUSE
+        self._unmade.clear()
         self.counters["rules_restored"] += 1
 
     # time

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import selectors
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -167,6 +168,31 @@ def test_refused_transaction_drops_only_who_needed_it(bench: Bench) -> None:
     assert bye.verdict == ("accept", b"x")
     assert bench.kernel.done[-1] == ("resync", [MAPPING])
     assert bench.loop.counters["kernel_refusals"] == 1
+
+
+def test_what_the_kernel_lacks_is_not_named(bench: Bench) -> None:
+    """The engine knows a refused INVITE when it is repeated, and asks for nothing: it is dropped as long as
+    the kernel does not hold what it names. Other calls, and the call's other messages, pass."""
+    repeated = Note("repeated", reason="the same bytes as before")
+    answers = {
+        b"first": Outcome(commands=[MAPPING], packet=b"x", call_id="1"),
+        b"again": Outcome(packet=b"x", call_id="1", notes=[repeated]),
+        b"other": Outcome(packet=b"x", call_id="2", notes=[repeated]),
+        b"bye": Outcome(packet=b"x", call_id="1")}
+    bench.engine.answer = lambda raw: replace(answers[raw], notes=list(answers[raw].notes))
+    bench.kernel.refusing = {"apply", "resync"}
+    verdicts = []
+    for name in (b"first", b"again", b"other", b"bye"):
+        packet = WaitingPacket(name)
+        bench.run_once(packet)
+        verdicts.append((packet.verdict or ("", b""))[0])
+    assert verdicts == ["drop", "drop", "accept", "accept"]
+    bench.kernel.refusing = set()
+    bench.now += 2 * PAUSE
+    bench.run_once()
+    last = WaitingPacket(b"again")
+    bench.run_once(last)
+    assert last.verdict == ("accept", b"x")
 
 
 def test_bug_in_the_kernel_side_counts_as_refusal(bench: Bench) -> None:
