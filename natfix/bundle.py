@@ -73,8 +73,9 @@ def bundle(machine: Machine, target: str, redact: bool, force: bool = False) -> 
     missing = [each.part.name for each in made if each.problem]
     if missing:
         print(f"natfix: without {', '.join(missing)}: its MANIFEST says why", file=sys.stderr)
-    print(f"natfix: {path}, {len(data)} octets, {len(made) - len(missing)} files, "
-          + ("nobody is named in it" if redact else "with names, numbers and addresses: --redact"))
+    names = "replaced" if redact else "as they are (--redact replaces them)"
+    print(f"natfix: {path}, {len(data)} octets, {len(made) - len(missing)} files; "
+          f"names, numbers and addresses are {names}")
     return DONE
 
 

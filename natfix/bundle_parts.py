@@ -45,6 +45,7 @@ SYSCTLS = (
     "net.core.rmem_default", "net.core.rmem_max")
 PER_LINK = ("forwarding", "rp_filter", "src_valid_mark", "route_localnet", "accept_local")
 MODULES = ("nf_", "nft_", "xt_", "ip_", "ipt_", "nfnetlink", "br_netfilter", "x_tables", "iptable")
+RELEASE = ("PRETTY_NAME=", "ID=", "VERSION_ID=")
 UNIT = ("LoadState", "ActiveState", "SubState", "Result", "NRestarts", "ExecMainStatus",
         "ExecMainStartTimestamp", "StateChangeTimestamp", "UnitFileState", "FragmentPath", "DropInPaths",
         "StatusText", "MemoryCurrent", "CPUUsageNSec")
@@ -85,13 +86,14 @@ def parts(machine: Machine) -> Iterator[Part]:
 
 
 def _version(machine: Machine) -> str:
-    release = machine.host.read("etc/os-release")
+    release = machine.host.read("etc/os-release").splitlines()
     uname = platform.uname()        # not its node
     return "\n".join((
         f"natfix {__version__}", f"python {sys.version.split()[0]} ({sys.executable})",
         f"kernel {uname.release} {uname.version} {uname.machine}",
         f"made {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}",
-        f"up {machine.host.read('proc/uptime').partition('.')[0]} s", "", release))
+        f"up {machine.host.read('proc/uptime').partition('.')[0]} s",
+        *(line for line in release if line.startswith(RELEASE)))) + "\n"
 
 
 # -- natfix itself -----------------------------------------------------------------------------------------

@@ -71,6 +71,8 @@ THIS_CALL = Option("--call", {
 EVERY_MESSAGE = Option("--all", {"action": "store_true", "help": "every message"})
 WRITE = Option("--write", {
     "metavar": "FILE", "default": "", "help": "write there (default: a new file here)"})
+STREAM = Option("--write", {
+    "metavar": "FILE", "default": "", "help": "write there, - is stdout (default: a new file here)"})
 SECONDS = Option("--for", {
     "type": float, "default": 0.0, "metavar": "SECONDS", "dest": "seconds", "help": "end after that time"})
 MESSAGES = Option("--count", {"type": int, "default": 0, "metavar": "N", "help": "end after N messages"})
@@ -431,7 +433,7 @@ COMMANDS = {
     "capture": Command(
         _capture, "write messages before and after natfix, with its reasons, as pcapng until Ctrl-C; RTP is "
         "not in it, since the kernel moves it: for a call the tcpdump line for that is printed",
-        (THIS_CALL, OF_HOST, EVERY_MESSAGE, WRITE, FORCE, SECONDS, MESSAGES, SECRETS)),
+        (THIS_CALL, OF_HOST, EVERY_MESSAGE, STREAM, FORCE, SECONDS, MESSAGES, SECRETS)),
     "bundle": Command(
         _bundle, "write what somebody who is to help has to know into one tar.gz: configuration, state, "
         "rules, links, log; also when natfix does not run", (REDACT, WRITE, FORCE)),

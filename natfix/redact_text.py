@@ -26,6 +26,7 @@ PLAIN_ENDS = frozenset((
     "btf", "cfg", "conf", "d", "db", "deb", "gz", "html", "json", "ko", "local", "log", "mount", "nft",
     "path", "pcap", "pcapng", "pid", "py", "scope", "service", "sh", "slice", "so", "sock", "socket",
     "sqlite", "sys", "target", "timer", "toml", "txt", "wav", "xml"))
+PEER = re.compile(r"@(?:if\d+|none)$")     # as ip(8) has the other end of a link: eth0@if7
 PLAIN_BEGINNINGS = ("natfix.", "net.", "self.", "kernel.", "fs.", "vm.")
 SHORTEST_NAME = 2
 SHORTEST_SHOWN = 3          # letters of a word of a display name
@@ -237,4 +238,5 @@ def _is_domain(found: re.Match[str]) -> bool:
 
 def _is_plain(text: str) -> bool:
     name = text.lower()
-    return name.rpartition(".")[2] in PLAIN_ENDS or name.startswith(PLAIN_BEGINNINGS)
+    return name.rpartition(".")[2] in PLAIN_ENDS or name.startswith(PLAIN_BEGINNINGS) \
+        or PEER.search(name) is not None

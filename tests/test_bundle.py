@@ -45,7 +45,7 @@ def test_what_could_not_be_had(few: None, tmp_path: Path, capsys: pytest.Capture
         assert found is not None
         text = found.read().decode()
     assert "two.txt                      natfix is not running: nobody answers\n" in text
-    assert "with names" in capsys.readouterr().out
+    assert "addresses are as they are (--redact" in capsys.readouterr().out
 
 
 def test_a_file_that_is_there(few: None, tmp_path: Path) -> None:

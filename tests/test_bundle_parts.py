@@ -15,7 +15,8 @@ from natfix.errors import NatfixError, NotRunning
 def found(tmp_path: Path) -> dict[str, Part]:
     """The parts of a machine that has little more than a configuration."""
     for name, text in {
-        "etc/os-release": "NAME=Test\n", "proc/uptime": "77.5 1\n", "proc/modules": "nf_nat 1\nvfat 2\n",
+        "etc/os-release": "PRETTY_NAME=Test\nHOME_URL=x\n", "proc/uptime": "77.5 1\n",
+        "proc/modules": "nf_nat 1\nvfat 2\n",
         "proc/sys/net/ipv4/ip_forward": "1\n", "proc/sys/net/ipv4/conf/eth0/rp_filter": "2\n",
         "proc/thread-self/net/netfilter/nfnetlink_queue": " 5060 1 0\n", "natfix.toml": "version = 1\n",
         "own.toml": "# none\n",
@@ -38,7 +39,7 @@ def test_names(found: dict[str, Part]) -> None:
 
 def test_files(found: dict[str, Part]) -> None:
     """Version, switches, modules, queues and configuration are read."""
-    assert "NAME=Test" in found["version.txt"].get()
+    assert found["version.txt"].get().endswith("\nPRETTY_NAME=Test\n")
     assert "up 77 s" in found["version.txt"].get()
     assert found["network/sysctl.txt"].get() == (
         "net.ipv4.ip_forward = 1\nnet.ipv4.conf.eth0.rp_filter = 2\n")

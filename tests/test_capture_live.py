@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -27,7 +28,7 @@ CREDENTIALS = 'Authorization: Digest username="alice", realm="r", nonce="n0nce",
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[Live]:
     live = Live(tmp_path)
-    live.start()
+    live.start("[limits]\npackets_per_host = 0")
     yield live
     live.close()
 
@@ -159,3 +160,43 @@ def test_the_daemon_ends(live: Live) -> None:
     live.daemons[-1].kill()
     assert capture.process.wait(20) == 3
     assert len(capture.packets()) == 6
+
+
+def test_who_does_not_read_holds_nothing_up(live: Live) -> None:
+    """A capture that hangs loses messages and says how many; all passes the gateway meanwhile, and the
+    file is whole."""
+    capture = Capture(live, "--all")
+    dialog, _ = live.call_out()
+    wait_until(lambda: capture.path.stat().st_size > 3000)
+    capture.process.send_signal(signal.SIGSTOP)
+    arrived = 0
+    for _ in range(900):
+        dialog.send_request("ACK", more=f"X-Long: {'x' * 900}\r\n")
+        arrived += bool(receive(live.provider)[0])
+    assert arrived == 900
+    capture.process.send_signal(signal.SIGCONT)
+    said = capture.end()
+    found = re.search(r"(\d+) messages, each before and after; (\d+) were lost", said)
+    assert found, said
+    written, lost = map(int, found.groups())
+    assert written + lost == 903
+    assert lost > 0
+    assert len(capture.packets()) == 2 * written
+
+
+def test_into_a_pipe(live: Live) -> None:
+    """`--write -` streams: who reads sees a message at once; when he goes, the capture ends with 1."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "natfix", "--control-socket", live.control, "capture", "--all", "--write",
+         "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith(b"natfix: every message goes to stdout")
+    live.call_out()
+    seen = b""
+    while b"INVITE" not in seen:
+        seen += os.read(process.stdout.fileno(), 65536)
+    assert seen.startswith(b"\x0a\x0d\x0d\x0a")
+    process.stdout.close()
+    live.call_out()
+    assert process.wait(20) == 1

@@ -49,7 +49,8 @@ def test_a_name_is_found_elsewhere() -> None:
 @pytest.mark.parametrize("text", [
     "natfix.toml at 14:53:12 2026-11-21T14:53:12Z", "net.ipv4.ip_forward = 1", "ct state established accept",
     "self.loop.run()", "10.0.0.0/8 192.168.0.0/16 127.0.0.1 0.0.0.0/0 ::1/128 ff02::1", "natfix.service",
-    "link/loopback 00:00:00:00:00:00 brd 00:00:00:00:00:00", "getty@tty1.service", "RFC 3261, section 18.1.1",
+    "link/loopback 00:00:00:00:00:00 brd 00:00:00:00:00:00", "getty@tty1.service", "2: eth0@if7: <UP>",
+    "RFC 3261, section 18.1.1",
     "Asterisk PBX 18.4.0", "kernel 6.1.0-28-amd64", "sip:anonymous@anonymous.invalid"])
 def test_what_names_nobody_stays(text: str) -> None:
     """Files, times, sysctls, rules, well-known networks, versions: nothing of that is anybody's."""
