@@ -63,7 +63,8 @@ def gateway_topology(phones: int = 2, second_phones: int = 0, remotes: int = 1,
 
     Phones are ``phone1``... (192.168.1.10 and up), those of the second inside subnet ``second1``...
     (192.168.2.10 and up), those outside ``remote1``... (203.0.113.60 and up, at most 39). With *two_links*
-    the gateway is 198.51.100.1 at a second provider, where ``other`` is 198.51.100.60.
+    the gateway is 198.51.100.1 at a second provider, where ``other`` is 198.51.100.60; it is also the router
+    from there to the first one's network.
     """
     gateway = HostRow("gateway", (
         Link(INSIDE, INSIDE, "192.168.1.1"),
@@ -83,7 +84,9 @@ def gateway_topology(phones: int = 2, second_phones: int = 0, remotes: int = 1,
     rows += [_row(f"remote{n + 1}", OUTSIDE, f"203.0.113.{60 + n}", VOID_ADDRESS) for n in range(remotes)]
     subnets = {INSIDE: (24, ""), INSIDE2: (24, ""), OUTSIDE: (24, VOID_ADDRESS)}
     if two_links:
-        rows.append(_row("other", OUTSIDE2, "198.51.100.60", ""))
+        rows.append(HostRow("other", (
+            Link("eth1", OUTSIDE, "203.0.113.61"), Link("eth0", OUTSIDE2, "198.51.100.60"),
+        ), forwards=True))
         subnets[OUTSIDE2] = (24, "")
     return Topology("gateway", subnets, tuple(rows))
 

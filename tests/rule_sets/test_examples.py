@@ -21,9 +21,6 @@ from tests.rule_sets.examples import FILES, HEADINGS, example
 from tests.scenarios.phones import two_phones
 
 PBX, DMZ_PBX, OWN_OUTSIDE = "192.168.1.5", "192.168.2.5", "203.0.113.5"
-OPTIONS = (b"OPTIONS sip:other@198.51.100.60 SIP/2.0\r\nVia: SIP/2.0/UDP 192.168.1.10;branch=z9hG4bK1\r\n"
-           b"From: <sip:alice@192.168.1.10>;tag=1\r\nTo: <sip:other@198.51.100.60>\r\nCall-ID: 1@phone\r\n"
-           b"CSeq: 1 OPTIONS\r\nContact: <sip:alice@192.168.1.10>\r\nContent-Length: 0\r\n\r\n")
 ECHO_REQUEST, ECHO_REPLY = bytes.fromhex("0800f7fd00010001"), b"\0"     # RFC 792
 IPTABLES_TABLE = re.compile(r"(ip6?|bridge) (filter|nat|mangle|raw|security) |$")
 # Firewalls that were there before: nftables as in Debian's example, and iptables of either kind.
@@ -92,14 +89,8 @@ def trunk_by_static_nat(lab: Lab, natfix: Natfix) -> None:
     pbx.wait_closed()
 
 
-def call_and_another_link(lab: Lab, natfix: Natfix) -> None:
-    """Calls by the one link; SIP by the other as it was written; and answers by the link of the question."""
-    with (namespaces.socket_in(lab["other"].namespace) as other,
-          namespaces.socket_in(lab["phone1"].namespace) as phone):
-        other.bind(("198.51.100.60", 5060))
-        other.settimeout(3)
-        phone.sendto(OPTIONS, ("198.51.100.60", 5060))
-        assert other.recvfrom(2000) == (OPTIONS, ("198.51.100.1", phone.getsockname()[1]))
+def calls_by_both_links(lab: Lab, natfix: Natfix) -> None:
+    """A phone with a provider at each link is called by both; answers leave by the link of the question."""
     lab["other"].run(["ip", "address", "add", "192.0.2.9/32", "dev", "lo"])
     with namespaces.socket_in(lab["other"].namespace, socket.AF_INET, socket.SOCK_RAW,
                               socket.IPPROTO_ICMP) as other:
@@ -108,6 +99,20 @@ def call_and_another_link(lab: Lab, natfix: Natfix) -> None:
         other.sendto(ECHO_REQUEST, ("198.51.100.1", 0))
         assert other.recv(100)[20:21] == ECHO_REPLY
     call_in(lab, natfix)
+    second = lab.start(Kamailio("other"))
+    alice = lab.start(Baresip("phone2", "alice", registrar=second.address, tone=550))
+    bob = lab.start(Baresip("other", "bob", registrar=second.address, tone=990, sip_port=5070))
+    alice.register()
+    bob.register()
+    shown = {row["outside"].partition(":")[0] for row in natfix.json("registrations")["registrations"]}
+    assert shown == {"203.0.113.1", "198.51.100.1"}
+    bob.dial(alice.uri)
+    talk()
+    assert_two_way(alice, bob)
+    streams = natfix.json("calls")["calls"][0]["streams"]
+    assert {row["outside"].partition(":")[0] for row in streams} == {"198.51.100.1"}
+    bob.hang_up()
+    alice.wait_closed()
 
 
 def own_address(lab: Lab) -> Manager:
@@ -135,7 +140,7 @@ BY_STATIC, BY_DMZ = Scene(trunk_by_static_nat, own_address), Scene(
     options={**FAR, "dmz": True})
 BY_GATEWAY = Scene(calls_by_the_pbx("192.168.1.1", GATEWAY, "gateway", further=("192.168.1.1",)),
                    topology="pbx-on-gateway", options=FAR)
-BY_LINK = Scene(call_and_another_link, options={"two_links": True})
+BY_LINK = Scene(calls_by_both_links, options={"two_links": True})
 
 # File, what it is tried beside, and how. A file that is missing here fails.
 SCENES = {
@@ -203,4 +208,5 @@ def rules_in_force(lab: Lab) -> list[str]:
              if line.startswith("-A") or " DROP " in line]
     tables = "\n".join(lines("nft -s list ruleset")).removeprefix("table ").split("\ntable ")
     own = [table for table in tables if not IPTABLES_TABLE.match(table)]
-    return sorted(saved) + sorted(own) + lines("ip rule") + lines("ip route show table 102")
+    return sorted(saved) + sorted(own) + lines("ip rule") \
+        + lines("ip route show table 101") + lines("ip route show table 102")
