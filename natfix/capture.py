@@ -58,6 +58,7 @@ class _Run:
     call_id: str = ""
     messages: int = 0
     lost: int = 0
+    path: str = ""              # of the file
     media: str = ""             # tcpdump's filter for it
     is_ending: bool = False     # somebody or something says so
     ends_at: float = 0.0        # once the daemon was told
@@ -92,10 +93,12 @@ class _Run:
         raise NotRunning("natfix has ended, and the capture with it; what came before is in the file")
 
     def learn_media(self) -> None:
-        """Find out where the call's media is, if it is known yet."""
+        """Say how to capture the call's media as soon as it is known where that is."""
         with suppress(NatfixError):     # the call is forgotten, or natfix ends
             answer = request(self.socket_path, {"command": "explain", "call": self.call_id})
-            self.media = media_filter(answer) or self.media
+            self.media = media_filter(answer)
+        if self.media:
+            say(f"its media is not in it, natfix never sees it: {tcpdump_line(self.media, self.path)}")
 
 
 def capture(socket_path: str, wanted: Wanted, target: str, force: bool = False) -> int:
@@ -109,18 +112,17 @@ def capture(socket_path: str, wanted: Wanted, target: str, force: bool = False) 
     if wanted.call:
         named = call_named(socket_path, wanted.call)
         run.call_id = request(socket_path, {"command": "explain", "call": named})["call_id"]
-        run.learn_media()
     is_observer = request(socket_path, {"command": "status"}).get("mode") == "observe"
-    path = target or time.strftime("natfix-%Y%m%d-%H%M%S.pcapng")
+    path = run.path = target or time.strftime("natfix-%Y%m%d-%H%M%S.pcapng")
     if path == "-" and sys.stdout.isatty():
         raise ConfigError("packets are nothing for a terminal: --write FILE, or a pipe behind --write -")
     with _opened(path, force) as file, _caught_signals(run):
         if is_observer:
             say("it only observes: \"after\" is what it would let go")
         try:
-            _write(run, file.fileno(), "stdout" if path == "-" else path)
+            _write(run, file.fileno())
         finally:
-            _say_what_came(run, path)
+            _say_what_came(run)
     return DONE
 
 
@@ -156,7 +158,7 @@ def _caught_signals(run: _Run) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _write(run: _Run, handle: int, place: str) -> None:
+def _write(run: _Run, handle: int) -> None:
     blocks = io.BytesIO()
     writer, packets = PcapngWriter(blocks, "natfix capture"), Packets(run.wanted.with_secrets)
     for name, description in INTERFACES:
@@ -164,7 +166,10 @@ def _write(run: _Run, handle: int, place: str) -> None:
     _write_whole(handle, blocks)
     for row in run.rows():
         if row["event"] == "begin":
+            place = "stdout" if run.path == "-" else run.path
             say(f"{_what(run)} goes to {place}, {_until(run.wanted)}{_what_is_kept(row)}")
+            if run.call_id:
+                run.learn_media()
         if row["event"] != "message" or (run.wanted.most and run.messages >= run.wanted.most):
             continue
         for packet in packets.of(row):
@@ -211,12 +216,11 @@ def _what_is_kept(row: Answer) -> str:
     return f"; {row['kept']} messages of before are still there{missing}"
 
 
-def _say_what_came(run: _Run, path: str) -> None:
+def _say_what_came(run: _Run) -> None:
     lost = f"; {run.lost} were lost, since nobody took them fast enough" if run.lost else ""
     say(f"{run.messages} messages, each before and after{lost}")
-    if run.call_id:
-        say(f"its media (natfix never sees it): {tcpdump_line(run.media, path)}" if run.media
-            else "where its media goes was not agreed on, or it does not cross natfix's ports")
+    if run.call_id and not run.media:
+        say("where its media goes was not agreed on, or it does not cross natfix's ports")
 
 
 def tcpdump_line(media: str, path: str) -> str:

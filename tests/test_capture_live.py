@@ -38,16 +38,21 @@ class Capture:
 
     def __init__(self, live: Live, *options: str) -> None:
         self.path = live.folder / "call.pcapng"
+        self._said = live.folder / "said"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "natfix", "--control-socket", live.control, "capture", "--write",
-             str(self.path), *options], stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        self.said = [self.process.stderr.readline()]
+             str(self.path), *options], stderr=self._said.open("wb"))
+        self.wait_for("goes to")
+
+    def wait_for(self, text: str) -> None:
+        """Wait until it has said that."""
+        wait_until(lambda: text in self._said.read_text() or self.process.poll() is not None)
 
     def end(self) -> str:
+        """End it as Ctrl-C does; return what it has said."""
         self.process.send_signal(signal.SIGINT)
-        _, rest = self.process.communicate(timeout=20)
-        return "".join(self.said) + rest
+        self.process.wait(20)
+        return self._said.read_text()
 
     def packets(self) -> list[tuple[str, IP, str]]:
         """Return interface, packet and comment of each packet."""
@@ -82,6 +87,7 @@ def test_a_call_from_its_middle(live: Live) -> None:
     hang_up(live, other)
     dialog = call_with_credentials(live)
     capture = Capture(live, "--call", dialog.call_id)
+    capture.wait_for("tcpdump")
     hang_up(live, dialog)
     said = capture.end()
     assert capture.process.returncode == 0, said
