@@ -22,6 +22,7 @@ from natfix.monitor import Push
 from natfix.packet import UDP, packet_from_bytes
 from natfix.segment import segment_from_bytes
 from natfix.sip.message import is_sip, message_from_bytes
+from natfix.wall import wall
 
 MOST_READERS = 4
 MOST_BYTES = 4 << 20        # of kept messages, all in all, about
@@ -224,7 +225,7 @@ def _row(reader: Reader) -> Row:
         return seen
     treated = seen.treated
     row: Row = {
-        "event": "message", "at": seen.at, "where": seen.where, "call_id": treated.call_id,
+        "event": "message", "at": wall(seen.at), "where": seen.where, "call_id": treated.call_id,
         "summary": seen.summary, "verdict": seen.verdict, "protocol": treated.protocol,
         "notes": [entry_from_note(note) for note in seen.notes]}
     if seen.verdict != "own":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import sys
@@ -105,6 +106,25 @@ def test_log_goes_to_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
         log.setLevel(before[2])
     assert stream.getvalue().splitlines()[0].endswith("INFO natfix: ready")
     assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_a_log_on_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stderr that takes nothing (ENOSPC) raises nothing, whatever is logged."""
+    log = logging.getLogger("natfix")
+    before = log.handlers[:], log.propagate, log.level
+    full = open("/dev/full", "w", buffering=1)      # noqa: SIM115 (closing it fails, too)
+    monkeypatch.setattr(sys, "stderr", full)
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    try:
+        set_up_log("info")
+        with pytest.raises(OSError, match="No space left"):
+            print("it is full", file=full)
+        log.error("natfix: a line that is lost")
+    finally:
+        log.handlers[:], log.propagate = before[:2]
+        log.setLevel(before[2])
+        with contextlib.suppress(OSError):
+            full.close()
 
 
 def test_a_limit_is_an_alarm_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:

@@ -51,6 +51,17 @@ def test_everything_is_there() -> None:
         assert text in html
 
 
+def test_what_runs_short_stands_above_all() -> None:
+    """An alarm is shown by itself, before the calls; without one there is no such line."""
+    calm = snapshot()
+    why = "900 of 1000 connections <b>that</b> the kernel can follow"
+    short = {"resource": "media_ports", "since": "2026-11-21T13:00:00.000Z", "why": why}
+    html = page(calm._replace(status=calm.status | {"shortages": [short]}), Rates())
+    assert "media ports runs short: 900 of 1000 connections &lt;b&gt;that" in html
+    assert html.index("runs short") < html.index('id="calls"')
+    assert "runs short" not in page(calm, Rates())
+
+
 def _tags(html: str) -> set[str]:
     return set(re.findall(r"<([a-z0-9]+)", html.partition("</head>")[2]))
 
