@@ -76,7 +76,9 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    looked at (:mod:`~natfix.audio`, in the engine, judges); the :mod:`~natfix.chronicle` keeps calls' messages
    for :mod:`~natfix.explaining`, which :mod:`~natfix.explained` makes text of, and
    :mod:`~natfix.capturing` hands them to `natfix capture`, :mod:`~natfix.capture`, which makes
-   :mod:`~natfix.capture_packets` of them for a file (:mod:`~natfix.handing_over`); he asks by
+   :mod:`~natfix.capture_packets` of them for a file (:mod:`~natfix.handing_over`);
+   `natfix bundle` is :mod:`~natfix.bundle` of :mod:`~natfix.bundle_parts`; people and places are taken out of
+   what is handed to others by :mod:`~natfix.redact`, of texts by :mod:`~natfix.redact_text`; he asks by
    :mod:`~natfix.asking`, and
    :mod:`~natfix.show` makes text of answers, in :mod:`~natfix.tables`, for a :mod:`~natfix.terminal`.
 7. replay: :mod:`~natfix.replay` reads captures and says what is wrong, in the words of

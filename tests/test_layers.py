@@ -29,12 +29,12 @@ LAYERS: dict[int, str] = {
        "kernel.divert kernel.elements kernel.events kernel.fake kernel.fake_conntrack kernel.fake_elements "
        "kernel.libnftables kernel.netfilter kernel.netlink kernel.observed kernel.probe "
        "kernel.sender kernel.trial programs",
-    6: "__main__ advertiser agents asking background capture capture_packets capturing check "
-       "check_firewall check_fixers check_host check_lists check_outside check_own check_system chronicle cli "
-       "control drain explained explaining exporting findings handing_over hook init journal leak "
-       "listener live log_reader lookup loop metrics monitor order ownership page page_view parachute "
-       "plan queue_reader reload removal resolver rules seeing shortages show startup store systemd "
-       "tables terminal timekeeping up upkeep wall watch",
+    6: "__main__ advertiser agents asking background bundle bundle_parts capture capture_packets "
+       "capturing check check_firewall check_fixers check_host check_lists check_outside check_own "
+       "check_system chronicle cli control drain explained explaining exporting findings handing_over "
+       "hook init journal leak listener live log_reader lookup loop metrics monitor order ownership "
+       "page page_view parachute plan queue_reader redact redact_text reload removal resolver rules "
+       "seeing shortages show startup store systemd tables terminal timekeeping up upkeep wall watch",
     7: "replay replay.as_json replay.as_text replay.capture replay.conversations replay.counts "
        "replay.datagrams replay.diagnosis replay.diff replay.drive replay.echoes replay.fragments "
        "replay.framing replay.gateway replay.hexdump replay.icmp replay.ip replay.ladder replay.link "
