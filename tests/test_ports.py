@@ -1,12 +1,15 @@
 """The media pool and the choice of signalling ports."""
 
+from functools import partial
+from operator import eq
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from natfix.address import Endpoint
 from natfix.errors import LimitReached
-from natfix.ports import PortPool, choose_signalling_port
+from natfix.ports import MOST_TRIED, PortPool, choose_signalling_port
 
 PHONE = Endpoint("192.168.1.10", 5060)
 
@@ -113,6 +116,27 @@ def test_signalling_prefers_in_order_and_then_spreads() -> None:
                                      lambda port: port not in taken) for _ in range(2)]
     assert spread[0] == spread[1]
     assert 20000 <= spread[0] <= 20999
+
+
+def test_a_signalling_port_is_found_in_a_crowd() -> None:
+    """Every port of a small range is found, whatever its width; one of a hundred in a large range soon
+    though the taken ones lie side by side; a full range costs no more than a thousand questions."""
+    for width in (1, 2, 100, 1000):
+        for free in (20000, 20000 + width // 2, 20000 + width - 1):
+            spare = 20000, 20000 + width - 1
+            assert choose_signalling_port(PHONE, "h", [], spare, partial(eq, free)) == free
+    asked: list[int] = []
+
+    def is_free(port: int) -> bool:
+        asked.append(port)
+        return port >= 29900
+
+    assert choose_signalling_port(PHONE, "h", [], (20000, 29999), is_free) >= 29900
+    assert len(asked) < 500
+    asked.clear()
+    with pytest.raises(LimitReached):
+        choose_signalling_port(PHONE, "h", [], (20000, 29899), is_free)
+    assert len(set(asked)) == len(asked) == MOST_TRIED
 
 
 def test_signalling_ports_run_out_with_a_sentence() -> None:
