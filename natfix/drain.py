@@ -62,12 +62,15 @@ class Drain:
         self._loop.gate = None
         log.info("natfix: nobody waits any more; new calls are fixed again", extra=kind("drain-over"))
 
-    def _outside_of(self, inside: Endpoint) -> Endpoint | None:
-        now = self._loop.clock()
+    def _outside_of(self, asked: Endpoint) -> Endpoint | None:
+        """Return what stands for an inside endpoint at the link that it names, or at the first one."""
+        now, inside = self._loop.clock(), asked.on_wire
+        if asked in self._shown:
+            return self._shown[asked]
         if inside not in self._shown and now >= self._looked + LOOK_EVERY:
             self._looked = now
             self._shown = {each.inside: each.outside for each in self._loop.kernel.mappings()}
-        return self._shown.get(inside)
+        return self._shown.get(asked) or self._shown.get(inside)
 
 
 def wait_for_calls(control_socket: str, seconds: int, say: Callable[[int, float], None]) -> int:

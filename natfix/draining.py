@@ -28,13 +28,13 @@ class Draining:
     """Refuses calls that are none of those that run."""
 
     def __init__(self, running: Collection[str], outside_of: Callable[[Endpoint], Endpoint | None]) -> None:
-        """*running* are the Call-IDs of the calls that run; *outside_of* tells what stands for an inside
-        endpoint outside."""
+        """*running* are the Call-IDs of the calls that run; *outside_of* tells what stands outside for an
+        inside endpoint at the link that it names."""
         self._running = frozenset(running)
         self._outside_of = outside_of
         self._refused: OrderedDict[str, None] = OrderedDict()
 
-    def judge(self, raw: bytes, hook: str) -> Outcome | None:
+    def judge(self, raw: bytes, hook: str, in_interface: str = "") -> Outcome | None:
         """Return what is done to a packet that begins a call, None where the engine has to treat it."""
         try:
             packet = packet_from_bytes(raw)
@@ -47,17 +47,18 @@ class Draining:
             return Outcome(verdict=Verdict.DROP, call_id=message.call_id, summary=summary_of(message))
         if message.method != "INVITE" or message.to_tag:
             return None
-        return self._refuse(packet, message, hook)
+        asked = packet.destination
+        if hook == "forward":
+            asked = self._outside_of(asked._replace(link=in_interface)) or asked
+        return self._refuse(packet, message, asked)
 
-    def _refuse(self, packet: Packet, message: Message, hook: str) -> Outcome:
+    def _refuse(self, packet: Packet, message: Message, source: Endpoint) -> Outcome:
         self._refused[message.call_id] = None
         if len(self._refused) > MOST_REFUSED:
             self._refused.popitem(last=False)
         note = Note("draining", reason="natfix is being switched off: no new calls", rfc="RFC 3261, 21.5.4")
         outcome = Outcome(verdict=Verdict.DROP, notes=[note], call_id=message.call_id,
                           summary=summary_of(message))
-        asked = packet.destination
-        source = self._outside_of(asked) or asked if hook == "forward" else asked
         outcome.send = [SendPacket(source, packet.source, _unavailable(message, packet.source))]
         return outcome
 

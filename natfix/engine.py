@@ -474,6 +474,7 @@ class Engine:
         """Return totals and counters."""
         return {
             "outside_address": self._realms.outside_host,
+            **self._links.status(),
             **totals(self._calls, self._registrations, self._far_ends, self._mappings, self._media.pool),
             "streams": self._streaming.count(),
             "refused_packets": sum(self._reporting.refused.values()),

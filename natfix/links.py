@@ -36,6 +36,10 @@ class OutsideLinks:
         self._calls = calls
         self._happened = happened
 
+    def status(self) -> dict[str, dict[str, str]]:
+        """Return the outside links with their addresses, "" for one that is down; nothing where it is one."""
+        return {"outside_links": self._realms.links_now()} if self._realms.links else {}
+
     def place(self, packet: Packet, path: Path, from_inside: bool, to_inside: bool) -> Packet:
         """Return *packet* with its inside ends named as they are at the link that it comes or leaves by."""
         source, destination = packet.source, packet.destination

@@ -89,7 +89,7 @@ class Loop:
         # Called a moment after something was done, and told whether anything has failed meanwhile.
         self.tidy_up: Callable[[bool], None] = _do_nothing
         # Asked about each packet, with its hook, before the engine is; None leaves it to the engine.
-        self.gate: Callable[[bytes, str], Outcome | None] | None = None
+        self.gate: Callable[[bytes, str, str], Outcome | None] | None = None
         self.listen(reader, self._packets_wait)
 
     # what the rest of the shell uses
@@ -199,7 +199,7 @@ class Loop:
                 outcome.notes.append(Note("unmade", reason="the kernel does not hold yet what it names"))
 
     def _treat(self, raw: bytes, path: Path, now: float) -> Outcome:
-        refusal = self.gate(raw, path.hook) if self.gate is not None else None
+        refusal = self.gate(raw, path.hook, path.in_interface) if self.gate is not None else None
         return refusal or self.engine.receive_packet(raw, path, now)
 
     def _open_stream(self, raw: bytes, now: float) -> None:

@@ -86,6 +86,11 @@ class Realms:
         """The address of each outside link, which is known by its name, the first one by ""."""
         return dict(self._hosts)
 
+    def links_now(self) -> dict[str, str]:
+        """The address of each outside link by its interface, "" where it has none now."""
+        first = self._settings.outside.interface
+        return {link or first: "" if host in self.lost else host for link, host in self._hosts.items()}
+
     def link_of(self, interface: str) -> str:
         """Return the outside link that *interface* is; "" for the first one, and for all others."""
         return interface if interface in self.links else ""

@@ -24,7 +24,7 @@ def status_text(answer: Answer) -> str:
     lines = {
         "natfix": f"{answer['version']}, process {answer['pid']}, up {duration(answer['uptime'])}",
         "mode": _mode(answer),
-        "outside": answer.get("outside_address") or "no address",
+        "outside": _outside(answer),
         "calls": f"{answer['calls']}, and {answer['subscriptions']} subscriptions",
         "registrations": answer["registrations"],
         "mappings": f"{answer['signalling_mappings']} signalling, {answer['media_mappings']} media; "
@@ -47,6 +47,11 @@ def status_text(answer: Answer) -> str:
     }
     width = max(map(len, lines))
     return "\n".join(f"{name:{width}}  {printable(value)}" for name, value in lines.items())
+
+
+def _outside(answer: Answer) -> str:
+    links = (f"{name} {host or 'is down'}" for name, host in answer.get("outside_links", {}).items())
+    return ", ".join(links) or answer.get("outside_address") or "no address"
 
 
 def _tls(answer: Answer) -> int:

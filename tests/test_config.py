@@ -64,6 +64,17 @@ def faults(text: str) -> list[str]:
     return str(caught.value).splitlines()
 
 
+@pytest.mark.parametrize(("text", "complaint"), [
+    ('[outside]\ninterface = "eth0"\n[[link]]\ninterface = "eth0"', "eth0 is another outside link's"),
+    ('[outside]\nmark = 2\n[[link]]\ninterface = "eth1"\nmark = 2', "mark 2 is another outside link's"),
+    ('[outside]\nadvertise = "198.51.100.9"\n[[link]]\ninterface = "eth1"', "is for one outside link"),
+    ('[gateway]\npbx = "local"\n[[link]]\ninterface = "eth1"', "is served at one outside link"),
+])
+def test_links_that_cannot_be(text: str, complaint: str) -> None:
+    """Several outside links differ in name and mark, and leave out what one link alone has."""
+    assert any(complaint in fault for fault in faults(text))
+
+
 def test_empty_text_is_the_defaults() -> None:
     """A gateway with one outside interface needs no settings at all."""
     assert config_from_text("", "natfix.toml") == Settings()

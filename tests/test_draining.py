@@ -57,6 +57,15 @@ def test_a_call_from_outside(draining: Draining) -> None:
         assert (outcome.send[0].source, outcome.send[0].destination) == (expected, PROVIDER)
 
 
+def test_a_call_by_another_outside_link() -> None:
+    """The answer comes from what stands for the phone at the link that the call came by."""
+    other = Endpoint("198.51.100.1", 5062)
+    draining = Draining((), {PHONE: SHOWN, PHONE._replace(link="ppp0"): other}.get)
+    outcome = draining.judge(sip("INVITE", way=(PROVIDER, PHONE)), "forward", "ppp0")
+    assert outcome is not None
+    assert outcome.send[0].source == other
+
+
 def test_a_pbx_on_the_gateway(draining: Draining) -> None:
     """What is for the gateway itself is answered from its own address."""
     outcome = draining.judge(sip("INVITE", way=(PROVIDER, PHONE)), "input")

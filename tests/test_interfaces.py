@@ -23,6 +23,7 @@ from natfix.interfaces import (
     links_now,
     outside_address,
     outside_interface,
+    outside_links,
 )
 from natfix.reports import AddressesChanged
 
@@ -134,6 +135,29 @@ def test_interface_without_address_is_an_error() -> None:
 def test_configured_address_wins() -> None:
     """The configured address is taken, even where it is only routed here."""
     assert outside_address(GATEWAY, Outside(address="198.51.100.1"), "wan0") == "198.51.100.1"
+
+
+TWO_LINKS = config_from_text('[outside]\ninterface = "wan0"\n[[link]]\ninterface = "tun0"', "natfix.toml")
+
+
+def test_several_outside_links() -> None:
+    """Each has its address, and none of their networks lies inside."""
+    report = addresses_report(TWO_LINKS, GATEWAY)
+    assert report.outside == {"wan0": "203.0.113.1", "tun0": "10.8.0.1"}
+    assert {link for _, link in report.inside} == {"lan0", "lan1"}
+
+
+def test_one_of_several_links_may_be_missing() -> None:
+    """One that is down or not there has no address, the first one, too; without any nothing can be done."""
+    assert outside_links(GATEWAY._replace(down=frozenset({"wan0"})), TWO_LINKS) == {
+        "wan0": "", "tun0": "10.8.0.1"}
+    gone = {name: hosts for name, hosts in GATEWAY.addresses.items() if name != "tun0"}
+    assert outside_links(GATEWAY._replace(addresses=gone), TWO_LINKS)["tun0"] == ""
+    with pytest.raises(ConfigError, match=r"none of the outside links \(wan0, tun0\) is up"):
+        outside_links(GATEWAY._replace(down=frozenset({"wan0", "tun0"})), TWO_LINKS)
+    unnamed = config_from_text('[[link]]\ninterface = "tun0"', "natfix.toml")
+    with pytest.raises(ConfigError, match="does not name the first outside link"):
+        outside_links(GATEWAY, unnamed)
 
 
 def test_configured_networks_get_their_links() -> None:

@@ -156,6 +156,16 @@ def test_calls_are_told_apart_when_a_link_goes() -> None:
     assert not up.commands
 
 
+def test_the_status_names_all_links() -> None:
+    """Each with its address, or as one that is down; with one link there is nothing more to say."""
+    engine = engine_with_links()
+    assert engine.status(1.0)["outside_links"] == {"eth0": FIRST, "ppp0": SECOND}
+    engine.handle_report(links(first=""), 2.0)
+    status = engine.status(3.0)
+    assert (status["outside_links"], status["outside_address"]) == ({"eth0": "", "ppp0": SECOND}, SECOND)
+    assert "outside_links" not in Engine(Settings()).status(1.0)
+
+
 def test_another_address_ends_what_the_old_one_had() -> None:
     """A link comes back with another address: its mappings and entries end, with none of the other link's,
     and the calls are told apart."""

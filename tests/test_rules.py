@@ -52,6 +52,25 @@ def test_nft_text_has_the_settings() -> None:
     assert "queue num $sip_queue" in text
 
 
+def test_several_outside_links() -> None:
+    """What only these need is there then, and not with one link; iptables' words cannot say it."""
+    text = nft_text(replace(SKELETON, outside_interfaces=("wan0", "wan1", "ppp0")), CAPABLE)
+    assert 'define outside = { "wan0", "wan1", "ppp0" }' in text
+    assert 'define links = { "wan1", "ppp0" }' in text
+    for line in ("iifname != $outside meta mark set ip saddr . udp sport map @links_media",
+                 "oifname $links snat ip to oifname . ip saddr . udp sport map @links_out"):
+        assert f"\n        {line}\n" in text
+        assert f"\n        {line}\n" not in nft_text(SKELETON, CAPABLE)
+    with pytest.raises(ConfigError, match="cannot be said in iptables' words"):
+        iptables_text(replace(SKELETON, outside_interfaces=("wan0", "wan1")))
+
+
+def test_links_are_put_into_the_skeleton() -> None:
+    """The links of the configuration, there or not, in their order."""
+    text = '[outside]\ninterface = "wan0"\n[[link]]\ninterface = "ppp0"'
+    assert skeleton_for(config_from_text(text, "here")).outside_interfaces == ("wan0", "ppp0")
+
+
 def test_nft_text_follows_the_kernel() -> None:
     """A kernel without the queue statement gets the form that natfix would use; one without both an error."""
     text = nft_text(SKELETON, replace(CAPABLE, queue=False))

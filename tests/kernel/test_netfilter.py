@@ -22,6 +22,7 @@ from tests.kernel.wires import (
     FLOW,
     GATEWAY,
     MEDIA,
+    PHONE,
     PHONE_2,
     RTP,
     RTP_2,
@@ -92,6 +93,26 @@ def test_apply_is_all_or_nothing_for_elements(gateway: Wires) -> None:
     with pytest.raises(KernelRefused, match="another value"):
         gateway.kernel.apply([media(RTP_2, RTP_OUT_2), media(RTP, Endpoint(GATEWAY, 30008))])
     assert [found.outside for found in gateway.kernel.mappings()] == [RTP_OUT]
+
+
+def test_mappings_of_a_further_link(gateway: Wires) -> None:
+    """One inside endpoint of SIP has a mapping for each link; media has the mark of its link; all is read
+    back, found by its key, and taken away without the other link's."""
+    gateway.install(replace(SKELETON, outside_interfaces=("outside", "ppp0")))
+    further, shown = SIP._replace(link="ppp0"), Endpoint("198.51.100.1", 5060)
+    commands = [AddMapping(SIGNALLING, SIP, SIP_OUT, 60), AddMapping(SIGNALLING, further, shown, 60),
+                AddMapping(MEDIA, RTP, RTP_OUT, 60, mark=0x200)]
+    gateway.kernel.apply(commands)
+    assert {(each.inside, each.outside, each.inward) for each in gateway.kernel.mappings()} == {
+        (SIP, SIP_OUT, True), (further, shown, True), (RTP, RTP_OUT, True)}
+    held = {f"{each.name}: {each.key} => {each.value}" for each in gateway.kernel.find_elements(commands)
+            if each.is_present}
+    assert f'links_out: "ppp0" . {PHONE} . 5060 => 198.51.100.1 . 5060' in held
+    assert f"links_media: {PHONE} . 12000 => 0x00000200" in held
+    gone = [DeleteMapping(SIGNALLING, further, shown), DeleteMapping(MEDIA, RTP, RTP_OUT, 0x200)]
+    gateway.kernel.apply(gone)
+    assert [each.inside for each in gateway.kernel.mappings()] == [SIP]
+    assert "elements" not in gateway.gateway.run("nft list map ip natfix links_media")
 
 
 def test_mapping_may_move_in_one_transaction(gateway: Wires) -> None:
