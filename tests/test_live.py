@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import signal
 import socket
@@ -16,6 +17,7 @@ import pytest
 from natfix.control import stop
 from natfix.errors import NotRunning
 from natfix.kernel.netfilter import NetfilterKernel
+from natfix.live import keep_the_heap_whole
 from tests.gateway_with_natfix import (
     PROGRAM,
     REMOTE_RTP,
@@ -184,6 +186,24 @@ def test_kill_and_restart_in_mid_call(live: Live) -> None:
     assert header(receive(live.phone)[0], "Via").startswith(f"SIP/2.0/UDP {PHONE}:{SIP}")
     wait_until(lambda: not live.ask("status")["media_mappings"], 5)
     wait_until(lambda: not live.wires.gateway.run(f"conntrack -L -p udp --dport {REMOTE_RTP} 2>/dev/null"), 5)
+
+
+class MallocInfo(ctypes.Structure):
+    """struct mallinfo2 of malloc.h."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd",
+        "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]
+
+
+def test_huge_blocks_leave_no_holes() -> None:
+    """Blocks of 20 kB, as huge messages need, come from the system one by one, not out of the heap."""
+    library = ctypes.CDLL(None)
+    library.mallinfo2.restype = MallocInfo
+    keep_the_heap_whole()
+    before = library.mallinfo2().hblks
+    huge = [bytes(20_000) for _ in range(200)]
+    assert library.mallinfo2().hblks - before > len(huge) / 2
 
 
 def test_reboot_of_the_gateway(live: Live) -> None:
