@@ -176,7 +176,7 @@ class Redactor:
         """Return *text* with other hardware addresses."""
         return _MAC.sub(lambda found: _WORD.sub(lambda word: self.token("hex", word[0]), found[0]), text)
 
-    def _plain(self, text: str) -> str:
+    def plain(self, text: str) -> str:
         """Return a sentence of a program's; what words it has that are not such sentences' are replaced."""
         return _WORD.sub(lambda found: found[0] if found[0].lower() in PLAIN_WORDS
                          else self.token("word", found[0]), text)
@@ -210,7 +210,7 @@ class Redactor:
 
     def _start(self, line: str) -> str:
         if line.startswith("SIP/"):
-            return line[:11] + self._plain(line[11:])
+            return line[:11] + self.plain(line[11:])
         return self._parameters(_URI.sub(self.uri, line))
 
     def _header(self, line: str) -> str:
@@ -264,7 +264,7 @@ class Redactor:
         return self._parameters(_URI.sub(self.uri, value))
 
     def _sentence(self, value: str) -> str:
-        shown = _QUOTED.sub(lambda found: f'"{self._plain(found[1])}"', _URI.sub(self.uri, value))
+        shown = _QUOTED.sub(lambda found: f'"{self.plain(found[1])}"', _URI.sub(self.uri, value))
         shown = _DOMAIN.sub(lambda found: self.host(found[0]), self.macs(shown))
         return self.addresses(shown)
 

@@ -34,6 +34,11 @@ SHORTEST_NUMBER = 6         # digits of a name that is a number; a shorter one m
 MOST_PREFIX = 4             # digits before a number: 00, or that of the way out
 MOST_PIECES = 24            # of one word that are looked up together
 
+# Keys of natfix's documents whose texts are something special.
+USERS = frozenset({"contact_user"})
+AGENTS = frozenset({"user_agent"})                      # may end in a hardware address without colons
+LINES = frozenset({"last", "line", "why"})
+
 _HOST = r"[A-Za-z0-9][\w.-]{0,252}"
 _PARTS = {      # in this order: what is an address must not be taken for a word
     "mac": r"(?<![\w:-])(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}(?![\w:-])",
@@ -51,6 +56,8 @@ _NUMBER = re.compile(r"\+\d{6,15}")
 _WITHIN = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
 _PIECE = re.compile(r"[A-Za-z0-9%]+")
 _DIGITS = re.compile(r"\d{6,}")
+_USERS = re.compile(rf'"(?:{"|".join(sorted(USERS))})": "([^"\\]+)"')
+_PHRASE = re.compile(r"(?:SIP/2\.0 )?\d{3} ")        # what follows, a server may write as it likes
 _KEY = re.compile(r"[a-z][a-z0-9_ -]*")
 _PORT = re.compile(r":\d{1,5}$")
 
@@ -77,6 +84,8 @@ class TextRedactor:
                 self.know_host(host)
             elif found.lastgroup == "word" and _is_domain(found):
                 self.know_host(found[0])
+        for user in _USERS.findall(text):
+            self.know_user(user)
         for shown in _SHOWN.findall(text):
             for word in _PIECE.findall(shown):
                 if len(word) >= SHORTEST_SHOWN:
@@ -108,14 +117,22 @@ class TextRedactor:
         """Return *text* with every word replaced: what people write as they like."""
         return _PIECE.sub(lambda found: self._redactor.token("word", found[0]), text)
 
-    def json(self, value: Any) -> Any:
+    def json(self, value: Any, key: str = "") -> Any:
         """Return a JSON document with its texts redacted; keys that are words of a schema stay."""
         if isinstance(value, dict):
-            return {key if _KEY.fullmatch(key) else self.text(key): self.json(each)
-                    for key, each in value.items()}
+            return {name if _KEY.fullmatch(name) else self.text(name): self.json(each, name)
+                    for name, each in value.items()}
         if isinstance(value, list):
-            return [self.json(each) for each in value]
-        return self.text(self._redactor.macs(value)) if isinstance(value, str) else value
+            return [self.json(each, key) for each in value]
+        return self._value(key, value) if isinstance(value, str) else value
+
+    def _value(self, key: str, text: str) -> str:
+        if key in USERS:
+            return self._user(text)
+        if key in AGENTS:
+            return self.text(self._redactor.macs(text))
+        phrase = _PHRASE.match(text) if key in LINES else None
+        return phrase[0] + self._redactor.plain(text[phrase.end():]) if phrase else self.text(text)
 
     def _token(self, found: re.Match[str]) -> str:
         text = found[0]

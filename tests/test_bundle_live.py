@@ -13,7 +13,7 @@ import pytest
 
 from natfix import redact
 from natfix.cli import main
-from tests.gateway_with_natfix import RTP, SDP, SIP, Dialog, Live, answer_to, receive
+from tests.gateway_with_natfix import RTP, SDP, SIP, Dialog, Live, answer_to, header, receive
 from tests.kernel.wires import GATEWAY, PHONE, REMOTE
 from tests.namespace import kernel_test
 
@@ -27,8 +27,8 @@ MORE = """
             name = "*.acme.example"
 """
 RULE = """nft 'insert rule inet firewall forward ip daddr 192.168.1.77 counter comment "Carla at home"'"""
-SEEDS = ("alice", "bob", "4930123456", "Dora", "Carla", "acme", "router.example", PHONE, REMOTE, GATEWAY,
-         "192.168.1.77", "198.51.100.77")
+SEEDS = ("alice", "bob", "4930123456", "Dora", "Carla", "805ec0123456", "acme.example", "router.example",
+         PHONE, REMOTE, GATEWAY, "192.168.1.77", "198.51.100.77")
 
 
 @pytest.fixture
@@ -55,6 +55,15 @@ def call(live: Live) -> Dialog:
     return dialog
 
 
+def register(live: Live) -> None:
+    """Register the phone, which names its hardware address."""
+    dialog = Dialog(live.phone, (PHONE, SIP), (REMOTE, SIP))
+    dialog.send_request("REGISTER", more="Expires: 600\r\nUser-Agent: Acme T4 805ec0123456\r\n")
+    request, source = receive(live.provider)
+    live.provider.sendto(answer_to(request, "200 OK", f"{header(request, 'Contact')};expires=600"), source)
+    receive(live.phone)
+
+
 def bundle_of(live: Live, name: str, *options: str) -> dict[str, str]:
     """Make a bundle on the gateway, and return the texts of its files."""
     path = live.folder / f"{name}.tar.gz"
@@ -75,6 +84,7 @@ def test_nobody_is_named(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands in the plain bundle, seeded names, numbers, addresses, the machine's own ones, stands in no
     file of the redacted one; one address has one token everywhere; inside is private, outside is not."""
     monkeypatch.setattr(redact.os, "urandom", lambda count: bytes(count))
+    register(live)
     dialog = call(live)
     plain = bundle_of(live, "plain")
     shown = bundle_of(live, "shown", "--redact")

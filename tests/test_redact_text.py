@@ -78,6 +78,18 @@ def test_json() -> None:
     assert key != "203.0.113.9"
 
 
+def test_special_keys() -> None:
+    """A user that stands alone, a device that names its hardware address, a server's own words."""
+    document = {"contact_user": "77", "user_agent": "Acme T4 805ec0123456", "line": "SIP/2.0 403 Sorry Alice",
+                "why": "486 Busy says Alice", "last": "INVITE sip:eve@1.2.3.4 SIP/2.0"}
+    shown = redactor(key=b"2").json(document)
+    whole = str(shown)
+    assert not [each for each in ("77", "805ec0123456", "Alice", "eve", "1.2.3.4") if each in whole]
+    assert shown["line"].startswith("SIP/2.0 403 ")
+    assert shown["why"].startswith("486 Busy ")
+    assert shown["user_agent"].startswith("Acme T4 ")
+
+
 def test_comments() -> None:
     """What people write beside a setting goes; a # in a text is none."""
     assert without_comments('a = "x#y"   # of Alice\n# Bob\nb = 1\n') == 'a = "x#y"\n\nb = 1\n'
