@@ -4,13 +4,14 @@ of their own in the lab's folder, and what Docker writes."""
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.host import wait_until
+from tests.lab.host import Process, wait_until
 
 if TYPE_CHECKING:
     from tests.lab.lab import Lab
@@ -65,10 +66,20 @@ class Firewalld(Manager):
         self.environment["DBUS_SYSTEM_BUS_ADDRESS"] = f"unix:path={socket}"
         lab.gateway.popen(["dbus-daemon", f"--config-file={lab.path('bus.conf')}", "--nofork", "--nopidfile"])
         wait_until(socket.exists, 5.0, "the bus of firewalld")
-        lab.gateway.popen(
-            ["firewalld", "--nofork", "--nopid", f"--system-config={folder}",
-             f"--log-file={lab.path('firewalld.log')}"], environment=self.environment)
+        self._command = ["firewalld", "--nofork", "--nopid", f"--system-config={folder}",
+                         f"--log-file={lab.path('firewalld.log')}"]
+        self._process = self._start()
+
+    def _start(self) -> Process:
+        process = self.lab.gateway.popen(self._command, environment=self.environment)
         wait_until(self._answers, 20.0, "firewalld's start", interval=0.2)
+        return process
+
+    def restart(self) -> None:
+        """Do as `systemctl restart firewalld`: what it has made goes, and comes back."""
+        self._process.signal(signal.SIGTERM)
+        self._process.wait(20.0)
+        self._process = self._start()
 
     def _answers(self) -> bool:
         command = ["env", *(f"{name}={value}" for name, value in self.environment.items()),
