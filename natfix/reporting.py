@@ -7,7 +7,7 @@ from collections import Counter
 from natfix.address import SIP_PORT, Endpoint
 from natfix.callflow import CallFlow
 from natfix.commands import CloseFlow, Kind, Note
-from natfix.config import Settings
+from natfix.config import Settings, Trunk
 from natfix.errors import LimitReached
 from natfix.expect import endpoint_from_setting
 from natfix.kernel.base import FlowState
@@ -101,7 +101,8 @@ class Reporting:
         before, self._settings = self._settings, settings
         for trunk in before.trunks:
             if trunk not in settings.trunks:
-                self._signalling.close_trunk(endpoint_from_setting(trunk.inside, SIP_PORT), now)
+                for inside in self._ends_of(trunk):
+                    self._signalling.close_trunk(inside, now)
         self._notes += self._policies.judge(self._realms)
         self._mappings.admit(self._policies.admitted)
         self._open_trunks(now)
@@ -110,10 +111,16 @@ class Reporting:
     def _open_trunks(self, now: float) -> None:
         for trunk in self._settings.trunks:
             try:
-                self._signalling.open_for_trunk(
-                    endpoint_from_setting(trunk.inside, SIP_PORT), trunk.peers, trunk.outside_port, now)
+                for inside in self._ends_of(trunk):
+                    self._signalling.open_for_trunk(inside, trunk.peers, trunk.outside_port, now)
             except LimitReached as problem:
                 self._notes.append(Note("trunk", "", trunk.inside, trunk.inside, str(problem)))
+
+    def _ends_of(self, trunk: Trunk) -> list[Endpoint]:
+        """The provider may call by each outside link that has an address."""
+        inside = endpoint_from_setting(trunk.inside, SIP_PORT)
+        ends = [inside._replace(link=link) for link in self._realms.links]
+        return [end for end in ends if self._realms.outside_of(end.host, end.link)] or [inside]
 
     def _leave_addresses(self, before: dict[str, str], now: float) -> None:
         after = self._realms.hosts

@@ -123,6 +123,8 @@ class Signalling:
         holder = trunk_holder(inside)
         self._open(mapping, holder, set(peers), NEVER, now)
         mapping.shown |= {"contact"}    # the operator has told the provider: requests to it name the PBX
+        if self._realms.links:
+            return      # the PBX's first packet to the provider says by which link it goes
         for peer in peers:
             self._keep_flow(mapping, Endpoint(peer, SIP_PORT), holder, NEVER, now)
 

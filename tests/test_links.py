@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeVar
 
 from natfix.address import Endpoint, network_from_text
-from natfix.commands import AddMapping, CloseFlow, DeleteMapping, Flow, Kind, Outcome, Verdict
-from natfix.config import Inside, Link, Outside, Settings
+from natfix.commands import (
+    AddMapping,
+    AllowRemote,
+    CloseFlow,
+    DeleteMapping,
+    Flow,
+    Kind,
+    OpenFlow,
+    Outcome,
+    Verdict,
+)
+from natfix.config import Inside, Link, Outside, Settings, Trunk
 from natfix.engine import Engine, Path
 from natfix.kernel.base import KernelMapping
 from natfix.reports import AddressesChanged, Restored
@@ -182,6 +193,20 @@ def test_another_address_ends_what_the_old_one_had() -> None:
     again = send(engine, "INVITE", "ppp0", 4.0, "2", cseq=2)
     assert again.packet is not None
     assert b"c=IN IP4 198.51.100.77\r\n" in again.packet
+
+
+def test_a_trunk_is_open_at_each_link() -> None:
+    """The provider of a PBX that does not register may call by either link; which one the PBX itself goes by
+    is for its packets to say, so that no entry is made before."""
+    engine = Engine(replace(SETTINGS, trunks=(Trunk(str(PHONE), ("192.0.2.51",)),)))
+    opened = engine.handle_report(links(), 0.0)
+    inward = {each.outside.host: each.inward for each in commands_of(opened, AddMapping)}
+    assert inward == {FIRST: True, SECOND: True}
+    assert {each.outside.host for each in commands_of(opened, AllowRemote)} == {FIRST, SECOND}
+    assert not commands_of(opened, OpenFlow)
+    outcome = send(engine, "OPTIONS", "ppp0", 1.0)
+    assert outcome.packet is not None
+    assert SECOND.encode() in outcome.packet
 
 
 def test_a_restart_finds_the_links_again() -> None:

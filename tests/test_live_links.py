@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from natfix.check_outside import check_outside_links
 from natfix.config import config_from_text
 from natfix.findings import Host, Status
-from tests.gateway_with_natfix import RTP, SIP, header, wait_until
+from tests.gateway_with_natfix import RTP, SDP, SIP, answer_to, header, media_of, wait_until
 from tests.kernel.wires import GATEWAY, PHONE, PHONE_2, REMOTE
 from tests.namespace import kernel_test
 from tests.two_links import (
@@ -187,3 +188,33 @@ def test_check_finds_the_rules_for_marks(links: TwoLinks) -> None:
     assert marks() == {Status.OK}
     links.wires.gateway.run(f"ip rule del fwmark {SECOND_MARK:#x}")
     assert marks() == {Status.OK, Status.WARNING}
+
+
+def test_tcp_by_the_second_link(links: TwoLinks) -> None:
+    """A connection by the second link is shown with that link's address, and so is the media of its call,
+    which leaves by that link as well."""
+    links.begin()
+    listener = links.wires.outside.call(lambda: socket.create_server((REMOTE_2, SIP)))
+    listener.settimeout(5)
+    links.wires.sockets.append(listener)
+    phone = links.wires.inside.call(lambda: socket.create_connection((REMOTE_2, SIP), 5, (PHONE, 0)))
+    links.wires.sockets.append(phone)
+    server, source = listener.accept()
+    links.wires.sockets.append(server)
+    server.settimeout(5)
+    host, port = phone.getsockname()
+    body = SDP.format(PHONE, RTP)
+    phone.sendall((
+        f"INVITE sip:bob@{REMOTE_2} SIP/2.0\r\nVia: SIP/2.0/TCP {host}:{port};branch=z9hG4bK1\r\n"
+        "From: <sip:alice@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\nCall-ID: tcp\r\n"
+        "CSeq: 1 INVITE\r\n"
+        f"Contact: <sip:alice@{host}:{port};transport=tcp>\r\nContent-Type: application/sdp\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}").encode())
+    offer = server.recv(65535).decode()
+    told = media_of(offer)
+    assert source[0] == told[0] == GATEWAY_2
+    assert header(offer, "Via").startswith(f"SIP/2.0/TCP {GATEWAY_2}:{source[1]};")
+    server.sendall(answer_to(offer, "200 OK", f"<sip:bob@{REMOTE_2}>", SDP.format(SERVER, MEDIA)))
+    assert phone.recv(65535).startswith(b"SIP/2.0 200")
+    assert is_heard(links.wires.bind(PHONE, RTP), links.wires.bind(SERVER, MEDIA), told)
+    assert links.carried()[f"eth1 {GATEWAY_2}"] == 1
