@@ -56,8 +56,9 @@ The map of the package, from the bottom up; imports go downward only (``tests/te
    all that by a clock of its own (:mod:`~natfix.timekeeping`; :mod:`~natfix.wall` is the machine's);
    :mod:`~natfix.systemd` is told how it goes;
    :mod:`~natfix.control` answers other commands,
-   :mod:`~natfix.journal` logs, :mod:`~natfix.store` writes (whose files
-   they are: :mod:`~natfix.ownership`), :mod:`~natfix.exporting` hands out copies,
+   :mod:`~natfix.journal` logs, :mod:`~natfix.store` writes, what it is behind by is in
+   :mod:`~natfix.recent` (whose files they are: :mod:`~natfix.ownership`), :mod:`~natfix.exporting` hands
+   out copies,
    :mod:`~natfix.hook` runs the operator's program,
    :mod:`~natfix.shortages` warns before something runs out,
    :mod:`~natfix.metrics` are for Prometheus, `natfix page` is

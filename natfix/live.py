@@ -46,6 +46,7 @@ from natfix.order import Mode, NotConfirmed, Order, read_order
 from natfix.parachute import Parachute
 from natfix.queue_reader import NetfilterQueueReader, QueueReader, queue_counters
 from natfix.quirks import Quirks
+from natfix.recent import SUFFIX, Recent
 from natfix.reload import Read, Reload, unreadable
 from natfix.removal import remove_files
 from natfix.reports import AddressesChanged, Change, FlowBegan, Restored
@@ -127,6 +128,7 @@ class _Daemon:
         self._store = Store(IN_MEMORY if self._observes else settings.daemon.state_file)
         held.callback(self._store.close)
         self._rows = self._store.load()
+        self._recent = self._open_recent(held)
         self._advertiser = Advertiser(settings.outside.advertise, self._rows, self._store.put)
         self._addresses = self._advertiser.complete(self._addresses)
         self._resolver = resolver_from_settings(settings, self._rows, self._store.put)
@@ -165,6 +167,12 @@ class _Daemon:
         handlers["reload"] = self._reload
         signals.tell(self.loop, self._reload.on_hangup)
 
+    def _open_recent(self, held: ExitStack) -> Recent:
+        """Return the packets of the last moments; an observer has none, since it changes nothing."""
+        found = Recent("" if self._observes else self._settings.daemon.control_socket + SUFFIX)
+        held.callback(found.close)
+        return found
+
     def _tell_others(self, held: ExitStack) -> None:
         """Have those whom [export] names get copies, and events."""
         held.callback(self._exporter.close)
@@ -192,6 +200,7 @@ class _Daemon:
             self._resolver.known(),
             Restored(tuple(self._kernel.mappings()), self._rows),
         ], now)
+        self._relive(now)
         self._netfilter.accounting_was_off = any(row.table == ACCOUNTING for row in self._rows)
         self._rows = ()
         self._upkeep.begin(now)
@@ -210,8 +219,18 @@ class _Daemon:
         log.info("natfix: ready", extra=kind("ready"))
         systemd.Heartbeat(self.loop.call_at, self._status_line).begin(self.loop.clock())
 
+    def _relive(self, now: float) -> None:
+        """Show the engine what came just before a crash."""
+        packets = self._recent.packets(now)
+        self._recent.begin()        # first: the one that has ended natfix must not do so at each start
+        self.loop.relive([(seen.raw, seen.path) for seen in packets], now)
+        for seen in packets:
+            self._recent.put(seen.raw, seen.path, now)
+        self.loop.remember = self._recent.put
+
     def end(self) -> None:
         """Take back what is not to stay: an observer's rules, and a trial that nobody has confirmed."""
+        self._recent.begin()
         self.parachute.take_back()
         if self._observes:
             self._kernel.remove()

@@ -49,6 +49,8 @@ TIMERS_APART = 0.1  # seconds that what ends is gathered: one transaction for al
 MAX_KINDS = 100     # kinds of failure that are logged; all are counted
 MOST_UNMADE = 4096  # calls that wait for the kernel; what is beyond that goes on as it is
 
+PROTOCOL_AT, UDP = 9, b"\x11"       # of the IPv4 header
+
 NOT_SENT = "the kernel does not let natfix's own packets out (to far phones, in TCP connections): " \
            "does your output chain drop them?"
 
@@ -90,6 +92,8 @@ class Loop:
         self.tidy_up: Callable[[bool], None] = _do_nothing
         # Asked about each packet, with its hook, before the engine is; None leaves it to the engine.
         self.gate: Callable[[bytes, str, str], Outcome | None] | None = None
+        # Given each packet before anything is done about it.
+        self.remember: Callable[[bytes, Path, float], None] = _forget
         self.listen(reader, self._packets_wait)
 
     # what the rest of the shell uses
@@ -114,6 +118,17 @@ class Loop:
     def inform(self, reports: Iterable[Report], now: float) -> None:
         """Tell the engine what was before; a :meth:`repair` has to follow, which makes it true."""
         self._close(self._tell(reports, now), False, now)
+
+    def relive(self, packets: Iterable[tuple[bytes, Path]], now: float) -> None:
+        """Show the engine what came just before a crash; a :meth:`repair` has to follow, which makes it true.
+
+        TCP connections of before are reset, so that only UDP is to be known.
+        """
+        for raw, path in packets:
+            if raw[PROTOCOL_AT:PROTOCOL_AT + 1] == UDP:
+                self._outcome_of(partial(self.engine.receive_packet, raw, path, now))
+        self.journal.tell(self.engine.pop_events())
+        self.call_at(now + SAVE_AFTER, self._save)
 
     def say_farewell(self) -> None:
         """End what cannot go on without natfix; the rules are about to be removed."""
@@ -188,6 +203,7 @@ class Loop:
         if _is_syn_ack(packet.raw):
             self.guard(partial(self._open_stream, packet.raw, now))
         path = Path(packet.hook, packet.in_interface, packet.out_interface, packet.mark)
+        self.guard(partial(self.remember, packet.raw, path, now))
         return self._outcome_of(partial(self._treat, packet.raw, path, now))
 
     def _hold_back(self, outcomes: Sequence[Outcome]) -> None:
@@ -334,6 +350,10 @@ class Loop:
 
 
 def _do_nothing(_has_failed: bool) -> None:
+    pass
+
+
+def _forget(_raw: bytes, _path: Path, _now: float) -> None:
     pass
 
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from natfix.errors import KernelRefused, NotPermitted
+from natfix.recent import SUFFIX
 
 if TYPE_CHECKING:
     from natfix.config import Daemon
@@ -46,12 +47,13 @@ def remove_divert() -> bool:
 
 
 def remove_files(daemon: Daemon) -> None:
-    """Remove the state file and a control socket that nobody answers at; absence is no error.
+    """Remove the state file, the last packets, and a control socket that nobody answers at; absent is fine.
 
     Raises NotPermitted where that may not be done.
     """
     for suffix in JOURNALS:
         _remove(daemon.state_file + suffix)
+    _remove(daemon.control_socket + SUFFIX)
     with suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.lstat(daemon.control_socket).st_mode):
             _remove(daemon.control_socket)

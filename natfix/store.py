@@ -2,8 +2,7 @@
 
 The engine says what changed (:class:`natfix.reports.Change`), the loop gathers that for a moment and hands
 it to :meth:`Store.put`, and a thread writes it, so that no packet waits for a disk. Between a change and its
-commit lies an eighth of a second: that much is lost by ``kill -9``, and the next message of the dialog
-brings it back.
+commit lies an eighth of a second: what ``kill -9`` takes of that, :mod:`natfix.recent` brings back.
 
 A disk that is full, or can only be read, holds nothing up: natfix starts with the rows that it can read, and
 what is to be written waits until there is room again. Telephones must not fall silent for want of a file.

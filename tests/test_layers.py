@@ -33,8 +33,9 @@ LAYERS: dict[int, str] = {
        "capturing check check_firewall check_fixers check_host check_lists check_outside check_own "
        "check_system chronicle cli control drain explained explaining exporting findings handing_over "
        "hook init journal leak listener live log_reader lookup loop metrics monitor order ownership "
-       "page page_view parachute plan queue_reader redact redact_text reload removal resolver rules "
-       "seeing shortages show startup store systemd tables terminal timekeeping up upkeep wall watch",
+       "page page_view parachute plan queue_reader recent redact redact_text reload removal resolver "
+       "rules seeing shortages show startup store systemd tables terminal timekeeping up upkeep wall "
+       "watch",
     7: "replay replay.as_json replay.as_text replay.capture replay.conversations replay.counts "
        "replay.datagrams replay.diagnosis replay.diff replay.drive replay.echoes replay.fragments "
        "replay.framing replay.gateway replay.hexdump replay.icmp replay.ip replay.ladder replay.link "

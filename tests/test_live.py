@@ -29,6 +29,7 @@ from tests.gateway_with_natfix import (
     Rtp,
     answer_to,
     header,
+    media_of,
     nothing_comes,
     receive,
     wait_until,
@@ -186,6 +187,30 @@ def test_kill_and_restart_in_mid_call(live: Live) -> None:
     assert header(receive(live.phone)[0], "Via").startswith(f"SIP/2.0/UDP {PHONE}:{SIP}")
     wait_until(lambda: not live.ask("status")["media_mappings"], 5)
     wait_until(lambda: not live.wires.gateway.run(f"conntrack -L -p udp --dport {REMOTE_RTP} 2>/dev/null"), 5)
+
+
+def test_a_call_that_had_just_begun_outlives_a_crash(live: Live) -> None:
+    """kill -9 within milliseconds of an INVITE, whose row no state file has yet: the answer is fixed all the
+    same, and audio flows both ways."""
+    daemon = live.start()
+    source = register(live)
+    incoming = Dialog(live.provider, (REMOTE, SIP), source)
+    incoming.target = f"sip:alice@{GATEWAY}:{source[1]}"
+    incoming.send_request("INVITE", SDP.format(REMOTE, REMOTE_RTP))
+    invite, _ = receive(live.phone)
+    daemon.kill()
+    daemon.wait()
+    live.start()
+    live.phone.sendto(answer_to(invite, "200 OK", f"<sip:alice@{PHONE}:{SIP}>", SDP.format(PHONE, RTP)),
+                      (REMOTE, SIP))
+    answer, _ = receive(live.provider)
+    assert PHONE not in answer
+    phone_rtp, remote_rtp = live.wires.bind(PHONE, RTP), live.wires.bind(REMOTE, REMOTE_RTP)
+    told = media_of(answer)
+    remote_rtp.sendto(b"from outside", told)
+    assert phone_rtp.recvfrom(100) == (b"from outside", (REMOTE, REMOTE_RTP))
+    phone_rtp.sendto(b"from inside", (REMOTE, REMOTE_RTP))
+    assert remote_rtp.recvfrom(100) == (b"from inside", told)
 
 
 class MallocInfo(ctypes.Structure):

@@ -13,6 +13,7 @@ import pytest
 from natfix.address import Endpoint
 from natfix.commands import AddMapping, Flow, Kind, Note, Outcome, SendPacket, SendSegment, Verdict
 from natfix.loop import BEHIND, LATE, NOT_SENT, PAUSE, Loop
+from natfix.packet import Path
 from natfix.queue_reader import BATCH
 from natfix.reports import Change, PortsInUse, StreamOpened
 from natfix.segment import ACK, RST, SYN, datagram
@@ -352,3 +353,30 @@ def test_cut_packets_are_counted(bench: Bench) -> None:
     """A packet shorter than its IP header says is counted as cut."""
     bench.run_once(WaitingPacket(bytes([0x45, 0, 5, 0]) + bytes(36)))
     assert bench.loop.counters["cut"] == 1
+
+
+def test_each_packet_is_remembered_before_anything_is_done(bench: Bench) -> None:
+    """Who is killed in the middle of it must find what went on; a memory that fails costs no verdict."""
+    order: list[str] = []
+    bench.engine.answer = lambda raw: (order.append("engine"), Outcome())[1]
+    bench.loop.remember = lambda raw, path, now: order.append(f"{raw.decode()} {path.hook} {now:g}")
+    bench.run_once(WaitingPacket(b"one", log=order))
+    assert order == ["one forward 1000", "engine", "verdict"]
+    bench.loop.remember = lambda raw, path, now: 1 // 0     # type: ignore[return-value]
+    packet = WaitingPacket(b"two", log=order)
+    bench.run_once(packet)
+    assert packet.verdict == ("accept", None)
+    assert bench.loop.counters["errors"] == 1
+
+
+def test_what_came_before_a_crash_is_shown_again(bench: Bench) -> None:
+    """The engine sees it, UDP alone; the kernel is asked nothing, and no packet is sent, until the repair."""
+    seen: list[bytes] = []
+    own = SendPacket(Endpoint("203.0.113.1", 5060), Endpoint("198.51.100.7", 41000), b"\0\0\0\0")
+    bench.engine.answer = lambda raw: (seen.append(raw), Outcome(commands=[MAPPING], send=[own]))[1]
+    udp, tcp = (bytes(9) + protocol + bytes(10) for protocol in (b"\x11", b"\x06"))
+    bench.loop.relive([(udp, Path()), (tcp, Path()), (b"", Path())], bench.now)
+    assert seen == [udp]
+    assert bench.kernel.done == []
+    bench.loop.repair(bench.now)
+    assert [what for what, *_ in bench.kernel.done] == ["resync"]
