@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from natfix.address import Endpoint
+from natfix.commands import Kind
 from natfix.config import Media
 from tests.agent import Agent, Leg
 from tests.playbook import PROVIDER, Call, World
@@ -250,6 +251,15 @@ class Histories(RuleBasedStateMachine):
     def the_kernel_refuses_nothing(self) -> None:
         if hasattr(self, "world"):
             assert self.world.refusals == [], self.story("refused")
+
+    @invariant()
+    def what_is_counted_is_there(self) -> None:
+        if hasattr(self, "world"):
+            mappings = self.world.engine.mappings
+            spare = [each for each in mappings if each.kind is Kind.SIGNALLING
+                     and each.outside.port in mappings.spare]
+            assert mappings.permissions == sum(len(each.remotes) for each in mappings), self.story("counted")
+            assert mappings.spare_used == len(spare), self.story("counted")
 
     @invariant()
     def a_registered_phone_can_be_reached(self) -> None:

@@ -73,6 +73,11 @@ def ended(live: Live, dialog: Dialog) -> None:
     assert receive(live.phone)[0].startswith("SIP/2.0 200")
 
 
+def short_of(live: Live) -> list[str]:
+    """Return what has an alarm now."""
+    return [each["resource"] for each in live.ask("status")["shortages"]]
+
+
 def hears(live: Live, to: tuple[str, int], port: int, remote_port: int) -> bool:
     """Tell whether what the provider sends *to* an outside endpoint arrives at the phone's *port*."""
     with live.wires.bind(PHONE, port) as phone, live.wires.bind(REMOTE, remote_port) as remote:
@@ -109,6 +114,33 @@ def test_maps_are_full(live: Live) -> None:
     assert hears(live, answered(live, third, REMOTE_RTP + 20), RTP + 20, REMOTE_RTP + 20)
 
 
+def test_the_media_pool_is_full(live: Live) -> None:
+    """Of five pairs the fourth is an alarm; the sixth call's INVITE is dropped, nothing of it is left, and it
+    makes a call when it is repeated after one has ended; below seven tenths the alarm is over."""
+    live.start("[media]\nports = [30000, 30009]")
+    calls = []
+    for number in range(5):
+        calls.append(invite(live, RTP + 10 * number))
+        answered(live, calls[-1], REMOTE_RTP + 10 * number)
+        if number == 2:
+            assert short_of(live) == []
+        elif number == 3:
+            wait_until(lambda: short_of(live) == ["media_ports"])
+            assert "4 of 5 pairs of [media] ports are taken" in live.log()
+    before = live.wires.gateway.run("nft -s list map ip natfix media_in")
+    sixth = invite(live, RTP + 50)
+    assert nothing_comes(live.provider)
+    assert live.wires.gateway.run("nft -s list map ip natfix media_in") == before
+    ended(live, calls.pop())
+    wait_until(lambda: live.ask("status")["media_pairs_free"] == 1)
+    again(sixth, RTP + 50)
+    assert hears(live, answered(live, sixth, REMOTE_RTP + 50), RTP + 50, REMOTE_RTP + 50)
+    for call in calls[:2]:
+        ended(live, call)
+    wait_until(lambda: short_of(live) == [])
+    assert "there is room again: 3 of 5 pairs of [media] ports" in live.log()
+
+
 def nothing_comes_yet(at: socket.socket) -> bool:
     """As :func:`nothing_comes`, but what has come stays."""
     try:
@@ -128,7 +160,7 @@ def test_the_connection_table_is_full(live: Live) -> None:
     first = invite(live, RTP)
     to_first = answered(live, first, REMOTE_RTP)
     live.wires.gateway.call(lambda: fill_conntrack(int(0.82 * size)))
-    wait_until(lambda: [each["resource"] for each in live.ask("status")["shortages"]] == ["conntrack"])
+    wait_until(lambda: short_of(live) == ["conntrack"])
     assert "connections that the kernel can follow" in live.log()
     second = invite(live, RTP + 10)
     assert hears(live, answered(live, second, REMOTE_RTP + 10), RTP + 10, REMOTE_RTP + 10)
@@ -149,6 +181,6 @@ def test_the_connection_table_is_full(live: Live) -> None:
     assert "the kernel's connection table is full" in live.log()
     assert stream.end() == [], "the call that runs lost audio"
     live.wires.gateway.run("conntrack -F")
-    wait_until(lambda: live.ask("status")["shortages"] == [])
+    wait_until(lambda: short_of(live) == [])
     again(late, RTP + 30)
     assert hears(live, answered(live, late, REMOTE_RTP + 30), RTP + 30, REMOTE_RTP + 30)
