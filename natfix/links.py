@@ -43,13 +43,19 @@ class OutsideLinks:
     def place(self, packet: Packet, path: Path, from_inside: bool, to_inside: bool) -> Packet:
         """Return *packet* with its inside ends named as they are at the link that it comes or leaves by."""
         source, destination = packet.source, packet.destination
-        if from_inside:
-            link = self._realms.link_of(path.out_interface)
-            source = self._anywhere(source) if to_inside else source._replace(link=link)
-        if to_inside:
-            link = self._realms.link_of(path.in_interface)
-            destination = self._anywhere(destination) if from_inside else destination._replace(link=link)
+        if from_inside and to_inside:
+            source, destination = self._anywhere(source), self._anywhere(destination)
+        elif from_inside:
+            source = self._at(source, path.out_interface)
+        else:
+            destination = self._at(destination, path.in_interface)
         return packet._replace(source=source, destination=destination)
+
+    def _at(self, inside: Endpoint, interface: str) -> Endpoint:
+        """A host that the operator gives an outside address of its own has that one at every link."""
+        if self._realms.has_own_outside(inside.host):
+            return inside
+        return inside._replace(link=self._realms.link_of(interface))
 
     def _anywhere(self, inside: Endpoint) -> Endpoint:
         """A call between two inside hosts leaves by no link: whichever mapping there is serves."""

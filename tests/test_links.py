@@ -17,7 +17,7 @@ from natfix.commands import (
     Outcome,
     Verdict,
 )
-from natfix.config import Inside, Link, Outside, Settings, Trunk
+from natfix.config import Inside, Link, Outside, Settings, Static, Trunk
 from natfix.engine import Engine, Path
 from natfix.kernel.base import KernelMapping
 from natfix.reports import AddressesChanged, Restored
@@ -207,6 +207,17 @@ def test_a_trunk_is_open_at_each_link() -> None:
     outcome = send(engine, "OPTIONS", "ppp0", 1.0)
     assert outcome.packet is not None
     assert SECOND.encode() in outcome.packet
+
+
+def test_a_host_with_an_address_of_its_own() -> None:
+    """1:1 NAT shows it with the same address whichever link it uses."""
+    engine = Engine(replace(SETTINGS, statics=(Static(PHONE.host, "203.0.113.5"),)))
+    engine.handle_report(links(), 0.0)
+    for cseq, interface in enumerate(("eth0", "ppp0"), 1):
+        outcome = send(engine, "INVITE", interface, cseq, str(cseq))
+        assert outcome.packet is not None
+        assert outcome.packet.count(b"203.0.113.5") >= 3
+    assert {mapping.outside.host for mapping in engine.mappings} == {"203.0.113.5"}
 
 
 def test_a_restart_finds_the_links_again() -> None:
