@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import time
@@ -36,6 +37,8 @@ log_level = "info"
 ELEMENTS = ("signalling_out", "signalling_in", "media_out", "media_in", "signalling_allowed", "media_allowed",
             "media_learning", "media_open", "signalling_endpoints", "signalling_inward")
 BIT = "0x4000000/0x4000000"     # of the conntrack mark, natfix's own
+ENDPOINT = re.compile(r"[0-9.]+ \. [0-9]+")
+FLOW_END = re.compile(r"src=(\S+) dst=\S+ sport=([0-9]+)")
 
 
 @dataclass
@@ -152,16 +155,26 @@ class Wire:
              + queue.get("socket_full", 0) + queue.get("overflows", 0)})
 
     def left_over(self) -> Counter[str]:
-        """Return how many elements and conntrack entries natfix has in the kernel now."""
+        """Return how many elements and conntrack entries natfix has in the kernel now, but for those of calls
+        that were answered: nobody has heard their media, so only BYE and a day of silence end them."""
+        owned = self._endpoints_of_answered_calls()
         found: Counter[str] = Counter()
         gateway = self.lab.gateway
         for name in ELEMENTS:
             kind = "map" if name.split("_")[1] in ("out", "in") else "set"
             text = gateway.run(["nft", "list", kind, "ip", "natfix", name]).stdout
-            found[name] = text.count("expires ")
+            found[name] = sum(owned.isdisjoint(ENDPOINT.findall(element))
+                              for element in text.split(",") if "expires " in element)
         text = gateway.run(["conntrack", "-L", "-m", BIT], check=False).stdout
-        found["conntrack"] = sum(line.startswith("udp") for line in text.splitlines())
+        for line in text.splitlines():
+            ends = {f"{host} . {port}" for host, port in FLOW_END.findall(line)}
+            found["conntrack"] += line.startswith("udp") and owned.isdisjoint(ends)
         return +found
+
+    def _endpoints_of_answered_calls(self) -> set[str]:
+        answered = [call for call in self.natfix.request("calls")["calls"] if call["state"] == "confirmed"]
+        parts = [part for call in answered for part in (call, *call["streams"])]
+        return {part[side].replace(":", " . ") for part in parts for side in ("inside", "outside")}
 
     def wait_for_nothing(self, patience: float) -> float:
         """Wait until nothing is left, and return the seconds that it took."""
