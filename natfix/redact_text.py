@@ -32,7 +32,7 @@ SHORTEST_NAME = 2
 SHORTEST_SHOWN = 3          # letters of a word of a display name
 SHORTEST_NUMBER = 6         # digits of a name that is a number; a shorter one may be a port, or a counter
 MOST_PREFIX = 4             # digits before a number: 00, or that of the way out
-MOST_PIECES = 24            # of one word that are looked up together
+MOST_PIECES = 8             # of one word that are looked up together
 
 # Keys of natfix's documents whose texts are something special.
 USERS = frozenset({"contact_user"})
@@ -46,7 +46,7 @@ _PARTS = {      # in this order: what is an address must not be taken for a word
     "account": rf"(?<![\w.+~%-])[\w.+~%-]{{1,128}}@{_HOST}",
     "ipv6": r"(?<![\w:.])[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]{0,32}(?![\w:]|\.\d)",
     "ipv4": r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?:/\d{1,2})?(?![\w]|\.\d)",
-    "word": r"[A-Za-z0-9+](?:[\w.+~%-]*[\w%])?",
+    "word": r"[A-Za-z0-9+][\w.+~%-]*+",
 }
 _ANY = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _PARTS.items()))
 _URI = re.compile(r"(?i)(sips?|tel):(?:(.*)@)?(.*)", re.DOTALL)
@@ -82,8 +82,8 @@ class TextRedactor:
                 user, _, host = found[0].rpartition("@")
                 self.know_user(user)
                 self.know_host(host)
-            elif found.lastgroup == "word" and _is_domain(found):
-                self.know_host(found[0])
+            elif found.lastgroup == "word" and (name := _domain(found)):
+                self.know_host(name)
         for user in _USERS.findall(text):
             self.know_user(user)
         for shown in _SHOWN.findall(text):
@@ -147,7 +147,8 @@ class TextRedactor:
             return self._ipv6(text)
         if found.lastgroup == "ipv4":
             return self._ipv4(text)
-        return self._redactor.host(text) if _is_domain(found) else self._word(text)
+        name = _domain(found)
+        return self._redactor.host(name) + text[len(name):] if name else self._word(text)
 
     def _uri(self, text: str) -> str:
         scheme, user, hostport = _uri_parts(text)
@@ -200,10 +201,10 @@ class TextRedactor:
         if _NUMBER.fullmatch(text):
             return self._user(text)
         text = _WITHIN.sub(lambda found: self._ipv4(found[0]), text)
-        places = [found.span() for found in _PIECE.finditer(text)][:MOST_PIECES]
+        places = [found.span() for found in _PIECE.finditer(text)]
         shown, at, piece = "", 0, 0
         while piece < len(places):
-            last = next((last for last in range(len(places) - 1, piece - 1, -1)
+            last = next((last for last in range(min(piece + MOST_PIECES, len(places)) - 1, piece - 1, -1)
                          if text[places[piece][0]:places[last][1]].lower() in self._names), None)
             if last is not None:
                 start, end = places[piece][0], places[last][1]
@@ -247,10 +248,11 @@ def _uri_parts(text: str) -> tuple[str, str | None, str]:
     return (found[1], found[2], found[3]) if found else ("", None, text)
 
 
-def _is_domain(found: re.Match[str]) -> bool:
-    """Tell whether a word is a domain's name; what is called like a function is none."""
-    return _DOMAIN.fullmatch(found[0]) is not None and not _is_plain(found[0]) \
-        and not found.string.startswith("(", found.end())
+def _domain(found: re.Match[str]) -> str:
+    """Return the domain's name that a word is, else ""; what is called like a function is none."""
+    name = found[0].rstrip(".+~-")
+    is_one = _DOMAIN.fullmatch(name) and not _is_plain(name) and not found.string.startswith("(", found.end())
+    return name if is_one else ""
 
 
 def _is_plain(text: str) -> bool:

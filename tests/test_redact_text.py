@@ -42,6 +42,7 @@ def test_a_name_is_found_elsewhere() -> None:
     host = made.text("x@gw-1.acme.example")[2:]
     assert made.text("backup_gw-1.acme.example.log at gw-1.acme.example") == f"backup_{host}.log at {host}"
     assert "4930123456" not in made.text("4930123456 +4930123456 x4930123456 004930123456")
+    assert "alice" not in made.text("a-" * 100 + "alice")
     assert made.text("port 100, 100 packets") == "port 100, 100 packets"
     assert "pbxhost" not in made.text("2026-11-21T10:00:00+0000 pbxhost natfix[1]: pbxhost.")
 
