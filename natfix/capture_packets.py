@@ -26,6 +26,7 @@ INTERFACES = (
 )
 TTL = (64, 63)              # a router has taken one (RFC 1812, section 5.3.1)
 MOST_STREAMS = 4096         # TCP connections whose numbers are known
+UNTREATED = {"drop": "DROPPED", "segment": "no message of this segment was treated"}
 LONGEST_COMMENT = 30000     # octets; the format's bound is 65,535
 WINDOW = 0xFFFF
 MSS = LONGEST - 40          # octets of one segment that is made here
@@ -96,9 +97,9 @@ class Packets:
 def _before(row: Row) -> Iterator[str]:
     """Yield what became of a message, and why as much of it as was left alone was."""
     edits = sum(map(is_edit, row["notes"]))
-    what = f"{edits} edit{'s' * (edits != 1)}" if edits else "accepted"
+    what = UNTREATED.get(row["verdict"], f"{edits} edit{'s' * (edits != 1)}" if edits else "accepted")
     where = f" ({row['where']})" if row["where"] else ""
-    yield f"natfix: {'DROPPED' if row['verdict'] == 'drop' else what}{where}"
+    yield f"natfix: {what}{where}"
     for side, shown in (("source", "shown_source"), ("destination", "shown_destination")):
         if shown in row and row[side] != row[shown]:
             yield f"mapping: {_text(row[side])} -> {_text(row[shown])}"

@@ -44,7 +44,7 @@ class Seen(NamedTuple):
     where: str
     summary: str
     notes: Sequence[Note]
-    verdict: str            # "accept", "drop", or "own" for what natfix itself sends
+    verdict: str            # "accept", "drop", "segment" of TCP, or "own" for what natfix itself sends
     treated: Treated        # of what was dropped there is no other side, of what is natfix's own no first one
 
 
@@ -116,8 +116,9 @@ class Capturing:
         """Yield what the engine has not treated, or sent by itself."""
         outcome = decision.outcome
         if not outcome.treated and (treated := self._untreated(decision)) is not None:
-            yield Seen(decision.at, decision.where, outcome.summary, outcome.notes,
-                       "drop" if decision.dropped else "accept", treated)
+            # What follows from a segment is another one, and not known here.
+            verdict = "drop" if decision.dropped else "accept" if treated.protocol == UDP else "segment"
+            yield Seen(decision.at, decision.where, outcome.summary, outcome.notes, verdict, treated)
         for own in outcome.send:
             if isinstance(own, SendPacket) and is_sip(own.payload):
                 yield _seen_own(decision, outcome, own)
@@ -231,7 +232,7 @@ def _row(reader: Reader) -> Row:
     if seen.verdict != "own":
         row |= {"source": list(treated.source[:2]), "destination": list(treated.destination[:2]),
                 "octets": b64encode(treated.octets).decode()}
-    if seen.verdict != "drop":
+    if seen.verdict in ("accept", "own"):
         row |= {"shown_source": list(treated.shown_source[:2]),
                 "shown_destination": list(treated.shown_destination[:2])}
         if treated.shown_octets != treated.octets:

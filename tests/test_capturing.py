@@ -13,10 +13,11 @@ from natfix import capturing
 from natfix.address import Endpoint
 from natfix.capturing import AT_ONCE, MOST_READERS, MOST_WAITING, PAUSE, Capturing
 from natfix.chronicle import Chronicle
-from natfix.commands import Note, Outcome, SendPacket, Verdict
+from natfix.commands import Note, Outcome, SendPacket, SendSegment, Verdict
 from natfix.errors import Busy, NatfixError
 from natfix.journal import Decision
 from natfix.packet import datagram
+from natfix.segment import datagram as segment_datagram
 from tests.playbook import Delivery, World
 from tests.standins import SKELETON
 
@@ -140,6 +141,19 @@ def test_what_is_dropped(gateway: Gateway) -> None:
     assert (row["verdict"], row["call_id"], row["destination"][0]) == ("drop", "scan", "203.0.113.1")
     assert "shown_source" not in row
     assert row["notes"] == [{"rule": "stranger", "reason": "nobody knows him"}]
+
+
+def test_a_segment_that_was_not_treated(gateway: Gateway) -> None:
+    """What follows from a segment is not known here: it has one side, and nobody says that it went on."""
+    capture = gateway.capture()
+    segment = segment_datagram(SendSegment(
+        gateway.world.phone.endpoint, STRANGER, 1, 1, 16, 9, b"", INVITE))
+    gateway.decide(Decision(gateway.world.now, "forward lan0 wan0", Outcome(notes=[Note("policy")]), False,
+                            segment))
+    gateway.run_tasks()
+    row, = capture.messages()
+    assert (row["verdict"], row["protocol"], row["call_id"]) == ("segment", 6, "scan")
+    assert "shown_source" not in row
 
 
 def test_what_natfix_sends_by_itself(gateway: Gateway) -> None:

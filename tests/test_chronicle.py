@@ -39,6 +39,19 @@ def test_a_call_is_kept_whole(world: World) -> None:
     assert kept.find("nothing like it") == []
 
 
+@pytest.mark.parametrize(("protocol", "is_dropped"), [(17, True), (6, False)])
+def test_what_is_dropped(world: World, protocol: int, is_dropped: bool) -> None:
+    """A datagram that is dropped is a message that is; a segment's goes on in another segment."""
+    kept = Chronicle()
+    call = world.call(world.phone, world.provider)
+    kept.on_events(world.engine.pop_events())
+    first = next(entry for entry in world.log if isinstance(entry, Delivery))
+    first.outcome.treated[:] = [each._replace(protocol=protocol) for each in first.outcome.treated]
+    kept.on_decision(Decision(first.at, "forward lan0 wan0", first.outcome, True))
+    message, = kept.find(call.caller.call_id)[0].messages
+    assert message.dropped is is_dropped
+
+
 def test_a_part_of_the_call_id_is_enough(world: World) -> None:
     """All that have it are found; the whole Call-ID finds one even where it is a part of another."""
     kept = Chronicle()
