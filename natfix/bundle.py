@@ -26,6 +26,7 @@ from natfix.redact_text import TextRedactor, without_comments
 
 LARGEST = 8 << 20           # octets of one file in it; what is longer loses its middle
 HIDDEN = "xxxxxxxx"
+RESOLV = "network/resolv.conf"
 OF_OTHERS = frozenset({     # where comments are what somebody wrote as he liked
     "rules/nft.txt", "rules/iptables.txt", "rules/ip6tables.txt", "rules/iptables-legacy.txt"})
 
@@ -84,7 +85,9 @@ def _made(part: Part) -> Made:
         text = without_secrets(_cut(part.get()))
         return Made(part, text) if text.strip() else Made(part, "", "it is empty")
     except (NatfixError, OSError) as problem:
-        return Made(part, "", str(problem).splitlines()[0] if str(problem) else repr(problem))
+        return Made(part, "", str(problem).partition("\n")[0])
+    except Exception as problem:        # it may be what help is asked for
+        return Made(part, "", repr(problem))
 
 
 def _cut(text: str) -> str:
@@ -114,6 +117,9 @@ def redacted(made: Iterable[Made], machine: Machine) -> list[Made]:
         redactor.know_host(peer.address)
     for domain in machine.settings.domains:
         redactor.know_host(domain.name.removeprefix("*."))
+    for line in (line for each in made if each.part.name == RESOLV for line in each.text.splitlines()):
+        for word in line.split()[1:] if line.startswith(("domain", "search")) else ():
+            redactor.know_host(word)
     for each in made:
         redactor.learn(each.text)
         redactor.learn(each.problem)

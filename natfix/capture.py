@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import signal
 import sys
 import time
@@ -65,7 +66,9 @@ class _Run:
     began: float = field(default_factory=time.monotonic)
 
     def ask_for_end(self, *_signal: object) -> None:
-        """Have the capture end when it next looks up; fit for a signal's handler."""
+        """Have the capture end when it next looks up, the second time at once; fit for a signal's handler."""
+        if self.is_ending:
+            raise KeyboardInterrupt
         self.is_ending = True
 
     def look_up(self) -> None:
@@ -179,8 +182,7 @@ def _write(run: _Run, handle: int) -> None:
         run.messages += 1
         if run.call_id and not run.media and b64decode(row.get("octets", "")[:16]).startswith(ANSWERS):
             run.learn_media()
-        if run.messages == run.wanted.most:
-            run.ask_for_end()
+        run.is_ending |= run.messages == run.wanted.most
 
 
 def _write_whole(handle: int, blocks: io.BytesIO) -> None:
@@ -225,8 +227,8 @@ def _say_what_came(run: _Run) -> None:
 
 def tcpdump_line(media: str, path: str) -> str:
     """Return the command that captures media, on all interfaces, beside the file *path*."""
-    name = "media" if path == "-" else f"{Path(path).stem}-media"
-    return f"tcpdump -ni any -w {name}.pcap '{media}'"
+    name = "media.pcap" if path == "-" else f"{Path(path).stem}-media.pcap"
+    return f"tcpdump -ni any -w {shlex.quote(name)} '{media}'"
 
 
 def media_filter(answer: Answer) -> str:

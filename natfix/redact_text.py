@@ -23,7 +23,7 @@ PLAIN_NAMES = PLAIN_WORDS | frozenset({
     "sip"})
 # What looks like a domain's name and is a file's, a unit's, a module's or a sysctl's.
 PLAIN_ENDS = frozenset((
-    "btf", "cfg", "conf", "d", "db", "deb", "gz", "html", "json", "ko", "local", "log", "mount", "nft",
+    "btf", "cfg", "conf", "d", "db", "deb", "gz", "html", "json", "ko", "log", "mount", "nft",
     "path", "pcap", "pcapng", "pid", "py", "scope", "service", "sh", "slice", "so", "sock", "socket",
     "sqlite", "sys", "target", "timer", "toml", "txt", "wav", "xml"))
 PEER = re.compile(r"@(?:if\d+|none)$")     # as ip(8) has the other end of a link: eth0@if7
@@ -98,7 +98,7 @@ class TextRedactor:
     def know_host(self, name: str) -> None:
         """Look for the name of a host or a domain from now on."""
         bare = _PORT.sub("", name)
-        if ":" not in bare and not is_ipv4(bare) and not _is_plain(bare):
+        if ":" not in bare and not is_ipv4(bare):
             self._know(bare, is_host=True)
 
     def _know(self, name: str, is_host: bool) -> None:

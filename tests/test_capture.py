@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from natfix.capture import Wanted, _write_whole, media_filter, refuse_nonsense, tcpdump_line
+from natfix.capture import Wanted, _Run, _write_whole, media_filter, refuse_nonsense, tcpdump_line
 from natfix.errors import ConfigError
 
 
@@ -42,6 +42,15 @@ def test_a_full_disk_leaves_whole_blocks(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         os.close(handle)
     assert (tmp_path / "f").read_bytes() == b"a" * 600
+
+
+def test_ctrl_c_twice() -> None:
+    """The first one ends it in order; the second one at once, where a pipe does not take what is left."""
+    run = _Run("nowhere", Wanted(everything=True))
+    run.ask_for_end()
+    assert run.is_ending
+    with pytest.raises(KeyboardInterrupt):
+        run.ask_for_end()
 
 
 def test_where_the_media_is() -> None:

@@ -79,6 +79,13 @@ def test_json() -> None:
     assert key != "203.0.113.9"
 
 
+def test_a_host_with_a_files_name() -> None:
+    """What stands where only a host can is one, whatever it ends in."""
+    made = redactor("sip:x@pbx.acme.sh")
+    made.know_host("acme.local")
+    assert "acme" not in made.text("pbx.acme.sh, gw.acme.local") + made.text("sip:y@acme.py")
+
+
 def test_special_keys() -> None:
     """A user that stands alone, a device that names its hardware address, a server's own words."""
     document = {"contact_user": "77", "user_agent": "Acme T4 805ec0123456", "line": "SIP/2.0 403 Sorry Alice",
