@@ -37,7 +37,7 @@ log_level = "info"
 ELEMENTS = ("signalling_out", "signalling_in", "media_out", "media_in", "signalling_allowed", "media_allowed",
             "media_learning", "media_open", "signalling_endpoints", "signalling_inward")
 BIT = "0x4000000/0x4000000"     # of the conntrack mark, natfix's own
-ENDPOINT = re.compile(r"[0-9.]+ \. [0-9]+")
+ENDPOINT = re.compile(r"[0-9.]+ \. [0-9]+(?![0-9.])")
 FLOW_END = re.compile(r"src=(\S+) dst=\S+ sport=([0-9]+)")
 
 
