@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
+import shutil
 import signal
+import subprocess
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from tests.day.supervisor import Supervisor, Unit, own_program
+from tests.day.supervisor import Supervisor, Unit
 from tests.lab.gateway import RULES, Natfix
 from tests.lab.lab import Lab
 from tests.lab.topology import GATEWAY_ADDRESS, OUTSIDE, VOID_ADDRESS
@@ -22,10 +24,13 @@ CALLS, RATE = 200, 4.0      # in all, and a second
 INTERVAL = 0.1              # seconds between two RTP packets of a party
 TALKS = (8.0, 20.0)         # seconds
 AROUND = 3.0                # seconds between two events
+PATIENCE = 60.0             # seconds for a start and an end: the unit's 10 s are for a machine that has time
+ADDRESS = "address change"
 NEW_ADDRESS = "203.0.113.2"
 KINDS = {"answered": 80, "early": 8, "cancelled": 5, "refused": 4, "unanswered": 3}
-# Not every kernel has nft's queue rule. Where it drops, SIP is repeated until natfix has its own rule back.
-QUEUE_RULE = re.compile(r"^( *)queue num.*$", re.MULTILINE)
+# In what `natfix rules` prints: SIP is queued there, where this kernel's nft has a word for it. Dropped is as
+# good: phones repeat it until natfix has its own rule back.
+TO_NATFIX, HELD = "chain to_natfix {\n", "        drop\n"
 
 
 class Event(NamedTuple):
@@ -42,26 +47,38 @@ class Day(NamedTuple):
 
     events: list[Event]
     lost: list[tuple[float, str]]
+    strays: int             # RTP packets that came to another call
     failures: list[str]
     counts: dict[str, int]
-    results: list[str]      # of natfix's processes
+    results: list[str]      # of natfix's processes that ended
+    versions: list[str]     # of natfix, before and after the upgrade
 
-    def lost_in(self, what: str) -> int:
-        """Return how many packets of those sent during an event were lost."""
+    def lost_in(self, what: str) -> list[tuple[float, str]]:
+        """Return the packets that were sent during an event and never came."""
         spans = [(event.began, event.ended) for event in self.events if event.what == what]
-        return sum(began <= at <= ended for at, _ in self.lost for began, ended in spans)
+        return [lost for lost in self.lost if any(began <= lost[0] <= ended for began, ended in spans)]
+
+    def __str__(self) -> str:
+        events = ", ".join(f"{event.what} ({event.ended - event.began:.1f} s, {event.standing} calls)"
+                           for event in self.events)
+        by_address = len(self.lost_in(ADDRESS))
+        return (f"{self.counts['calls']} calls, {len(self.failures)} failed; "
+                f"{self.counts['rtp sent']} RTP packets, {len(self.lost)} lost, "
+                f"of these {by_address} by the new address; {events}")
 
 
 class DayInTheLife:
-    """The gateway of *lab*, natfix under its unit's rules, phones that call; *versions* are two unpacked
-    packages (or argv of natfix) of which the second is the newer."""
+    """The gateway of *lab*, a natfix of *packages* kept running as its unit says, and phones that call."""
 
-    def __init__(self, lab: Lab, versions: Versions, say: Callable[[str], None] = print) -> None:
-        self.lab, self.versions, self.say = lab, versions, say
+    def __init__(self, lab: Lab, packages: Packages) -> None:
+        self.lab, self.packages = lab, packages
         self.natfix = Natfix(lab, '[daemon]\nlog_level = "info"\n')
-        self.supervisor = Supervisor(lab, self.natfix, versions.program, Unit())
+        unit = Unit()
+        unit.start_timeout = unit.stop_timeout = PATIENCE
+        self.supervisor = Supervisor(lab, self.natfix, packages.program, unit)
         self.world = World(lab, PHONES, interval=INTERVAL)
         self.events: list[Event] = []
+        self.versions: list[str] = []
         self.loop = asyncio.get_running_loop()
 
     async def live(self) -> Day:
@@ -69,18 +86,21 @@ class DayInTheLife:
         world = self.world
         try:
             await self.supervisor.start()
+            self._note_version()
             await world.register_phones()
             calling = self.loop.create_task(world.run(plans(CALLS), RATE))
             for what, happen in (
                 ("firewall reload", self.reload_firewall), ("kill -9", self.kill), ("hang", self.hang),
                 ("upgrade", self.upgrade), ("firewall reload", self.reload_firewall),
-                ("address change", self.change_address),
+                (ADDRESS, self.change_address),
             ):
                 await asyncio.sleep(AROUND)
                 await self._happen(what, happen)
             await calling
             await world.all_over()
-            return Day(self.events, world.lost, world.failures, dict(world.counts), self.supervisor.results)
+            strays = sum(ports.strays for ports in world.ports.values())
+            return Day(self.events, world.lost, strays, world.failures, dict(world.counts),
+                       self.supervisor.results, self.versions)
         finally:
             self.supervisor.close()
             world.close()
@@ -90,13 +110,16 @@ class DayInTheLife:
         began = self.loop.time()
         await happen()
         self.events.append(Event(what, began, self.loop.time(), standing))
-        self.say(f"{what}: {self.loop.time() - began:.1f} s, {standing} calls")
+
+    def _note_version(self) -> None:
+        self.versions.append(self.natfix.request("ping")["version"])
 
     async def reload_firewall(self) -> None:
         """`systemctl reload nftables`: one transaction takes all rules away and brings the operator's."""
         before = self._restored()
         file = self.lab.path("nftables.conf")
-        file.write_text("flush ruleset\n" + RULES.format(dnat_line="") + self._own_rules())
+        own = await self.loop.run_in_executor(None, self._own_rules)
+        file.write_text("flush ruleset\n" + RULES.format(dnat_line="") + own)
         await self._run("nft", "-f", str(file))
         await self._until(lambda: self._restored() > before, "natfix's own rules")
 
@@ -114,8 +137,9 @@ class DayInTheLife:
 
     async def upgrade(self) -> None:
         """The newer package's files replace the older's while that runs; its postinst restarts natfix."""
-        await self.loop.run_in_executor(None, self.versions.upgrade)
+        await self.loop.run_in_executor(None, self.packages.upgrade)
         await self.supervisor.restart()
+        self._note_version()
 
     async def change_address(self) -> None:
         """The provider gives another address; afterwards the phones register and refresh their calls."""
@@ -146,16 +170,32 @@ class DayInTheLife:
         return int(self._status()["shell"].get("rules_restored", 0))
 
     def _own_rules(self) -> str:
-        return ""
+        """Return what the operator's file includes: natfix's table comes back in the same transaction."""
+        head, made, rules = self.natfix.run("rules").rpartition(TO_NATFIX)
+        assert made
+        return head + made + HELD + rules.partition("\n")[2]
 
 
-class Versions:
-    """natfix of this checkout, which is its own newer version; :class:`Packages` are two real ones."""
+class Packages:
+    """Two packages, the second newer: unpacked into *root* one after the other, as dpkg does it."""
 
-    program = own_program()
+    def __init__(self, first: Path, later: Path, root: Path) -> None:
+        self._later, self._root = later, root
+        self.program = [str(root / "usr/lib/natfix/bin/python3"), "-I", "-m", "natfix"]
+        (root / "usr/bin").mkdir(parents=True)
+        (root / "usr/bin/python3").symlink_to("/usr/bin/python3")       # the package's own is a link to it
+        self._unpack(first)
 
     def upgrade(self) -> None:
-        """Replace what is installed."""
+        """Replace the files, with what prerm and postinst do beside the restart."""
+        for folder in self._root.rglob("__pycache__"):
+            shutil.rmtree(folder)
+        self._unpack(self._later)
+
+    def _unpack(self, package: Path) -> None:
+        subprocess.run(["dpkg-deb", "-x", package, self._root], check=True)
+        libraries = self._root / "usr/lib/natfix/lib"
+        subprocess.run([self.program[0], "-m", "compileall", "-q", libraries], check=True)
 
 
 def plans(number: int, seed: int = 1) -> Iterator[Plan]:

@@ -11,7 +11,6 @@ import configparser
 import re
 import signal
 import socket
-import sys
 from pathlib import Path
 from time import monotonic
 
@@ -167,14 +166,3 @@ class Supervisor:
                 self._ready.set()
             if "READY=1" in said or "WATCHDOG=1" in said:
                 self._heard = monotonic()
-
-
-def program_of(root: Path) -> list[str]:
-    """Return the natfix command of a package that was unpacked into *root*."""
-    return [str(root / "usr" / "lib" / "natfix" / "bin" / "python3"), "-I", "-m", "natfix"]
-
-
-def own_program() -> list[str]:
-    """Return the natfix command of this checkout."""
-    return [sys.executable, "-m", "natfix"]
-
