@@ -59,7 +59,7 @@ def test_the_clock_is_set(lab: Lab) -> None:
     assert len(natfix.json("calls")["calls"]) == 1
     (again, left), = bindings(natfix)
     assert again == inside
-    assert before - 120 < left <= before
+    assert before - 120 < left <= 3601      # natfix.recent may show it the registrar's answer again
     talk(1.0)
     streams = [received_stream(capture.stop(), lab[host].address) for host, capture in captures.items()]
     assert all(stream.packets > 100 and stream.lost == 0 for stream in streams), streams
