@@ -346,10 +346,13 @@ class CallFlow:
     def on_media(self, holder: Holder, flowed: bool, now: float) -> None:
         """The kernel has counted media of the call with this holder's name; *flowed*: there was some."""
         call = self._call_of(holder)
-        if call is not None:
-            call.is_counted = True
-            if flowed:
-                call.alive_at = max(call.alive_at, now)
+        if call is None:
+            return
+        if flowed:
+            call.alive_at = max(call.alive_at, now)
+        if not call.is_counted:
+            call.is_counted = True      # until now its silence said nothing, and nobody was to look for it
+            self._deadlines.bring_forward(("call", call.key), self._next_look(call))
 
     def on_source_learnt(self, relay: Mapping, now: float) -> None:
         """Where a far UA sends from is known: open what was waiting for that."""

@@ -123,6 +123,26 @@ def test_an_unanswered_bye_ends_a_call_whose_media_goes_on(world: World) -> None
     assert states(world) == []
 
 
+@pytest.mark.parametrize("has_restarted", [False, True])
+def test_a_call_without_bye_ends_by_its_silence(world: World, has_restarted: bool) -> None:
+    """Whose BYE never comes is given up once the kernel has counted no packet for `[media] silence`: an hour, not
+    the day that a call has whose media nobody counts. One packet in between, and the hour begins anew."""
+    world.call(world.phone, world.provider)
+    world.trace_rtp(world.provider.rtp, world.told_media(world.provider))
+    if has_restarted:
+        world.restart()
+    for _ in range(5):
+        world.advance(600.0)
+        world.poll_counters()
+    world.trace_rtp(world.provider.rtp, world.told_media(world.provider))
+    for _ in range(5):
+        world.poll_counters()
+        world.advance(600.0)
+    assert states(world) == ["confirmed"]
+    world.advance(700.0)
+    assert states(world) == []
+
+
 def test_a_released_call_is_not_given_up_for_its_silence() -> None:
     """Media that goes past the gateway is not seen, so an hour without a message proves nothing."""
     world = World(dnat_accepted=True)
