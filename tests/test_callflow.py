@@ -125,8 +125,8 @@ def test_an_unanswered_bye_ends_a_call_whose_media_goes_on(world: World) -> None
 
 @pytest.mark.parametrize("has_restarted", [False, True])
 def test_a_call_without_bye_ends_by_its_silence(world: World, has_restarted: bool) -> None:
-    """Whose BYE never comes is given up once the kernel has counted no packet for `[media] silence`: an hour, not
-    the day that a call has whose media nobody counts. One packet in between, and the hour begins anew."""
+    """Whose BYE never comes is given up once the kernel has counted no packet for `[media] silence`, an hour.
+    One packet in between, and the hour begins anew."""
     world.call(world.phone, world.provider)
     world.trace_rtp(world.provider.rtp, world.told_media(world.provider))
     if has_restarted:
