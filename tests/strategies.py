@@ -30,7 +30,7 @@ ports = st.integers(1024, 65535)
 endpoints = st.builds(
     Endpoint, st.integers(2, 250).map(lambda number: f"192.168.1.{number}"),
     st.one_of(st.just(SIP_PORT), st.just(SIP_PORT), ports.filter(lambda port: not 30000 <= port <= 39999)),
-    st.just(""))
+    st.just(""), st.just(""))
 
 
 class Spoken(NamedTuple):
