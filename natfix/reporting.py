@@ -12,7 +12,7 @@ from natfix.errors import LimitReached
 from natfix.expect import endpoint_from_setting
 from natfix.kernel.base import FlowState
 from natfix.links import OutsideLinks
-from natfix.mappings import NOT_COUNTED, Mapping, Mappings, reversed_flow
+from natfix.mappings import NOT_COUNTED, Mapping, Mappings, OpenedFlow, reversed_flow
 from natfix.media import MediaKeeper
 from natfix.memory import Memory
 from natfix.policies import Policies
@@ -167,7 +167,7 @@ class Reporting:
             flowed = packets != opened.packets and sum(packets) > 0
             opened.packets = packets
             if packets != NOT_COUNTED:
-                self._tell_calls(mapping, flowed, now)
+                self._tell_calls(mapping, opened, flowed, now)
 
     def _on_floods(self, flooding: dict[str, int]) -> None:
         """Say who still sends faster than the kernel lets through, which is never shown to the engine."""
@@ -175,8 +175,9 @@ class Reporting:
                         for host, packets in flooding.items() if packets > self.flooding.get(host, 0)]
         self.flooding = flooding
 
-    def _tell_calls(self, mapping: Mapping, flowed: bool, now: float) -> None:
+    def _tell_calls(self, mapping: Mapping, opened: OpenedFlow, flowed: bool, now: float) -> None:
+        """A phone uses a port again: a call whose BYE never came must not live by the media of another."""
         if mapping.kind is not Kind.SIGNALLING:
-            for holder in mapping.holders:
+            for holder in mapping.holders if opened.began_by_itself else opened.holders:
                 if holder[0] == "call":
                     self._flow.on_media(holder, flowed, now)

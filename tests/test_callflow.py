@@ -143,6 +143,21 @@ def test_a_call_without_bye_ends_by_its_silence(world: World, has_restarted: boo
     assert states(world) == []
 
 
+def test_a_port_that_is_used_again_keeps_no_other_call_alive(world: World) -> None:
+    """A call whose BYE never came ends by its own silence, also where its phone's RTP port is soon used for
+    another call, whose media goes on with another port of the other side."""
+    world.call(world.phone, world.provider)
+    world.trace_rtp(world.provider.rtp, world.told_media(world.provider))
+    world.poll_counters()
+    world.provider.rtp = world.provider.rtp._replace(port=world.provider.rtp.port + 2)
+    second = world.call(world.phone, world.provider)
+    for _ in range(7):
+        world.advance(600.0)
+        world.trace_rtp(world.provider.rtp, world.told_media(world.provider))
+        world.poll_counters()
+    assert [row["call_id"] for row in world.engine.calls(world.now)] == [second.caller.call_id]
+
+
 def test_a_released_call_is_not_given_up_for_its_silence() -> None:
     """Media that goes past the gateway is not seen, so an hour without a message proves nothing."""
     world = World(dnat_accepted=True)

@@ -23,7 +23,7 @@ MEDIA_MAPS = ("media_out", "media_in")
 PER_CALL = 2                        # mappings, and entries once both sides are known: RTP and RTCP
 LOOKS = 3                           # what is only late is right at the next look
 PAUSE = 1.5                         # seconds between two
-HANDSHAKE = 1.0                     # seconds from a 200 to the entries, on a machine that is busy
+NOTICED = 120.0                     # seconds from a call's last packet to its end, with a [media] silence of 60
 
 
 @dataclass
@@ -77,7 +77,8 @@ class Watch:
         registered = world.registered.keys() - +world.settling
         sample = Sample(round(world.loop.time() - self._began, 1))
         calls, registrations = await world.loop.run_in_executor(None, partial(self._fill, sample))
-        possible = certain | world.calls.keys() | world.forgotten
+        silent = {name for name, since in world.forgotten.items() if world.loop.time() < since + NOTICED}
+        possible = certain | world.calls.keys() | silent
         certain &= _certain(world)
         talking &= _certain(world, talking=True)
         possible_aors = registered | world.registered.keys() | world.settling.keys()

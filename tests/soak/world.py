@@ -33,7 +33,7 @@ class World:
         self.counts: Counter[str] = Counter()
         self.failures: list[str] = []
         self.calls: dict[str, Call] = {}                # that take place, or ended lately
-        self.forgotten: set[str] = set()                # Call-IDs without a BYE
+        self.forgotten: dict[str, float] = {}           # Call-IDs without a BYE, and since when
         self.registered: dict[str, Address] = {}        # address-of-record: where the provider reaches it
         self.settling: Counter[str] = Counter()         # of these, a REGISTER is under way
         self.lost: list[tuple[float, str]] = []         # when sent, and of which call
@@ -168,7 +168,7 @@ class World:
 
     def _end(self, call: Call, *parties: Party) -> None:
         if call.phase == "forgotten":
-            self.forgotten.add(call.plan.call_id)
+            self.forgotten[call.plan.call_id] = self.loop.time()
         call.phase = "over"
         call.over.set()
         for party in parties:
