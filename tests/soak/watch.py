@@ -23,7 +23,7 @@ MEDIA_MAPS = ("media_out", "media_in")
 PER_CALL = 2                        # mappings, and entries once both sides are known: RTP and RTCP
 LOOKS = 3                           # what is only late is right at the next look
 PAUSE = 1.5                         # seconds between two
-NOTICED = 120.0                     # seconds from a call's last packet to its end, with a [media] silence of 60
+NOTICED = 120.0                     # seconds from a call's last packet to its end; [media] silence is 60
 
 
 @dataclass
