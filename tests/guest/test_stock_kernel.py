@@ -16,7 +16,8 @@ from tests.guest.marks import needs_guest
 pytestmark = needs_guest
 
 PATIENCE = 420.0        # seconds; 60 to 110 are usual
-DIVERT = re.compile(r"^\t\tct mark & 0x04000000 == 0x04000000 meta l4proto \{ tcp, udp \} jump through$", re.MULTILINE)
+DIVERT = re.compile(
+    r"^\t\tct mark & 0x04000000 == 0x04000000 meta l4proto \{ tcp, udp \} jump through$", re.MULTILINE)
 THROUGH = re.compile(r'^\t\tcounter name "diverted" jump paced$', re.MULTILINE)
 QUEUE = re.compile(r"^\t\tqueue (?:to|num) 5060$", re.MULTILINE)
 COUNTER = re.compile(r"counter diverted \{\s*packets (\d+)")
