@@ -36,7 +36,8 @@ def held_for(call: Call, mappings: Mappings) -> Held:
             continue
         is_media = mapping.kind is not Kind.SIGNALLING
         if mapping.has_elements:
-            held.commands.append(AddMapping(mapping.kind, inside, mapping.outside, 1.0, mapping.inward))
+            held.commands.append(AddMapping(
+                mapping.kind, inside, mapping.outside, 1.0, mapping.inward, mark=mapping.mark))
         if mapping.needs_permissions:
             held.commands.extend(AllowRemote(mapping.permission, mapping.outside, remote, 1.0)
                                  for remote, holders in mapping.remotes.items() if call.holder in holders)
