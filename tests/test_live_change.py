@@ -36,9 +36,9 @@ class Talking:
         assert self.hears()
         live.wires.bind(PHONE_2, 9999).sendto(b"x", (GATEWAY_INSIDE, 9))
 
-    def place(self, rtp: int) -> Call:
+    def place(self, rtp: int, patience: float = PATIENCE) -> Call:
         dialog = Dialog(self.live.phone, (PHONE, SIP), (REMOTE, SIP))
-        return Call(dialog, self.live.provider, (PHONE, rtp), (REMOTE, REMOTE_RTP + rtp - RTP))
+        return Call(dialog, self.live.provider, (PHONE, rtp), (REMOTE, REMOTE_RTP + rtp - RTP), patience)
 
     def hears(self) -> bool:
         return is_heard(self.phone, self.media, self.call.told)

@@ -82,7 +82,8 @@ def test_fail_over_of_the_default_route(links: TwoLinks) -> None:
                                                      (REMOTE, "outside", GATEWAY)), 1):
         links.wires.gateway.run(f"ip route replace default via {router} dev {device}")
         rtp = RTP + 10 * number
-        call = next_call(partial(links.call, links.phone, PHONE, server, rtp, SERVER, MEDIA + rtp), host)
+        call = links.call(links.phone, PHONE, server, rtp, SERVER, MEDIA + rtp)
+        assert (call.told[0], call.source) == (host, (host, SIP))
         assert is_heard(links.wires.bind(PHONE, rtp), links.wires.bind(SERVER, MEDIA + rtp), call.told)
         assert is_heard(phone, media, before.told)
         assert entries(links, "9999") + entries(links, f"dport={MEDIA} ") == kept
