@@ -189,6 +189,7 @@ class CallFlow:
         method = turn.message.method
         if method == "ACK" and dialog is not None:
             call.is_acknowledged = True
+            self._deadlines.bring_forward(("call", call.key), self._next_look(call))
             return dialog.agree(key)            # the answer to a late offer (RFC 3264, section 4)
         if method == "BYE":
             call.hangups.setdefault(key, turn.now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from natfix.address import Endpoint
-from natfix.config import Inside, Limits, Settings, Signalling
+from natfix.config import Inside, Limits, Media, Settings, Signalling
 from tests.playbook import PHONE, PROVIDER, World
 
 
@@ -140,6 +140,22 @@ def test_a_call_without_bye_ends_by_its_silence(world: World, has_restarted: boo
         world.advance(600.0)
     assert states(world) == ["confirmed"]
     world.advance(700.0)
+    assert states(world) == []
+
+
+def test_a_call_counted_before_its_ack_ends_by_its_silence_too() -> None:
+    """Where the kernel's counters come between 2xx and ACK, the minute that `[media] silence` gives is one,
+    and not the 200 s that an answer may wait for its ACK."""
+    world = World(Settings(media=Media(silence=60)))
+    leg = world.phone.invites(world.provider.address)
+    world.provider.replies(world.provider.last, 200, world.provider.sdp())
+    world.trace_rtp(world.provider.rtp, world.told_media(world.provider))
+    world.poll_counters()
+    leg.sends("ACK")
+    world.advance(50.0)
+    world.poll_counters()
+    assert states(world) == ["confirmed"]
+    world.advance(20.0)
     assert states(world) == []
 
 
