@@ -215,8 +215,8 @@ HUGE_BLOCKS = """
 import ctypes
 from natfix.live import keep_the_heap_whole
 class Info(ctypes.Structure):       # struct mallinfo2
-    _fields_ = [(name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks",
-                                                     "fsmblks", "uordblks", "fordblks", "keepcost")]
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split())]
 library = ctypes.CDLL(None)
 library.mallinfo2.restype = Info
 keep_the_heap_whole()
