@@ -2,7 +2,7 @@
 
 What a message changes is in the state file an eighth of a second later (:mod:`natfix.store`). A call that was
 begun in between would be unknown after ``kill -9``: its answer would pass unfixed, and one side hear nothing.
-So each packet is copied here before its verdict, which takes some 2 us, and who starts after a crash shows
+So each packet is copied here before its verdict, which takes 1 us, and who starts after a crash shows
 those of the last second to the engine once more. That finds its mappings in the kernel; what is in the state
 file already is a repetition to it.
 
