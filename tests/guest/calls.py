@@ -56,7 +56,7 @@ def observe_in(lab: Lab) -> dict[str, Any]:
     assert_nothing_left(lab, natfix)
     seen["ended"] = stage(lab)
     natfix.down()
-    seen["removed"] = {**stage(lab), "exit": natfix.process and natfix.process.wait(10.0)}
+    seen["removed"] = {**stage(lab), "exit": natfix.process and natfix.process.wait(60.0)}
     seen["after"] = rules(lab)
     seen["modules"] = [line.split()[0] for line in Path("/proc/modules").read_text().splitlines()]
     return seen

@@ -60,8 +60,9 @@ class Natfix:
         self.environment: dict[str, str] = {}   # of the daemon alone
         self.first = "true"     # a shell command before it, in its own mount namespace
 
-    def start(self, timeout: float = 10.0) -> Natfix:
-        """Start the daemon and wait until it says it is ready; also after :meth:`kill`."""
+    def start(self, timeout: float = 60.0) -> Natfix:
+        """Start the daemon and wait until it says it is ready, which takes an emulated guest some 10 s; also after
+        :meth:`kill`."""
         shell = ["sh", "-ec", f'{self.first}; exec "$@"', "natfix"]
         self.process = self.gateway.popen([*shell, *self.command("run", *self.args)], "natfix",
                                           environment=self.environment)
