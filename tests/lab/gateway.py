@@ -61,8 +61,8 @@ class Natfix:
         self.first = "true"     # a shell command before it, in its own mount namespace
 
     def start(self, timeout: float = 60.0) -> Natfix:
-        """Start the daemon and wait until it says it is ready, which takes an emulated guest some 10 s; also after
-        :meth:`kill`."""
+        """Start the daemon and wait until it says it is ready, which takes an emulated guest some 10 s; also
+        after :meth:`kill`."""
         shell = ["sh", "-ec", f'{self.first}; exec "$@"', "natfix"]
         self.process = self.gateway.popen([*shell, *self.command("run", *self.args)], "natfix",
                                           environment=self.environment)
