@@ -126,8 +126,7 @@ class Party:
             raise CallFailed(f"{reply.status} to CANCEL")
 
     def _acknowledge(self, reply: Message) -> None:
-        host, port = self.destination = reply.contact()
-        self.target = f"sip:{host}:{port}"
+        self._aim(reply)
         self.ua.acknowledge(reply, self._request("ACK", self.ua.branch()), self.destination)
 
     # the callee
@@ -137,8 +136,7 @@ class Party:
         plan = self.call.plan
         self.invite, self.source = invite, source
         self.own, self.to = f"{invite['to']};tag={self.tag}", invite["from"]
-        host, port = self.destination = invite.contact()
-        self.target = f"sip:{host}:{port}"
+        self._aim(invite)
         self._reply(invite, "183 Session Progress" if plan.kind == "early" else "180 Ringing",
                     self.sdp() if plan.kind == "early" else "")
         if plan.kind == "early":
@@ -184,7 +182,7 @@ class Party:
             self._take_change(message, source)
 
     def _take_change(self, message: Message, source: Address) -> None:
-        self.destination = message.contact()
+        self._aim(message)
         held = "a=sendonly" in message.body
         if held:
             self.audio.pause()
@@ -252,6 +250,11 @@ class Party:
         if method in ("INVITE", "ACK"):
             headers["Contact"] = self.contact
         return request(method, self.target, self.ua.own, branch, headers, body)
+
+    def _aim(self, said: Message) -> None:
+        """Send further requests to the Contact of what the other party said."""
+        host, port = self.destination = said.contact()
+        self.target = f"sip:{host}:{port}"
 
     def _begin_audio(self, said: Message) -> None:
         where = said.media()
