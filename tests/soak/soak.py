@@ -100,7 +100,9 @@ async def _soak(lab: Lab, size: Size, say: Callable[[Sample], None]) -> Outcome:
     watch = Watch(natfix, lab.gateway, world)
     stop = asyncio.Event()
     try:
-        await world.register_phones()
+        staying = asyncio.create_task(world.stay_registered(stop))
+        while len(world.registered) < len(world.phones):
+            await asyncio.sleep(LOOK / 10)
         coming = asyncio.create_task(
             world.come_and_go(GUESTS, size.guests, Random(size.seed), stop, STAYS))
         plans = mixture(math.ceil(size.rate * size.seconds), size.seed, max(2.0, size.seconds / 3),
@@ -112,8 +114,7 @@ async def _soak(lab: Lab, size: Size, say: Callable[[Sample], None]) -> Outcome:
         await calling
         await world.all_over()
         stop.set()
-        await coming
-        await world.register_phones(0)
+        await asyncio.gather(coming, staying)
         began = world.loop.time()
         left = await _wait_for_nothing(watch, say, size)
         rest = world.loop.time() - began

@@ -94,6 +94,13 @@ class World:
         """Register all that call, or take their registrations back."""
         await asyncio.gather(*(self.register(ua, expires, at_once) for _, ua in self.phones))
 
+    async def stay_registered(self, stop: asyncio.Event) -> None:
+        """Register all that call, again in time, until *stop*; then take their registrations back."""
+        while not stop.is_set():
+            await self.register_phones()
+            await _wait_for(stop, EXPIRES / 2)
+        await self.register_phones(0)
+
     async def refresh_calls(self) -> None:
         """Have the party inside send a re-INVITE in each call, as session timers do; gate or not."""
         inside = [party for party in self.parties.values()
