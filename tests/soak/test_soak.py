@@ -33,9 +33,12 @@ def test_what_is_wrong_is_said() -> None:
                 "rest": 1.0}
         return Outcome(**{**base, **changes})       # type: ignore[arg-type]
     assert outcome().problems() == []
-    last = Sample(rss_mb=60, descriptors=21, threads=5, problems=["calls: 1 missing, for instance x"])
-    grown = outcome(samples=[*outcome().samples, last]).problems()
-    assert [text.partition(":")[0] for text in grown] == [
+    passing = Sample(rss_mb=50, descriptors=26, threads=6)
+    assert outcome(samples=[*outcome().samples, passing, Sample(rss_mb=50, descriptors=20, threads=5)]
+                   ).problems() == []
+    last = [Sample(rss_mb=60, descriptors=21, threads=5, problems=["calls: 1 missing, for instance x"])] * 9
+    grown = outcome(samples=[*outcome().samples, *last]).problems()
+    assert [text.partition(":")[0] for text in grown[-3:]] == [
         "at 0 s", "memory grew by 10.0 MB", "descriptors are not constant"]
     for wrong in ({"lost": [(1.0, "x")]}, {"strays": 1}, {"left": {"calls": 2}}, {"failures": ["x"]},
                   {"errors": {"errors": 1}}):
