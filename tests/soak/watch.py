@@ -74,11 +74,12 @@ class Watch:
     async def _look(self) -> Sample:
         world = self.world
         certain, talking = _certain(world), _certain(world, talking=True)
+        before = set(world.calls)       # what ends while natfix is asked has to count as well
         registered = world.registered.keys() - +world.settling
         sample = Sample(round(world.loop.time() - self._began, 1))
         calls, registrations = await world.loop.run_in_executor(None, partial(self._fill, sample))
         silent = {name for name, since in world.forgotten.items() if world.loop.time() < since + NOTICED}
-        possible = certain | world.calls.keys() | silent
+        possible = before | world.calls.keys() | silent
         certain &= _certain(world)
         talking &= _certain(world, talking=True)
         possible_aors = registered | world.registered.keys() | world.settling.keys()
