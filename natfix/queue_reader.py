@@ -99,6 +99,8 @@ class NetfilterQueueReader:
             ) from None
         descriptor = os.dup(self._queue.get_fd())
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER, descriptor)
+        # recv() would take MESSAGE_SIZE for each packet, and leave what is not used as a hole in the heap.
+        self._memory = memoryview(bytearray(MESSAGE_SIZE))
         _ask_for_whole_packets(self._socket, number)
 
     def fileno(self) -> int:
@@ -165,7 +167,8 @@ class _Receiver:
             raise BlockingIOError(errno.EAGAIN, "the batch is full")
         self._left -= 1
         try:
-            return self._reader._socket.recv(MESSAGE_SIZE, socket.MSG_DONTWAIT)
+            length = self._reader._socket.recv_into(self._reader._memory, MESSAGE_SIZE, socket.MSG_DONTWAIT)
+            return bytes(self._reader._memory[:length])
         except OSError as problem:
             self._reader.overflows += problem.errno == errno.ENOBUFS
             raise
