@@ -117,6 +117,7 @@ class _Events:
 
     def __init__(self, group: int, steps: tuple[Step, ...]) -> None:
         self.lost = 0           # times that the socket was full and events were lost
+        self._memory = memoryview(bytearray(MESSAGE_SIZE))      # for all, where recv() takes as much for each
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC,
                                          NETLINK_NETFILTER)
@@ -139,7 +140,7 @@ class _Events:
         found: list[tuple[int, bytes]] = []
         while True:
             try:
-                data = self._socket.recv(MESSAGE_SIZE)
+                length = self._socket.recv_into(self._memory)
             except BlockingIOError:
                 return found
             except OSError as problem:
@@ -147,7 +148,7 @@ class _Events:
                     raise
                 self.lost += 1
                 continue
-            found += [(kind, body) for kind, _, _, body in each_message(data)]
+            found += [(kind, body) for kind, _, _, body in each_message(bytes(self._memory[:length]))]
 
 
 class NewMediaFlows(_Events):
