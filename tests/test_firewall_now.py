@@ -86,7 +86,7 @@ exec "$0" -c 'from natfix.firewall_now import *; print(forwarded_udp_ports(rules
     done = subprocess.run(
         ["unshare", "-n", "sh", "-ec", script, sys.executable], capture_output=True, text=True, check=True,
         cwd=ROOT)
-    assert done.stdout == "{5062: Endpoint(host='10.0.0.5', port=5062, stream='')}\n"
+    assert done.stdout == "{5062: Endpoint(host='10.0.0.5', port=5062, stream='', link='')}\n"
 
 
 def forwards(*rules: Rule) -> dict[int, Endpoint | None]:
