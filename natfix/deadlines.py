@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 NEVER = float("inf")
-
+FEW = 512           # entries of the heap that may be of no use
+MOST_SWEPT = 16384  # entries looked through at once, some 3 ms; of more, each goes when its time comes
 
 Key = tuple[str, Any]       # what kind of thing is due, and which one; hashable
 
@@ -16,10 +17,12 @@ class Deadlines:
     """At most one deadline per key; setting another one moves it.
 
     One that is moved to later keeps its place in the heap, and is put back when that comes up: most are
-    moved again and again before they are due, and the heap must not grow with each move.
+    moved again and again before they are due, and the heap must not grow with each move. What is made
+    earlier, or taken off, leaves its old place behind; once most places are such ones, they are swept out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, few: int = FEW) -> None:
+        self._few = few
         self._due: dict[Key, float] = {}
         self._moved: dict[Key, float] = {}      # where in the heap a key is that was moved to later
         self._heap: list[tuple[float, int, Key]] = []
@@ -69,3 +72,11 @@ class Deadlines:
     def _push(self, key: Key, when: float) -> None:
         self._serial += 1
         heapq.heappush(self._heap, (when, self._serial, key))
+        if 3 * len(self._due) + self._few < len(self._heap) <= MOST_SWEPT:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        due, moved = self._due, self._moved
+        self._heap[:] = [entry for entry in self._heap
+                         if entry[0] in (due.get(entry[2]), moved.get(entry[2]))]
+        heapq.heapify(self._heap)

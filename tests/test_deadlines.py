@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natfix.deadlines import NEVER, Deadlines
+from natfix.deadlines import FEW, NEVER, Deadlines
 
 
 def test_due_keys_come_earliest_first() -> None:
@@ -53,15 +53,26 @@ def test_never_takes_a_deadline_off() -> None:
     assert len(deadlines) == 0
 
 
+def test_what_is_over_leaves_no_memory() -> None:
+    """Calls that end, and phones that leave, before their time are not kept until it."""
+    deadlines = Deadlines()
+    for number in range(10_000):
+        deadlines.set(("call", number), 3600.0 + number)
+        deadlines.set(("call", number), number + 2.0)
+        assert list(deadlines.pop_expired(number + 2.0)) == [("call", number)]
+    assert len(deadlines._heap) < 1000
+
+
 SETTINGS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 50) | st.just(NEVER)), max_size=40)
 
 
-@given(SETTINGS, SETTINGS, st.integers(0, 50), st.integers(0, 50))
+@given(SETTINGS, SETTINGS, st.integers(0, 50), st.integers(0, 50), st.sampled_from([FEW, -20, 0]))
 def test_just_the_due_ones_leave(
-    settings: list[tuple[int, float]], later: list[tuple[int, float]], now: int, then: int,
+    settings: list[tuple[int, float]], later: list[tuple[int, float]], now: int, then: int, few: int,
 ) -> None:
-    """Whatever was set in whatever order, before and after some left: what leaves is what is due, once."""
-    deadlines, model = Deadlines(), {}
+    """Whatever was set in whatever order, before and after some left, however often it was swept: what
+    leaves is what is due, once."""
+    deadlines, model = Deadlines(few), {}
     for changes, until in ((settings, now), (later, then)):
         for key, when in changes:
             deadlines.set(("k", key), float(when))
