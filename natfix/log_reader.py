@@ -18,6 +18,7 @@ from natfix.kernel.netlink import (
     NETLINK_NETFILTER,
     REQUEST,
     SO_RCVBUFFORCE,
+    Inbox,
     attribute,
     attributes,
     each_message,
@@ -63,6 +64,7 @@ class LogReader:
         NFLOG, NotPermitted without CAP_NET_ADMIN."""
         self.overflows = 0
         self._names: dict[int, str] = {0: ""}
+        self._inbox = Inbox(MESSAGE_SIZE)
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
         self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
         try:
@@ -80,7 +82,7 @@ class LogReader:
     def _configure(self, group: int, parts: bytes) -> None:
         body = head(socket.AF_UNSPEC, group) + parts
         self._socket.send(HEADER.pack(16 + len(body), LOG_CONFIG, REQUEST | ACK, 1, 0) + body)
-        for kind, _, _, answer in each_message(self._socket.recv(MESSAGE_SIZE)):
+        for kind, _, _, answer in each_message(self._inbox.receive(self._socket)):
             if kind == ERROR and (code := error_number(answer)):
                 raise OSError(code, "")
 
@@ -92,7 +94,7 @@ class LogReader:
         found: list[QueuedPacket] = []
         while len(found) < BATCH:
             try:
-                data = self._socket.recv(MESSAGE_SIZE)
+                data = self._inbox.receive(self._socket)
             except BlockingIOError:
                 break
             except OSError as problem:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from natfix.errors import Busy, KernelRefused
+from natfix.kernel.netlink import NETLINK_NETFILTER, Inbox
 
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting")     # NF_INET_*, in the kernel's order
 
@@ -30,7 +31,6 @@ RECEIVE_BUFFER = 8 << 20    # bytes of the netlink socket; a waiting packet take
 BATCH = 16                  # packets of one read; bounds how long the first of them waits for the last
 MESSAGE_SIZE = 66000        # bytes: a whole packet and its attributes
 
-NETLINK_NETFILTER = 12
 QUEUES = "/proc/thread-self/net/netfilter/nfnetlink_queue"
 
 
@@ -99,8 +99,7 @@ class NetfilterQueueReader:
             ) from None
         descriptor = os.dup(self._queue.get_fd())
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER, descriptor)
-        # recv() would take MESSAGE_SIZE for each packet, and leave what is not used as a hole in the heap.
-        self._memory = memoryview(bytearray(MESSAGE_SIZE))
+        self._inbox = Inbox(MESSAGE_SIZE)
         _ask_for_whole_packets(self._socket, number)
 
     def fileno(self) -> int:
@@ -167,8 +166,7 @@ class _Receiver:
             raise BlockingIOError(errno.EAGAIN, "the batch is full")
         self._left -= 1
         try:
-            length = self._reader._socket.recv_into(self._reader._memory, MESSAGE_SIZE, socket.MSG_DONTWAIT)
-            return bytes(self._reader._memory[:length])
+            return self._reader._inbox.receive(self._reader._socket, socket.MSG_DONTWAIT)
         except OSError as problem:
             self._reader.overflows += problem.errno == errno.ENOBUFS
             raise

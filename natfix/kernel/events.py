@@ -23,6 +23,7 @@ from natfix.kernel.netlink import (
     RECEIVE_SPACE,
     SO_RCVBUFFORCE,
     SOL_NETLINK,
+    Inbox,
     attributes,
     each_message,
     force_buffer,
@@ -32,7 +33,6 @@ NETLINK_ADD_MEMBERSHIP = 1
 SO_ATTACH_FILTER = 26
 # NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_DESTROY, NFNLGRP_NFTABLES
 CONNTRACK_BEGUN, CONNTRACK_DESTROYED, NFTABLES_CHANGED = 1, 3, 7
-MESSAGE_SIZE = 32768        # bytes; the kernel makes none larger
 
 NEW_GENERATION = NFTABLES << 8 | 15
 TABLE_OF = 1                # NFTA_TABLE_NAME; in messages about chains, rules and sets, too
@@ -117,7 +117,7 @@ class _Events:
 
     def __init__(self, group: int, steps: tuple[Step, ...]) -> None:
         self.lost = 0           # times that the socket was full and events were lost
-        self._memory = memoryview(bytearray(MESSAGE_SIZE))      # for all, where recv() takes as much for each
+        self._inbox = Inbox()
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC,
                                          NETLINK_NETFILTER)
@@ -140,7 +140,7 @@ class _Events:
         found: list[tuple[int, bytes]] = []
         while True:
             try:
-                length = self._socket.recv_into(self._memory)
+                data = self._inbox.receive(self._socket)
             except BlockingIOError:
                 return found
             except OSError as problem:
@@ -148,7 +148,7 @@ class _Events:
                     raise
                 self.lost += 1
                 continue
-            found += [(kind, body) for kind, _, _, body in each_message(bytes(self._memory[:length]))]
+            found += [(kind, body) for kind, _, _, body in each_message(data)]
 
 
 class NewMediaFlows(_Events):

@@ -40,8 +40,7 @@ CONNTRACK, NFTABLES = 1, 10                 # NFNL_SUBSYS_*
 
 SEND_SPACE = 256 << 10      # bytes; more is asked for when one batch needs it
 RECEIVE_SPACE = 4 << 20
-ANSWER_SIZE = 8192          # bytes; an error, or one entry
-DUMP_SIZE = 32768           # bytes of one part of a dump; the kernel makes none larger
+MESSAGE_SIZE = 32768        # bytes; the kernel makes none larger
 DUMP_TRIES = 8              # a dump that a commit has interrupted starts anew
 
 HEADER = struct.Struct("=IHHII")            # length, type, flags, sequence, port
@@ -130,6 +129,22 @@ def batch(messages: Iterable[Message], commit: bool = True) -> list[Message]:
     return [_BEGIN, *messages, _END] if commit else [_BEGIN, *messages]
 
 
+class Inbox:
+    """What all messages of a netlink socket are received into, one after the other.
+
+    recv() would take as much as the longest needs for each, and leave what it does not use as a hole in the
+    heap: in a flood of broken messages (tools/flood) that grew to three times what was used of it.
+    """
+
+    def __init__(self, size: int = MESSAGE_SIZE) -> None:
+        """*size* is in bytes; of a longer message the rest is lost."""
+        self._memory = memoryview(bytearray(size))
+
+    def receive(self, connection: socket.socket, flags: int = 0) -> bytes:
+        """Return the next datagram of *connection*; raises OSError as its recv() does."""
+        return bytes(self._memory[:connection.recv_into(self._memory, 0, flags)])
+
+
 _BEGIN = Message(BATCH_BEGIN, REQUEST, head(socket.AF_UNSPEC, NFTABLES))
 _END = Message(BATCH_END, REQUEST, head(socket.AF_UNSPEC, NFTABLES))
 
@@ -149,6 +164,7 @@ class Connection:
         self._grow(SEND_SPACE)
         force_buffer(self._socket, SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_SPACE)
         self._sequence = 0
+        self._inbox = Inbox()
 
     def close(self) -> None:
         self._socket.close()
@@ -200,7 +216,7 @@ class Connection:
         found: list[bytes] = []
         whole = True
         while True:
-            data = self._recv(DUMP_SIZE)
+            data = self._recv()
             if not data:
                 raise KernelRefused("the kernel ended a list without saying so")
             for answer, flags, sequence, payload in each_message(data):
@@ -221,7 +237,7 @@ class Connection:
 
     def _receive(self, first: int, acknowledged: int, answers: Answers) -> bool:
         """Take one datagram of answers; True once the last one is there."""
-        data = self._recv(ANSWER_SIZE)
+        data = self._recv()
         if not data and not answers.errors:
             raise KernelRefused("the kernel did not answer a netlink request")
         finished = not data     # a request that fails as a whole gets one error and nothing more
@@ -244,9 +260,9 @@ class Connection:
         except OSError as problem:
             raise KernelRefused(f"the kernel takes no request of {len(data)} bytes: {problem}") from None
 
-    def _recv(self, size: int) -> bytes:
+    def _recv(self) -> bytes:
         try:
-            return self._socket.recv(size, socket.MSG_DONTWAIT)
+            return self._inbox.receive(self._socket, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return b""
         except OSError as problem:
