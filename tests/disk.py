@@ -63,6 +63,13 @@ def wait(condition: Callable[[], object]) -> bool:
     return bool(condition())
 
 
+def once_it_is_over(disk: Disk, store: Store) -> dict[str, Any]:
+    """Wait until all is written, end, and return what a next start finds."""
+    is_over = wait(lambda: not store.problem and not store._pending)
+    store.close()
+    return {"is_over": is_over, "keys": keys(Store(disk.path))}
+
+
 def full_while_it_runs(disk: Disk) -> dict[str, Any]:
     """Fill the disk, change rows, free it again; then start anew."""
     store = Store(disk.path)
@@ -76,10 +83,7 @@ def full_while_it_runs(disk: Disk) -> dict[str, Any]:
         "written": written, "took": took, "complains": wait(lambda: store.problem), "problem": store.problem}
     store.put([Change("calls", "0003", None), Change("calls", "0059", None)])
     disk.free()
-    seen["is_over"] = wait(lambda: not store.problem and not store._pending)
-    store.close()
-    seen["keys"] = keys(Store(disk.path))
-    return seen
+    return seen | once_it_is_over(disk, store)
 
 
 def full_at_the_start(disk: Disk) -> dict[str, Any]:
@@ -93,10 +97,7 @@ def full_at_the_start(disk: Disk) -> dict[str, Any]:
     store.put(rows(10, 60))
     seen |= {"complains": wait(lambda: store.problem), "problem": store.problem}
     disk.free()
-    seen["is_over"] = wait(lambda: not store.problem and not store._pending)
-    store.close()
-    seen["keys"] = keys(Store(disk.path))
-    return seen
+    return seen | once_it_is_over(disk, store)
 
 
 def full_at_the_first_start(disk: Disk) -> dict[str, Any]:
@@ -106,10 +107,7 @@ def full_at_the_first_start(disk: Disk) -> dict[str, Any]:
     seen: dict[str, Any] = {"known": keys(store), "problem": store.problem}
     store.put(rows(0, 10))
     disk.free()
-    seen["is_over"] = wait(lambda: not store.problem and not store._pending)
-    store.close()
-    seen["keys"] = keys(Store(disk.path))
-    return seen
+    return seen | once_it_is_over(disk, store)
 
 
 def read_only(disk: Disk) -> dict[str, Any]:
@@ -122,10 +120,7 @@ def read_only(disk: Disk) -> dict[str, Any]:
     seen: dict[str, Any] = {"known": keys(store), "problem": store.problem}
     store.put([*rows(10, 20), Change("calls", "0003", None)])
     disk.remount("rw")
-    seen["is_over"] = wait(lambda: not store.problem and not store._pending)
-    store.close()
-    seen["keys"] = keys(Store(disk.path))
-    return seen
+    return seen | once_it_is_over(disk, store)
 
 
 def closed_while_it_is_full(disk: Disk) -> dict[str, Any]:

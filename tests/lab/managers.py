@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,16 @@ class Manager:
         settings = [f"{name}={value}" for name, value in self.environment.items()]
         folder = str(self.lab.directory)
         self.lab.gateway.run(["env", "-C", folder, *settings, "sh", "-ec", script], timeout=60)
+
+
+def rules_before(program: str, text: str) -> Callable[[Lab], Manager]:
+    """Rules that *program* has loaded from *text*, from the file "before"."""
+    def load(lab: Lab) -> Manager:
+        manager = Manager(lab)
+        lab.path("before").write_text(text)
+        manager.run([f"{program} before"])
+        return manager
+    return load
 
 
 class Firewalld(Manager):

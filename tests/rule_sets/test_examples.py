@@ -15,7 +15,7 @@ from tests.lab import namespaces
 from tests.lab.audio import assert_two_way, talk
 from tests.lab.gateway import RULES, Natfix
 from tests.lab.lab import Lab
-from tests.lab.managers import Docker, Firewalld, Manager, Ufw
+from tests.lab.managers import Docker, Firewalld, Manager, Ufw, rules_before
 from tests.lab.programs import Baresip, Kamailio
 from tests.rule_sets.examples import FILES, HEADINGS, example
 from tests.scenarios.phones import two_phones
@@ -119,16 +119,6 @@ def own_address(lab: Lab) -> Manager:
     """The PBX's outside address is the gateway's."""
     lab.gateway.run(["ip", "address", "add", f"{OWN_OUTSIDE}/32", "dev", "outside"])
     return Manager(lab)
-
-
-def rules_before(program: str, text: str) -> Callable[[Lab], Manager]:
-    """Rules that *program* has loaded from *text*."""
-    def load(lab: Lab) -> Manager:
-        manager = Manager(lab)
-        lab.path("before").write_text(text)
-        manager.run([f"{program} before"])
-        return manager
-    return load
 
 
 NFT = rules_before("nft -f", EXISTING_NFT)

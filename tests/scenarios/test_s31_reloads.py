@@ -13,7 +13,7 @@ from tests.lab.audio import talk
 from tests.lab.gateway import RULES
 from tests.lab.host import wait_until
 from tests.lab.lab import Lab
-from tests.lab.managers import Docker, Firewalld, Manager
+from tests.lab.managers import Docker, Firewalld, Manager, rules_before
 from tests.rule_sets.examples import example
 from tests.rule_sets.test_examples import EXISTING_IPTABLES, rules_in_force
 from tests.scenarios.checks import assert_nothing_left
@@ -47,16 +47,6 @@ class Firewall(NamedTuple):
     goes: bool = False      # natfix's table goes with it
 
 
-def by_file(program: str, text: str) -> Callable[[Lab], Manager]:
-    """Return what loads *text* with *program*, from a file named "rules"."""
-    def load(lab: Lab) -> Manager:
-        manager = Manager(lab)
-        lab.path("rules").write_text(text)
-        manager.run([f"{program} rules"])
-        return manager
-    return load
-
-
 def by_example(make: Callable[[Lab], Manager], name: str) -> Callable[[Lab], Manager]:
     """Return what sets a manager up with one of nft/examples."""
     def load(lab: Lab) -> Manager:
@@ -75,10 +65,12 @@ def reload_and_restart(manager: Manager) -> None:
 
 
 FIREWALLS = {
-    "nft": Firewall(by_file("nft -f", NFTABLES_CONF), "nft -f rules; sleep 0.3; nft -f rules", goes=True),
-    "iptables": Firewall(by_file("iptables-nft-restore", EXISTING_IPTABLES), "iptables-nft-restore rules"),
+    "nft": Firewall(
+        rules_before("nft -f", NFTABLES_CONF), "nft -f before; sleep 0.3; nft -f before", goes=True),
+    "iptables": Firewall(
+        rules_before("iptables-nft-restore", EXISTING_IPTABLES), "iptables-nft-restore before"),
     "iptables-legacy": Firewall(
-        by_file("iptables-legacy-restore", EXISTING_IPTABLES), "iptables-legacy-restore rules"),
+        rules_before("iptables-legacy-restore", EXISTING_IPTABLES), "iptables-legacy-restore before"),
     "docker": Firewall(by_example(lambda lab: Docker(lab, False), "docker.iptables"), DOCKER_AGAIN),
     "firewalld": Firewall(
         by_example(lambda lab: Firewalld(lab, "nftables"), "firewalld.sh"), reload_and_restart),
