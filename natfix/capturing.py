@@ -204,10 +204,8 @@ class Capturing:
 
 
 def _seen_treated(decision: Decision, treated: Treated) -> Seen:
-    # Of TCP a message goes on in segments of natfix's own where it no longer fits the one it came in.
-    is_dropped = decision.dropped and treated.protocol == UDP
     return Seen(decision.at, decision.where, decision.outcome.summary, decision.outcome.notes,
-                "drop" if is_dropped else "accept", treated)
+                "drop" if decision.stops(treated) else "accept", treated)
 
 
 def _seen_own(decision: Decision, outcome: Outcome, own: SendPacket) -> Seen:

@@ -17,7 +17,6 @@ from natfix.commands import Note
 from natfix.dialogs import Call, CallKey
 from natfix.happenings import Event
 from natfix.journal import Decision
-from natfix.packet import UDP
 
 MOST_MESSAGES = 64          # of one call
 MOST_ENDED = 50             # calls
@@ -104,9 +103,7 @@ class Chronicle:
             self._add(history, Sent(
                 decision.at, treated.source, treated.destination, treated.shown_source,
                 treated.shown_destination, line.decode("latin-1"),
-                tuple(map(_shortened, decision.outcome.notes)),
-                # A message in TCP goes on in another segment, if not in this one.
-                decision.dropped and treated.protocol == UDP))
+                tuple(map(_shortened, decision.outcome.notes)), decision.stops(treated)))
 
     def _add(self, history: History, message: Sent) -> None:
         history.messages.append(message)

@@ -14,9 +14,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from natfix.commands import Note, Outcome
+from natfix.commands import Note, Outcome, Treated
 from natfix.happenings import Event
 from natfix.message_ids import kind
+from natfix.packet import UDP
 from natfix.systemd import JournalFormatter, JournalHandler, can_reach_journal, writes_to_journal
 from natfix.wall import wall
 
@@ -47,6 +48,10 @@ class Decision(NamedTuple):
     outcome: Outcome
     dropped: bool       # by the engine's policy, or because the kernel refused its commands
     raw: bytes = b""    # the packet as it came, b"" for a report
+
+    def stops(self, treated: Treated) -> bool:
+        """Tell whether *treated*, a message of it, does not go on; in TCP it does so by another segment."""
+        return self.dropped and treated.protocol == UDP
 
 
 class Journal:

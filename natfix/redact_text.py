@@ -241,8 +241,6 @@ def _without_comment(line: str) -> str:
     return line
 
 
-
-
 def _uri_parts(text: str) -> tuple[str, str | None, str]:
     found = _URI.fullmatch(text)
     return (found[1], found[2], found[3]) if found else ("", None, text)

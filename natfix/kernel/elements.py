@@ -280,7 +280,7 @@ def change_from_commands(commands: Iterable[Command]) -> Change:
 def _add_mapping(change: Change, command: AddMapping) -> None:
     kind, lifetime, is_new = command.kind, command.lifetime, command.is_new
     inside, outside = endpoint_key(command.inside), endpoint_key(command.outside)
-    name, key = (LINKS_OUT, link_key(command.inside)) if command.inside.link else (OUT[kind], inside)
+    name, key = _outward_place(kind, command.inside)
     change.put(name, key, element(key, outside, lifetime, command.owner), is_new)
     if command.mark:
         change.put(LINKS_MEDIA, inside, element(inside, _mark(command.mark), lifetime), is_new)
@@ -291,6 +291,11 @@ def _add_mapping(change: Change, command: AddMapping) -> None:
             change.put(name, outside, item, is_new)
         elif not is_new:
             change.drop(name, outside, item)
+
+
+def _outward_place(kind: Kind, inside: Endpoint) -> tuple[str, bytes]:
+    """Return the map of what *inside* is shown as, and its key there."""
+    return (LINKS_OUT, link_key(inside)) if inside.link else (OUT[kind], endpoint_key(inside))
 
 
 def _mark(mark: int) -> bytes:
@@ -306,7 +311,7 @@ def _inward_half(kind: Kind, inside: bytes, outside: bytes, lifetime: float) -> 
 def _delete_mapping(change: Change, command: DeleteMapping) -> None:
     kind = command.kind
     inside, outside = endpoint_key(command.inside), endpoint_key(command.outside)
-    name, key = (LINKS_OUT, link_key(command.inside)) if command.inside.link else (OUT[kind], inside)
+    name, key = _outward_place(kind, command.inside)
     change.drop(name, key, element(key, outside))
     if command.mark:
         change.drop(LINKS_MEDIA, inside, element(inside, _mark(command.mark)))
